@@ -1,0 +1,171 @@
+"""The contract of every registered network."""
+
+import pytest
+import timm
+import torch
+
+import zoo
+from zoo.models.short_bp_resnet import ShortBPResNet
+
+# Parameters at the default number of classes, with where the number stands in public.
+PARAMETERS = {
+    "short_bp_resnet18": 11_173_962,  # 11.17 M: CIFAR ResNet-18, Joint-A-SNN's code
+    "short_bp_resnet34": 21_282_122,
+    "short_bp_resnet50": 23_520_842,
+    "short_bp_resnet101": 42_512_970,
+    "short_bp_resnet152": 58_156_618,
+    "short_bp_resnet18_imagenet": 11_689_512,  # torchvision's resnet18
+    "short_bp_resnet34_imagenet": 21_797_672,  # torchvision's resnet34
+    "short_bp_resnet19": 12_569_226,  # 12.57 M: MPBN's resnet19_cifar
+    "short_bp_resnet20": 11_247_946,  # 11.25 M: MPBN's resnet20_cifar_modified
+    "short_bp_resnet20_slim": 272_474,  # 0.27 M: He et al. 2016, table 6
+}
+
+
+def images(model, batch=2):
+    """Small ones, so that the suite stays short: no test here depends on the size."""
+    channels, height, _ = model.pretrained_cfg["input_size"]
+    size = 64 if height == 224 else 16
+    return torch.randn(batch, channels, size, size, generator=torch.Generator().manual_seed(0))
+
+
+def create(name, **kwargs):
+    torch.manual_seed(0)
+    return zoo.create_model(name, time_steps=2, **kwargs)
+
+
+@pytest.fixture(params=zoo.list_models())
+def name(request):
+    return request.param
+
+
+def test_every_network_has_its_published_number_of_parameters():
+    counts = {}
+    for name in zoo.list_models():
+        with torch.device("meta"):
+            model = zoo.create_model(name)
+        counts[name] = sum(parameter.numel() for parameter in model.parameters())
+    assert counts == PARAMETERS
+
+
+def test_no_name_shadows_one_of_timm():
+    ours = set(zoo.list_models())
+    others = {n for n in timm.list_models() if not timm.model_entrypoint(n).__module__[:3] == "zoo"}
+    assert not ours & others
+    assert "short_bp_resnet" not in timm.list_modules() or not others & set(
+        timm.list_models(module="short_bp_resnet")
+    )
+
+
+def test_forward_is_the_head_of_the_features(name):
+    model = create(name).eval()
+    x = images(model)
+    with torch.no_grad():
+        features = model.forward_features(x)
+        assert torch.equal(model(x), model.forward_head(features))
+        assert model(x).shape == (2, model.num_classes)
+    assert features.shape[:2] == (2, model.num_features)
+    assert ((features >= 0) & (features <= 1)).all()  # a firing rate
+
+
+def test_training_with_heads_gives_every_parameter_a_gradient(name):
+    model = create(name, shortcut_heads=True).train()
+    logits, side_logits = model(images(model))
+    heads = len(model.stages) - 1
+    assert side_logits.shape == (heads, 2, model.num_classes)
+    (logits.sum() + side_logits.sum()).backward()
+    assert [n for n, p in model.named_parameters() if p.grad is None] == []
+
+
+def test_strip_leaves_logits_and_features_bit_equal(name):
+    model = create(name, shortcut_heads=True).eval()
+    x = images(model)
+    stripped = zoo.strip_heads(model)
+    with torch.no_grad():
+        assert torch.equal(stripped(x), model(x))
+        assert torch.equal(stripped.forward_features(x), model.forward_features(x))
+    left = {key for key in model.state_dict() if not key.startswith("shortcut_heads.")}
+    assert stripped.state_dict().keys() == left
+    assert model.shortcut_heads is not None
+    assert not isinstance(stripped.train()(x), tuple)
+
+
+def test_a_still_image_equals_the_same_image_at_every_time_step(name):
+    model = create(name).eval()
+    x = images(model)
+    with torch.no_grad():
+        torch.testing.assert_close(model(x.expand(2, *x.shape)), model(x))
+
+
+def test_features_only_gives_the_stages(name):
+    model = create(name, features_only=True).eval()
+    x = images(model)
+    with torch.no_grad():
+        features = model(x)
+    assert [f.shape[1] for f in features] == model.feature_info.channels()
+    assert [x.shape[-1] // f.shape[-1] for f in features] == model.feature_info.reduction()
+
+
+def test_gradient_checkpointing_changes_no_gradient():
+    gradients = []
+    for checkpointing in (False, True):
+        model = create("short_bp_resnet20_slim", shortcut_heads=True).train()
+        model.set_grad_checkpointing(checkpointing)
+        logits, side_logits = model(images(model))
+        (logits.sum() + side_logits.sum()).backward()
+        gradients.append([parameter.grad for parameter in model.parameters()])
+    for plain, recomputed in zip(*gradients, strict=True):
+        torch.testing.assert_close(recomputed, plain)
+
+
+def test_reset_classifier_renews_the_heads_too():
+    model = create("short_bp_resnet20_slim", shortcut_heads=True).train()
+    model.reset_classifier(7)
+    logits, side_logits = model(images(model))
+    assert logits.shape == (2, 7)
+    assert side_logits.shape == (2, 2, 7)
+
+
+def test_spike_layer_as_a_mapping_equals_the_layer_itself():
+    x = torch.randn(2, 3, 32, 32)
+    constants = {"decay": 0.25, "v_threshold": 0.5}
+
+    def layer():
+        return zoo.LIF(**constants)
+
+    models = [create("short_bp_resnet20_slim", spike_layer=s).eval() for s in (layer, constants)]
+    with torch.no_grad():
+        assert torch.equal(models[0](x), models[1](x))
+
+
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [
+        ((3, 32, 32), r"x: expected \[B, C, H, W\] or \[T, B, C, H, W\], got shape \(3, 32, 32\)"),
+        ((2, 1, 32, 32), r"x: expected 3 channels in axis 1, got shape \(2, 1, 32, 32\)"),
+        ((4, 2, 2, 32, 32), r"x: expected 3 channels in axis 2, got shape \(4, 2, 2, 32, 32\)"),
+    ],
+)
+def test_a_wrong_image_shape_is_named(shape, message):
+    with pytest.raises(ValueError, match=message):
+        create("short_bp_resnet20_slim")(torch.zeros(shape))
+
+
+def test_a_wrong_argument_is_refused():
+    with pytest.raises(TypeError, match="not_an_argument"):
+        create("short_bp_resnet18", not_an_argument=1)
+    with pytest.raises(ValueError, match="time_steps: expected a whole number >= 1, got 0"):
+        zoo.create_model("short_bp_resnet18", time_steps=0)
+    with pytest.raises(ValueError, match="stem: expected one of"):
+        ShortBPResNet(stem="conv5x5")
+
+
+def test_an_unknown_model_names_the_closest():
+    with pytest.raises(ValueError, match="unknown model 'short_bp_resnet81', closest names: "):
+        zoo.create_model("short_bp_resnet81")
+
+
+def test_pretrained_raises_where_no_weights_exist(monkeypatch):
+    monkeypatch.delenv("SHORT_BP_ZOO_WEIGHTS", raising=False)
+    with pytest.raises(ValueError, match="short_bp_resnet34: expected pretrained weights, found "):
+        zoo.create_model("short_bp_resnet34", pretrained=True)

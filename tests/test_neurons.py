@@ -1,0 +1,130 @@
+"""The neuron: its trace, its gradients, and the neurons of a peer that it must agree with."""
+
+import pytest
+import torch
+from spikingjelly.activation_based import neuron, surrogate
+
+from zoo.neurons import LIF, lif_step
+from zoo.surrogates import SLOPES, spike_function
+
+# decay 1/2, threshold 1, constant current 3/4: every value is exact in binary.
+TRACE = {
+    "zero": ([0, 1, 0, 1], [0.75, 0, 0.75, 0]),
+    "subtract": ([0, 1, 0, 1], [0.75, 0.125, 0.8125, 0.15625]),
+}
+
+
+@pytest.mark.parametrize("reset", ["zero", "subtract"])
+def test_lif_step_matches_hand_computed_trace(reset):
+    spike_fn, v, x = spike_function("triangle", 1.0), torch.zeros(1), torch.full((1,), 0.75)
+    trace = []
+    for _ in range(4):
+        spike, v = lif_step(x, v, 0.5, 1.0, reset, spike_fn)
+        trace.append((spike.item(), v.item()))
+    assert list(zip(*trace, strict=True)) == [tuple(values) for values in TRACE[reset]]
+
+
+def test_lif_fires_at_exactly_the_threshold():
+    below = torch.nextafter(torch.tensor(1.0), torch.tensor(0.0))
+    assert LIF()(torch.stack([torch.tensor([1.0, below])])).tolist() == [[1.0, 0.0]]
+
+
+def test_lif_keeps_nothing_between_calls():
+    lif, x = LIF(), torch.rand(4, 3, 5)
+    assert torch.equal(lif(x), lif(x))
+    assert lif.state_dict() == {}
+
+
+def test_lif_constants_build_the_same_neuron():
+    lif = LIF(decay=0.25, v_threshold=0.5, reset="subtract", surrogate="arctan", width=0.7)
+    x = torch.randn(4, 100)
+    assert torch.equal(LIF(**lif.constants())(x), lif(x))
+
+
+@pytest.mark.parametrize("reset", ["zero", "subtract"])
+@pytest.mark.parametrize("decay", [0.5, 0.25])
+def test_lif_equals_spikingjelly(reset, decay):
+    theirs = neuron.LIFNode(
+        tau=1 / (1 - decay),
+        decay_input=False,
+        v_threshold=1.0,
+        v_reset=0.0 if reset == "zero" else None,
+        surrogate_function=surrogate.ATan(alpha=2.0),
+        step_mode="m",
+    )
+    ours = LIF(decay=decay, reset=reset, surrogate="arctan", width=1.0)
+    x = torch.randn(8, 4, 16, 9, 9, generator=torch.Generator().manual_seed(0))
+    x_theirs, x_ours = x.clone().requires_grad_(), x.clone().requires_grad_()
+    spikes_theirs, spikes_ours = theirs(x_theirs), ours(x_ours)
+    assert torch.equal(spikes_theirs, spikes_ours)
+    assert 0.05 < spikes_ours.mean() < 0.95
+
+    grad = torch.randn(x.shape, generator=torch.Generator().manual_seed(1))
+    spikes_theirs.backward(grad)
+    spikes_ours.backward(grad)
+    torch.testing.assert_close(x_ours.grad, x_theirs.grad, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("surrogate", SLOPES)
+@pytest.mark.parametrize("width", [0.5, 1.0, 2.0])
+def test_every_slope_has_area_one_and_height_one_over_width(surrogate, width):
+    u = torch.linspace(-400, 400, 800_001, dtype=torch.float64)
+    slope = SLOPES[surrogate](u, width)
+    assert torch.trapezoid(slope, u).item() == pytest.approx(1, abs=2e-3)
+    assert slope.max().item() == pytest.approx(1 / width)
+
+
+def test_the_spike_passes_its_gradient_through_the_slope():
+    u = torch.tensor([-0.5, 0.0, 0.25], requires_grad=True)
+    spikes = spike_function("triangle", 1.0)(u)
+    spikes.backward(torch.tensor([1.0, 2.0, 4.0]))
+    assert spikes.tolist() == [0, 1, 1]
+    assert u.grad.tolist() == [0.5, 2.0, 3.0]
+
+
+LAYOUTS = {
+    "contiguous": ((4, 3, 5, 7, 9), lambda leaf: leaf * 1),
+    "channels_last": ((4, 2, 8, 8, 5), lambda leaf: leaf.permute(0, 1, 4, 2, 3)),
+    "repeated": ((2, 5, 8, 8), lambda leaf: leaf.expand(4, -1, -1, -1, -1)),
+    "strided": ((4, 3, 5, 7, 18), lambda leaf: leaf[..., ::2]),
+}
+
+
+@pytest.mark.parametrize("reset", ["zero", "subtract"])
+@pytest.mark.parametrize("surrogate", ["triangle", "rectangle", "arctan"])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_the_compiled_kernel_gives_the_bits_of_the_reference(layout, reset, surrogate):
+    shape, arrange = LAYOUTS[layout]
+    leaf = 1.5 * torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    for decay, v_threshold in [(0.5, 1.0), (0.25, 0.5)]:
+        results = []
+        for backend in ("eager", "compiled"):
+            x = leaf.clone().requires_grad_()
+            spikes = LIF(decay, v_threshold, reset, surrogate, 0.7, backend)(arrange(x))
+            spikes.backward(torch.linspace(-1, 1, spikes.numel()).view(spikes.shape))
+            results.append((spikes, x.grad))
+        assert torch.equal(results[0][0], results[1][0])
+        assert torch.equal(results[0][1], results[1][1])
+
+
+def test_half_precision_currents_meet_a_full_precision_membrane():
+    x = torch.full((4, 1), 0.3, dtype=torch.bfloat16)
+    spikes = LIF(decay=1.0, v_threshold=1.0)(x)
+    assert spikes.dtype == torch.bfloat16
+    assert LIF().membrane(x).dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"decay": 2.0}, r"decay: expected a number in \[0, 1\], got 2.0"),
+        ({"v_threshold": 0}, "v_threshold: expected a number > 0, got 0"),
+        ({"reset": "hard"}, "reset: expected one of .*'zero', 'subtract'.*, got 'hard'"),
+        ({"surrogate": "sigmoid"}, "surrogate: expected one of .*'triangle'.*, got 'sigmoid'"),
+        ({"width": -1.0}, "width: expected a number > 0, got -1.0"),
+        ({"backend": "cupy"}, "backend: expected one of .*, got 'cupy'"),
+    ],
+)
+def test_lif_refuses_bad_constants(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        LIF(**arguments)

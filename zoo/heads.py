@@ -1,0 +1,54 @@
+"""Shortcut heads: classifiers at the exits of the stages, for training only.
+
+Paper: Take A Shortcut Back, sec. 4.2, https://arxiv.org/abs/2401.04486
+Shapes: T time steps, B batch, C channels, H height, W width.
+"""
+
+import copy
+from collections.abc import Sequence
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+Network = TypeVar("Network", bound=nn.Module)
+
+
+class ShortcutHeads(nn.Module):
+    """One pooling and one linear layer per stage exit, averaged over time.
+
+    Args:
+        widths: Channels at each exit.
+        num_classes: Classes; 0 leaves no head.
+    """
+
+    def __init__(self, widths: Sequence[int], num_classes: int, **dd):
+        super().__init__()
+        self.widths = tuple(widths)
+        self.reset(num_classes, **dd)
+
+    def reset(self, num_classes: int, **dd) -> None:
+        """New heads for another number of classes."""
+        widths = self.widths if num_classes > 0 else ()
+        self.heads = nn.ModuleList(nn.Linear(width, num_classes, **dd) for width in widths)
+        self.heads.train(self.training)
+
+    def forward(self, exits: Sequence[Tensor]) -> Tensor:
+        """Stage outputs, each [T, B, C, H, W], -> their logits, [heads, B, num_classes]."""
+        # The mean over time commutes with the linear layer, which then runs once, not T times.
+        return torch.stack(
+            [head(x.mean((0, 3, 4))) for head, x in zip(self.heads, exits, strict=True)]
+        )
+
+
+def strip_heads(model: Network) -> Network:
+    """A copy of the network without its shortcut heads; in eval mode its outputs are the same bits.
+
+    Raises:
+        ValueError: The network is not one that can have heads.
+    """
+    if not hasattr(model, "shortcut_heads"):
+        raise ValueError(f"model: expected a spiking network of zoo, got {type(model).__name__}")
+    stripped = copy.deepcopy(model)
+    stripped.shortcut_heads = None
+    return stripped

@@ -1,0 +1,66 @@
+"""Ordinary layers inside a spiking network.
+
+Shapes: T time steps, B batch, C channels, H height, W width.
+"""
+
+from collections import OrderedDict
+
+from timm.layers import register_notrace_module
+from torch import Tensor, nn
+
+
+class TimeFold(nn.Sequential):
+    """Ordinary layers applied at every time step: [T, B, ...] -> [T*B, ...] -> [T, B, ...]."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.flatten(0, 1)).unflatten(0, (x.shape[0], -1))
+
+
+def conv_norm(
+    in_chs: int, out_chs: int, kernel_size: int, stride: int = 1, **dd
+) -> "OrderedDict[str, nn.Module]":
+    """A padded convolution and its norm; inside a TimeFold the statistics run over T and B."""
+    conv = nn.Conv2d(
+        in_chs, out_chs, kernel_size, stride, padding=kernel_size // 2, bias=False, **dd
+    )
+    nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
+    return OrderedDict(conv=conv, norm=nn.BatchNorm2d(out_chs, **dd))
+
+
+class ConvNorm(TimeFold):
+    """Convolution and batch norm at every time step, [T, B, C, H, W] -> [T, B, C', H', W']."""
+
+    def __init__(self, in_chs: int, out_chs: int, kernel_size: int, stride: int = 1, **dd):
+        super().__init__(conv_norm(in_chs, out_chs, kernel_size, stride, **dd))
+
+
+@register_notrace_module
+class DirectCoding(nn.Sequential):
+    """Shows a still image at every time step; its convolution and norm run once, not T times.
+
+    [B, C, H, W] -> [T, B, C', H', W'] as a view that repeats one current. Event frames,
+    [T, B, C, H, W], bring their own T and are convolved step by step.
+
+    Raises:
+        ValueError: x has another number of axes or of channels.
+    """
+
+    def __init__(
+        self, in_chs: int, out_chs: int, kernel_size: int, stride: int, time_steps: int, **dd
+    ):
+        super().__init__(conv_norm(in_chs, out_chs, kernel_size, stride, **dd))
+        self.time_steps = time_steps
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.ndim not in (4, 5):
+            raise ValueError(
+                f"x: expected [B, C, H, W] or [T, B, C, H, W], got shape {tuple(x.shape)}"
+            )
+        if x.shape[-3] != self.conv.in_channels:
+            raise ValueError(
+                f"x: expected {self.conv.in_channels} channels in axis {x.ndim - 3}, "
+                f"got shape {tuple(x.shape)}"
+            )
+        if x.ndim == 4:
+            return super().forward(x).expand(self.time_steps, -1, -1, -1, -1)
+        return super().forward(x.flatten(0, 1)).unflatten(0, (x.shape[0], -1))

@@ -1,0 +1,152 @@
+"""Leaky integrate-and-fire neurons.
+
+Shapes: T time steps, B batch, C channels, H height, W width.
+"""
+
+import functools
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from typing import Any, Literal, get_args
+
+import torch
+from timm.layers import register_notrace_module
+from torch import Tensor, nn
+
+from zoo.kernels import compiled
+from zoo.surrogates import spike_function
+
+Reset = Literal["zero", "subtract"]
+Backend = Literal["auto", "eager", "compiled"]
+WORTH_COMPILING = 1 << 18  # elements of x; below, a graph costs more to build than it ever saves
+
+
+def lif_step(
+    x: Tensor,
+    v: Tensor,
+    decay: float,
+    v_threshold: float,
+    reset: Reset,
+    spike_fn: Callable[[Tensor], Tensor],
+) -> tuple[Tensor, Tensor]:
+    """One time step: v = decay * v + x, spike where v >= v_threshold, then reset.
+
+    Args:
+        x: Input current, [B, ...].
+        v: Membrane potential after the previous step, [B, ...].
+        decay: Fraction of the membrane potential that survives a step.
+        v_threshold: Membrane potential at which the neuron fires.
+        reset: "zero" sets a neuron that fired to 0, "subtract" takes v_threshold off it.
+        spike_fn: v - v_threshold -> spike, with a surrogate slope as its derivative.
+
+    Returns:
+        Spikes (0 or 1) and the membrane potential after reset, both [B, ...].
+    """
+    v = decay * v + x
+    spike = spike_fn(v - v_threshold)
+    v = v - spike * v_threshold if reset == "subtract" else v * (1 - spike)
+    return spike, v
+
+
+@register_notrace_module
+class LIF(nn.Module):
+    """Leaky integrate-and-fire over a whole sequence, [T, B, ...] -> [T, B, ...].
+
+    Every call starts from v = 0; nothing is kept between calls, so there is nothing to reset, and
+    nothing but weights in a network's state dict.
+
+    The membrane potential is kept in at least fp32, whatever the type of x.
+
+    Args:
+        decay: Fraction of the membrane potential that survives a step, in [0, 1].
+        v_threshold: Membrane potential at which the neuron fires, > 0.
+        reset: "zero" (Take A Shortcut Back, sec. 3) or "subtract".
+        surrogate: Shape of the slope: "triangle", "rectangle", "tanh" or "arctan".
+        width: Scale of the slope, in units of the membrane potential.
+        backend: "eager" is the loop below; "compiled" is one fused pass on the CPU, with the same
+            bits; "auto" compiles what is trained on the CPU and large enough to gain.
+
+    Raises:
+        ValueError: A constant is outside its range; the message names it.
+    """
+
+    def __init__(
+        self,
+        decay: float = 0.5,  # this and v_threshold: Take A Shortcut Back, sec. 3
+        v_threshold: float = 1.0,
+        reset: Reset = "zero",
+        surrogate: str = "triangle",
+        width: float = 1.0,
+        backend: Backend = "auto",
+    ):
+        super().__init__()
+        if not 0 <= decay <= 1:
+            raise ValueError(f"decay: expected a number in [0, 1], got {decay!r}")
+        if not v_threshold > 0:
+            raise ValueError(f"v_threshold: expected a number > 0, got {v_threshold!r}")
+        if reset not in get_args(Reset):
+            raise ValueError(f"reset: expected one of {list(get_args(Reset))}, got {reset!r}")
+        if backend not in get_args(Backend):
+            raise ValueError(f"backend: expected one of {list(get_args(Backend))}, got {backend!r}")
+        self.spike_fn = spike_function(surrogate, width)
+        self.decay, self.v_threshold, self.reset = decay, v_threshold, reset
+        self.surrogate, self.width = surrogate, width
+        self.backend = backend
+
+    def constants(self) -> dict[str, Any]:
+        """What a weight file does not hold and no output can do without; ``LIF(**constants)``."""
+        return {
+            "decay": self.decay,
+            "v_threshold": self.v_threshold,
+            "reset": self.reset,
+            "surrogate": self.surrogate,
+            "width": self.width,
+        }
+
+    def extra_repr(self) -> str:
+        return ", ".join(f"{name}={value}" for name, value in self.constants().items())
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self._fused(x):
+            return compiled.lif(x, *self.constants().values())
+        spikes = [spike for spike, _ in self._steps(x)]
+        return torch.stack(spikes).to(x.dtype)
+
+    def membrane(self, x: Tensor) -> Tensor:
+        """The potential that each step compares with the threshold, [T, B, ...] like x."""
+        return torch.stack([v for _, v in self._steps(x)])
+
+    def _steps(self, x: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """Each step's spikes, and the potential that they were decided on."""
+        v = torch.zeros_like(x[0], dtype=torch.promote_types(x.dtype, torch.float32))
+        for x_t in x:
+            before_reset = self.decay * v + x_t
+            spike, v = lif_step(x_t, v, self.decay, self.v_threshold, self.reset, self.spike_fn)
+            yield spike, before_reset
+
+    def _fused(self, x: Tensor) -> bool:
+        if self.backend == "eager" or torch.compiler.is_exporting():
+            return False
+        if self.backend == "auto":
+            trained = torch.is_grad_enabled() and x.requires_grad
+            if not (trained and x.device.type == "cpu" and x.numel() >= WORTH_COMPILING):
+                return False
+        if reason := compiled.unavailable():
+            _warn_once(reason)
+            return False
+        return True
+
+
+@functools.cache
+def _warn_once(reason: str) -> None:
+    warnings.warn(f"LIF: backend 'compiled' falls back to 'eager': {reason}", stacklevel=2)
+
+
+SpikeLayer = Callable[[], nn.Module] | Mapping[str, Any]
+
+
+def spike_layer_factory(spike_layer: SpikeLayer) -> Callable[[], nn.Module]:
+    """What builds one spiking layer: ``LIF``, ``partial(LIF, decay=0.25)``, or LIF's arguments as a
+    mapping, which is how a config.json or a recipe spells them.
+    """
+    return partial(LIF, **spike_layer) if isinstance(spike_layer, Mapping) else spike_layer

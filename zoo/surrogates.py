@@ -1,0 +1,76 @@
+"""Spike functions: a step forward, a slope backward.
+
+u is the distance of the membrane potential from the threshold, v - v_threshold. Every slope is a
+bump around u = 0 of area 1 and height 1 / width, so that one width means the same in every shape.
+"""
+
+import math
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import Tensor
+
+
+def triangle(u: Tensor, width: float) -> Tensor:
+    """Zero beyond |u| = width. TET's ZIF with gama = width; the paper's eq. 4 at width 1."""
+    return (1 - u.abs() / width).clamp(min=0) / width
+
+
+def rectangle(u: Tensor, width: float) -> Tensor:
+    """Zero beyond |u| = width / 2. The paper's eq. 4 with a = width."""
+    return (u.abs() < width / 2).to(u.dtype) / width
+
+
+def tanh(u: Tensor, width: float) -> Tensor:
+    """The derivative of tanh(2 u / width) / 2."""
+    return (1 - torch.tanh(u * (2 / width)).square()) / width
+
+
+def arctan(u: Tensor, width: float) -> Tensor:
+    """The derivative of arctan(pi u / width) / pi; SpikingJelly's ATan with alpha = 2 / width."""
+    return 1 / (1 + (u * (math.pi / width)).square()) / width
+
+
+SLOPES: dict[str, Callable[[Tensor, float], Tensor]] = {
+    "triangle": triangle,
+    "rectangle": rectangle,
+    "tanh": tanh,
+    "arctan": arctan,
+}
+
+
+class Spike(torch.autograd.Function):
+    """1 where u >= 0, else 0; backward the gradient times slope(u, width)."""
+
+    @staticmethod
+    def forward(u: Tensor, slope: Callable[[Tensor, float], Tensor], width: float) -> Tensor:
+        return (u >= 0).to(u.dtype)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output) -> None:
+        u, ctx.slope, ctx.width = inputs
+        ctx.save_for_backward(u)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor):
+        (u,) = ctx.saved_tensors
+        return grad * ctx.slope(u, ctx.width), None, None
+
+
+def spike_function(surrogate: str, width: float) -> Callable[[Tensor], Tensor]:
+    """The spike function of one surrogate, u -> spike.
+
+    Args:
+        surrogate: One of SLOPES.
+        width: Scale of the slope in units of the membrane potential, > 0.
+    """
+    if surrogate not in SLOPES:
+        raise ValueError(f"surrogate: expected one of {sorted(SLOPES)}, got {surrogate!r}")
+    if not width > 0:
+        raise ValueError(f"width: expected a number > 0, got {width!r}")
+    return partial(_spike, slope=SLOPES[surrogate], width=width)
+
+
+def _spike(u: Tensor, slope: Callable[[Tensor, float], Tensor], width: float) -> Tensor:
+    return Spike.apply(u, slope, width)
