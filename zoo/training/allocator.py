@@ -1,0 +1,19 @@
+"""Keeps large buffers in the process.
+
+glibc gives every freed buffer above its mmap threshold back to the kernel, which then clears each
+page again on the next allocation; in a training step on a CPU that costs more than the neurons do.
+"""
+
+import ctypes
+import platform
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+LARGE = 1 << 30
+
+
+def keep_large_buffers() -> bool:
+    """Raise glibc's mmap and trim thresholds for this process; False where that is not possible."""
+    if platform.libc_ver()[0] != "glibc":
+        return False
+    libc = ctypes.CDLL(None)
+    return bool(libc.mallopt(M_MMAP_THRESHOLD, LARGE) and libc.mallopt(M_TRIM_THRESHOLD, LARGE))

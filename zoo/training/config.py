@@ -1,0 +1,103 @@
+"""What a run is: typed defaults, a YAML file of differences, and the command line."""
+
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+
+import yaml
+
+from zoo.data import DataConfig
+from zoo.training.losses import LossConfig
+
+Section = TypeVar("Section")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AugmentConfig:
+    crop_padding: int = 4
+    """Pixels added on each side before a random crop back to size; 0 does not crop."""
+    flip: bool = True
+    """Mirror half of the images."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimConfig:
+    name: str = "adamw"
+    """Any optimizer of timm.optim; norms and biases are not decayed."""
+    lr: float = 0.01
+    """Peak learning rate; this and weight_decay: Take A Shortcut Back, sec. 5."""
+    weight_decay: float = 0.02
+    warmup_epochs: float = 0.0
+    """Epochs over which the learning rate rises to its peak; cosine to 0 after that."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    model: str = "short_bp_resnet18"
+    """A name from zoo.list_models()."""
+    model_args: dict[str, Any] = field(default_factory=dict)
+    """Arguments of the network: time_steps, spike_layer: {decay: 0.25}, ..."""
+    data: DataConfig = field(default_factory=DataConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    epochs: int = 300
+    batch_size: int = 128
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """bf16: autocast."""
+    device: Literal["auto", "cuda", "cpu"] = "auto"
+    seed: int = 0
+    output: str = ""
+    """Run folder; runs/<recipe> if empty."""
+
+
+def load_config(path: Path) -> Config:
+    """Read a recipe: YAML that holds only what differs from the defaults.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: Bad YAML, an unknown key or a value of the wrong type, named by file and key.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: expected a recipe, found no such file")
+    try:
+        values = yaml.safe_load(path.read_text()) or {}
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path}: expected YAML, got {error}") from None
+    config = _build(Config, values, str(path))
+    return config if config.output else dataclasses.replace(config, output=f"runs/{path.stem}")
+
+
+def _build(kind: type[Section], values: Any, where: str) -> Section:
+    if not isinstance(values, dict):
+        raise ValueError(f"{where}: expected keys and values, got {values!r}")
+    hints = get_type_hints(kind)
+    arguments = {}
+    for key, value in values.items():
+        if key not in hints:
+            raise ValueError(f"{where}: unknown key {key!r}, expected one of {sorted(hints)}")
+        hint, name = hints[key], f"{where}: {key}"
+        if dataclasses.is_dataclass(hint):
+            arguments[key] = _build(hint, value, name)
+        else:
+            arguments[key] = _checked(hint, value, name)
+    return kind(**arguments)
+
+
+def _checked(hint: Any, value: Any, name: str) -> Any:
+    origin = get_origin(hint)
+    if origin is Literal:
+        if value not in get_args(hint):
+            raise ValueError(f"{name}: expected one of {list(get_args(hint))}, got {value!r}")
+        return value
+    if origin is tuple:
+        if not isinstance(value, list):
+            raise ValueError(f"{name}: expected a list, got {value!r}")
+        return tuple(_checked(get_args(hint)[0], item, name) for item in value)
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    expected = origin or hint
+    if not isinstance(value, expected) or (isinstance(value, bool) and expected is not bool):
+        raise ValueError(f"{name}: expected {expected.__name__}, got {value!r}")
+    return value

@@ -1,0 +1,238 @@
+"""The training loop.
+
+Shapes: B batch, C channels, H height, W width, K classes.
+"""
+
+import dataclasses
+import json
+import math
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from timm.optim import create_optimizer_v2
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
+
+from zoo import create_model
+from zoo.data import ImageSet, load_images, normalise
+from zoo.training.augment import random_crop, random_flip
+from zoo.training.checkpoint import checkpoints, load_checkpoint, save_checkpoint
+from zoo.training.config import Config
+from zoo.training.losses import classification_loss, head_weight
+
+LOG, RESOLVED = "log.jsonl", "config.json"
+EVAL_BATCH = 250
+
+
+def train(config: Config) -> dict[str, Any]:
+    """Train a network, or go on where the run folder's newest checkpoint stands.
+
+    Returns:
+        The last line of the run's log.
+
+    Raises:
+        ValueError: The config asks for what cannot be, or the run folder holds another run.
+        FileNotFoundError: The data are not where the config says.
+    """
+    run = _claim_run_folder(config)
+    accelerator = _accelerator(config)
+    torch.manual_seed(config.seed)
+
+    train_set, eval_set, eval_name = _data(config, accelerator.device)
+    model = build_model(config, train_set).to(memory_format=torch.channels_last)
+    optimizer = create_optimizer_v2(
+        model, opt=config.optim.name, lr=config.optim.lr, weight_decay=config.optim.weight_decay
+    )
+    steps = math.ceil(len(train_set) / config.batch_size)
+    schedule = LambdaLR(optimizer, _cosine(config, steps))
+    first_epoch = 0
+    if found := checkpoints(run):
+        trainer, state = load_checkpoint(found[-1])
+        weights = create_model(f"local-dir:{found[-1]}", pretrained=True).state_dict()
+        model.load_state_dict(weights)
+        optimizer.load_state_dict(trainer["optimizer"])
+        schedule.load_state_dict(trainer["schedule"])
+        first_epoch = state["epoch"]
+    model, optimizer = accelerator.prepare(model, optimizer)
+
+    log = [json.loads(line) for line in _lines(run / LOG)][:first_epoch]
+    with _progress() as progress:
+        bar = progress.add_task("", total=config.epochs * steps, completed=first_epoch * steps)
+        if first_epoch:
+            progress.console.print(f"{run}: going on after epoch {first_epoch}")
+        for epoch in range(first_epoch, config.epochs):
+            start = time.perf_counter()
+            torch.manual_seed(config.seed * 100_003 + epoch)  # so that an epoch can be repeated
+            model.train()
+            loss_sum = correct = 0
+            for step, (images, labels) in enumerate(_batches(config, train_set)):
+                iteration = epoch * steps + step
+                weight = head_weight(config.loss, iteration, config.epochs * steps)
+                with accelerator.autocast():
+                    outputs = model(images)
+                    logits, side_logits = outputs if config.loss.needs_heads else (outputs, None)
+                    loss = classification_loss(config.loss, logits, side_logits, labels, weight)
+                optimizer.zero_grad(set_to_none=True)
+                accelerator.backward(loss)
+                optimizer.step()
+                schedule.step()
+
+                loss_sum += loss.detach() * len(images)
+                correct += (logits.detach().argmax(1) == labels).sum()
+                if step % 10 == 0:
+                    seen = step * config.batch_size + len(images)
+                    progress.update(
+                        bar,
+                        completed=iteration + 1,
+                        description=f"epoch {epoch + 1}/{config.epochs}  "
+                        f"loss {loss_sum / seen:.3f}  accuracy {100 * correct / seen:.2f} %  "
+                        f"{seen / (time.perf_counter() - start):.0f} images/s",
+                    )
+            seconds = time.perf_counter() - start
+            entry = {
+                "epoch": epoch + 1,
+                "loss": float(loss_sum / len(train_set)),
+                "accuracy": float(100 * correct / len(train_set)),
+                f"{eval_name}_accuracy": evaluate(
+                    config, accelerator.unwrap_model(model), eval_set
+                ),
+                "learning_rate": schedule.get_last_lr()[0],
+                "head_weight": weight if config.loss.needs_heads else 0.0,
+                "images_per_second": len(train_set) / seconds,
+                "seconds": seconds,
+            }
+            if not math.isfinite(entry["loss"]):
+                raise FloatingPointError(
+                    f"epoch {epoch + 1}: expected a finite loss, got {entry['loss']}; "
+                    "try a lower optim.lr or precision: fp32"
+                )
+            log.append(entry)
+            progress.console.print(
+                "  ".join(f"{key} {value:.4g}" for key, value in entry.items()), highlight=False
+            )
+            save_checkpoint(
+                run,
+                accelerator.unwrap_model(model),
+                {"optimizer": optimizer.state_dict(), "schedule": schedule.state_dict()},
+                {"epoch": epoch + 1, "seed": config.seed},
+                label_names=list(train_set.classes),
+                training=dataclasses.asdict(config),
+            )
+            _write_log(run / LOG, log)
+    return log[-1]
+
+
+def build_model(config: Config, images: ImageSet) -> nn.Module:
+    """The network of a config for a set of images, with heads where the loss needs them."""
+    if "shortcut_heads" in config.model_args:
+        raise ValueError(
+            "model_args.shortcut_heads: expected no such key, the loss decides; "
+            "set loss.name: vanilla for a network without heads"
+        )
+    _, C, H, W = images.images.shape
+    cfg = {
+        "tag": config.data.name,
+        "input_size": (C, H, W),
+        "num_classes": len(images.classes),
+        "mean": tuple(value / 255 for value in config.data.mean),
+        "std": tuple(value / 255 for value in config.data.std),
+    }
+    return create_model(
+        config.model,
+        shortcut_heads=config.loss.needs_heads,
+        pretrained_cfg_overlay=cfg,
+        **config.model_args,
+    )
+
+
+@torch.inference_mode()
+def evaluate(config: Config, model: nn.Module, images: ImageSet) -> float:
+    """Top-1 accuracy in percent."""
+    model.eval()
+    correct = 0
+    for batch, labels in zip(
+        images.images.split(EVAL_BATCH), images.labels.split(EVAL_BATCH), strict=True
+    ):
+        logits = model(normalise(batch, config.data.mean, config.data.std))
+        correct += (logits.argmax(1) == labels).sum()
+    return float(100 * correct / len(images))
+
+
+def _claim_run_folder(config: Config) -> Path:
+    run = Path(config.output)
+    resolved = json.dumps(dataclasses.asdict(config), indent=2)
+    path = run / RESOLVED
+    if path.exists() and path.read_text() != resolved:
+        raise ValueError(
+            f"output: expected a new folder or a run of this very config, got {run} with another "
+            "config; choose another --output"
+        )
+    run.mkdir(parents=True, exist_ok=True)
+    path.write_text(resolved)
+    return run
+
+
+def _accelerator(config: Config) -> Accelerator:
+    if config.device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("device: expected a CUDA device, found none; use auto or cpu")
+    precision = "bf16" if config.precision == "bf16" else "no"
+    return Accelerator(mixed_precision=precision, cpu=config.device == "cpu")
+
+
+def _data(config: Config, device: torch.device) -> tuple[ImageSet, ImageSet, str]:
+    """Training images, the images to measure on, and what those are called."""
+    train_set = load_images(config.data, "train")
+    if config.data.holdout:
+        # Of the set, not of the run: every seed holds out the same images.
+        order = torch.randperm(len(train_set), generator=torch.Generator().manual_seed(0))
+        eval_set, eval_name = train_set.subset(order[: config.data.holdout]), "holdout"
+        train_set = train_set.subset(order[config.data.holdout :])
+    else:
+        eval_set, eval_name = load_images(config.data, "test"), "test"
+    return train_set.to(device), eval_set.to(device), eval_name
+
+
+def _batches(config: Config, images: ImageSet) -> Iterator[tuple[Tensor, Tensor]]:
+    """One epoch in a new order: normalised, augmented images [B, C, H, W] and labels [B]."""
+    generator = torch.Generator().manual_seed(torch.initial_seed())
+    order = torch.randperm(len(images), generator=generator)
+    for chosen in order.to(images.labels.device).split(config.batch_size):
+        batch = normalise(images.images[chosen], config.data.mean, config.data.std)
+        if config.augment.crop_padding:
+            batch = random_crop(batch, config.augment.crop_padding, generator)
+        if config.augment.flip:
+            batch = random_flip(batch, generator)
+        yield batch.contiguous(memory_format=torch.channels_last), images.labels[chosen]
+
+
+def _cosine(config: Config, steps: int):
+    """Factor on the learning rate by iteration: linear warm-up, then half a cosine to 0."""
+    warmup, total = config.optim.warmup_epochs * steps, config.epochs * steps
+
+    def factor(iteration: int) -> float:
+        if iteration < warmup:
+            return (iteration + 1) / (warmup + 1)
+        return 0.5 * (1 + math.cos(math.pi * (iteration - warmup) / max(1, total - warmup)))
+
+    return factor
+
+
+def _progress() -> Progress:
+    return Progress(
+        TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn()
+    )
+
+
+def _lines(path: Path) -> list[str]:
+    return path.read_text().splitlines() if path.exists() else []
+
+
+def _write_log(path: Path, log: list[dict[str, Any]]) -> None:
+    partial = path.with_suffix(".partial")
+    partial.write_text("".join(json.dumps(entry) + "\n" for entry in log))
+    partial.replace(path)

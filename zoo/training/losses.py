@@ -1,0 +1,60 @@
+"""What the shortcut heads add to the loss.
+
+Paper: Take A Shortcut Back, eq. 5 to 10 and Algorithm 1, https://arxiv.org/abs/2401.04486
+Shapes: B batch, K classes.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+LossName = Literal["vanilla", "shortcut", "evolutionary", "per_head"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossConfig:
+    name: LossName = "evolutionary"
+    """vanilla: no heads. shortcut: heads summed into the logits, weight 1. evolutionary: the same
+    with a weight that decays to 0. per_head: one cross-entropy per head, with that weight."""
+    coefficient: float = 0.25
+    """The decaying weight's start: lambda in the paper's eq. 10."""
+    label_smoothing: float = 0.0
+
+    @property
+    def needs_heads(self) -> bool:
+        return self.name != "vanilla"
+
+
+def head_weight(config: LossConfig, iteration: int, iterations: int) -> float:
+    """The heads' weight at one iteration; where it decays, lambda(i) = lambda * (1 - i / I)."""
+    if config.name == "shortcut":
+        return 1.0
+    return config.coefficient * (1 - iteration / iterations)
+
+
+def classification_loss(
+    config: LossConfig,
+    logits: Tensor,
+    side_logits: Tensor | None,
+    labels: Tensor,
+    weight: float,
+) -> Tensor:
+    """The training loss of one batch.
+
+    Args:
+        logits: [B, K].
+        side_logits: Logits of the shortcut heads, [heads, B, K]; None for a network without.
+        labels: [B].
+        weight: What head_weight gives at this iteration.
+    """
+
+    def loss(logits: Tensor) -> Tensor:
+        return cross_entropy(logits, labels, label_smoothing=config.label_smoothing)
+
+    if side_logits is None:
+        return loss(logits)
+    if config.name == "per_head":
+        return loss(logits) + weight * sum(loss(side) for side in side_logits)
+    return loss(logits + weight * side_logits.sum(0))
