@@ -43,20 +43,13 @@ def create_model(name: str, pretrained: bool = False, **kwargs) -> nn.Module:
     if place and source == "hf-hub":
         return _from_folder(hub.download(place), pretrained, kwargs)
 
-    architecture, _, tag = name.partition(".")
+    architecture = name.partition(".")[0]
     if architecture not in list_models():
         close = difflib.get_close_matches(architecture, list_models(), n=3)
         raise ValueError(f"unknown model {name!r}, closest names: {close or list_models()}")
-    if not pretrained:
-        return timm.create_model(architecture, **kwargs)
-    folders = hub.pretrained_folders()
-    tags = [n for n in folders if n.split(".")[0] == architecture and tag in ("", n.split(".")[1])]
-    if not tags:
-        raise ValueError(
-            f"{name}: expected pretrained weights, found none; weights exist for "
-            f"{sorted(folders) or 'no network yet'}"
-        )
-    return _from_folder(folders[tags[0]], True, kwargs)
+    if pretrained:
+        return _from_folder(hub.find_pretrained(name), True, kwargs)
+    return timm.create_model(architecture, **kwargs)
 
 
 def _from_folder(folder: Path, pretrained: bool, kwargs) -> nn.Module:

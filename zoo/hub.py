@@ -128,6 +128,23 @@ def pretrained_folders() -> dict[str, Path]:
     }
 
 
+def find_pretrained(name: str) -> Path:
+    """The folder of ``arch`` or ``arch.tag``; of several tags the first in the alphabet.
+
+    Raises:
+        ValueError: There is none.
+    """
+    folders = pretrained_folders()
+    architecture, _, tag = name.partition(".")
+    for found in sorted(folders):
+        if found == name or (not tag and found.partition(".")[0] == architecture):
+            return folders[found]
+    raise ValueError(
+        f"{name}: expected pretrained weights, found none; weights exist for "
+        f"{sorted(folders) or 'no network yet'}"
+    )
+
+
 def download(repo_id: str) -> Path:
     """Fetch config.json and model.safetensors of ``org/name[@revision]``, and nothing else."""
     repo_id, _, revision = repo_id.partition("@")

@@ -260,11 +260,12 @@ class ShortBPResNet(nn.Module):
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
         """New classifier, and new shortcut heads where the network has them."""
+        dd = get_device_dtype(self)
         self.num_classes = num_classes
-        self.head.reset(num_classes, global_pool)
+        self.head.reset(num_classes, global_pool, **dd)
         self.head_hidden_size = self.head.num_features
         if self.shortcut_heads is not None:
-            self.shortcut_heads.reset(num_classes, **get_device_dtype(self))
+            self.shortcut_heads.reset(num_classes, **dd)
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         self.grad_checkpointing = enable

@@ -1,0 +1,176 @@
+"""The model card: README.md of a published folder, from its config.json and its checks."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+
+from zoo import hub
+
+DATASETS = {
+    "cifar10": ("uoft-cs/cifar10", "CIFAR-10"),
+    "cifar100": ("uoft-cs/cifar100", "CIFAR-100"),
+    "fashion_mnist": ("zalando-datasets/fashion_mnist", "Fashion-MNIST"),
+    "digits": (None, "scikit-learn digits"),
+    "image_folder": (None, "an image folder"),
+}
+
+BODY = """
+# {name}
+
+A spiking network of [short-bp-zoo](https://pypi.org/project/short-bp-zoo/): {architecture} with
+{parameters:.2f} M parameters, run for {time_steps} time steps, {classes} classes, images of
+{width} x {height}. It was trained with {trained_with}; what is published here is the network
+alone.
+
+## Use
+
+```python
+import zoo
+
+model = zoo.create_model("local-dir:FOLDER", pretrained=True).eval()  # or "hf-hub:ORG/NAME"
+logits = model(pixel_values)  # [B, {channels}, {height}, {width}] -> [B, {classes}]
+```
+
+```python
+import onnxruntime
+
+session = onnxruntime.InferenceSession("onnx/model.onnx")
+(logits,) = session.run(["logits"], {{"pixel_values": pixel_values}})
+```
+
+`pixel_values` are (pixel - mean) / std with pixels from 0 to 255, mean {mean} and std {std}.
+
+## Accuracy
+
+{accuracy}
+
+## Neurons
+
+Leaky integrate-and-fire: v = {decay} v + x, a spike where v >= {v_threshold}, reset to
+{reset}. In SpikingJelly's terms tau = {tau:g}, no input decay. These constants change every output
+and are not in the weight file; `config.json` holds them.
+
+| layer | firing rate |
+|---|---|
+{rates}
+
+## Verification
+
+By the {rule} rule, on {images}; every figure is in `verification.json`.
+
+| check | measured |
+|---|---|
+{checks}
+
+Made with {versions}.
+
+## Training
+
+```json
+{training}
+```
+"""
+
+
+def write_card(folder: Path, report: dict[str, Any]) -> None:
+    """Write README.md into a folder that has config.json and model.safetensors.
+
+    Args:
+        report: What verification.json will hold: checks, images, rule, made_with.
+    """
+    config = hub.read_config(folder)
+    checks = {check["name"]: check["measured"] for check in report["checks"]}
+    training = config.get("training", {})
+    data = training.get("data", {}).get("name", "image_folder")
+    (ModelCard(_front_matter(config, checks, data) + _body(folder, config, report, training))).save(
+        folder / "README.md"
+    )
+
+
+def _front_matter(config: dict[str, Any], checks: dict[str, Any], data: str) -> str:
+    dataset, title = DATASETS[data]
+    arguments: dict[str, Any] = {}
+    if accuracy := checks.get("accuracy is the same"):
+        arguments["model_name"] = f"{config['architecture']}.{data}"
+        arguments["eval_results"] = [
+            EvalResult(
+                task_type="image-classification",
+                dataset_type=dataset or data,
+                dataset_name=title,
+                metric_type="accuracy",
+                metric_value=round(accuracy["onnxruntime_percent"], 2),
+            )
+        ]
+    front = ModelCardData(
+        library_name="short-bp-zoo",
+        pipeline_tag="image-classification",
+        license="apache-2.0",
+        tags=["spiking-neural-network", "image-classification", "onnx", "safetensors"],
+        datasets=[dataset] if dataset else None,
+        metrics=["accuracy"],
+        **arguments,
+    )
+    return f"---\n{front.to_yaml()}\n---\n"
+
+
+def _body(folder: Path, config: dict[str, Any], report: dict[str, Any], training) -> str:
+    cfg, args = config["pretrained_cfg"], config["model_args"]
+    neuron = args["spike_layer"]
+    checks = {check["name"]: check["measured"] for check in report["checks"]}
+    channels, height, width = cfg["input_size"]
+    heads = training.get("loss", {}).get("name", "vanilla") != "vanilla"
+    return BODY.format(
+        name=f"{config['architecture']}.{cfg['tag']}",
+        architecture=config["architecture"],
+        parameters=_parameters(folder) / 1e6,
+        time_steps=args["time_steps"],
+        classes=config["num_classes"],
+        channels=channels,
+        height=height,
+        width=width,
+        trained_with="detachable shortcut heads" if heads else "no shortcut heads",
+        mean=[round(255 * value) for value in cfg["mean"]],
+        std=[round(255 * value) for value in cfg["std"]],
+        accuracy=_accuracy(checks.get("accuracy is the same"), report["images"]),
+        decay=neuron["decay"],
+        v_threshold=neuron["v_threshold"],
+        reset="zero" if neuron["reset"] == "zero" else "v - v_threshold",
+        tau=1 / (1 - neuron["decay"]) if neuron["decay"] < 1 else float("inf"),
+        rates="\n".join(
+            f"| `{layer}` | {rate:.4f} |"
+            for layer, rate in checks["every spiking layer fires"]["firing_rates"].items()
+        ),
+        rule=report["rule"],
+        images=report["images"],
+        checks="\n".join(f"| {name} | {_short(measured)} |" for name, measured in checks.items()),
+        versions=", ".join(f"{name} {version}" for name, version in report["made_with"].items()),
+        training=json.dumps(training, indent=2),
+    )
+
+
+def _parameters(folder: Path) -> int:
+    from safetensors import safe_open
+
+    buffers = ("running_mean", "running_var", "num_batches_tracked")
+    count = 0
+    with safe_open(folder / hub.WEIGHTS, framework="pt") as weights:
+        for name in weights.keys():  # noqa: SIM118  (safe_open is no mapping)
+            if not name.endswith(buffers):
+                count += weights.get_tensor(name).numel()
+    return count
+
+
+def _accuracy(measured: dict[str, Any] | None, images: str) -> str:
+    if measured is None:
+        return "Not measured: the network was verified on pixels without labels."
+    return (
+        f"Top-1 on {images}: {measured['pytorch_percent']:.2f} % in PyTorch, "
+        f"{measured['onnxruntime_percent']:.2f} % in onnxruntime."
+    )
+
+
+def _short(measured: dict[str, Any]) -> str:
+    plain = {k: v for k, v in measured.items() if not isinstance(v, dict | list)}
+    return ", ".join(f"{key.replace('_', ' ')} {value:.6g}" for key, value in plain.items())

@@ -1,0 +1,66 @@
+"""From a training checkpoint to the network that is published: the same bits without the heads."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from zoo import create_model, hub, strip_heads
+
+
+@dataclass(frozen=True)
+class Source:
+    """A trained network as it was found: its folder, its config.json, and the module itself."""
+
+    folder: Path
+    config: dict[str, Any]
+    model: nn.Module
+
+
+def load_source(source: str) -> Source:
+    """Load what shall be exported, in eval mode.
+
+    Args:
+        source: A run folder (its newest checkpoint is taken), a checkpoint or any other folder
+            with config.json and model.safetensors, or the name of a network with weights.
+
+    Raises:
+        FileNotFoundError, ValueError: As zoo.create_model; the message says what was expected.
+    """
+    folder = Path(source)
+    if folder.is_dir() and (folder / "checkpoints").is_dir():
+        found = sorted(folder.glob("checkpoints/epoch_????"))
+        if not found:
+            raise FileNotFoundError(f"{folder}: expected a finished epoch, found no checkpoint yet")
+        folder = found[-1]
+    elif not folder.is_dir():
+        if folder.suffix == ".safetensors" or len(folder.parts) > 1:
+            raise FileNotFoundError(
+                f"{source}: expected a run folder, a folder with {hub.CONFIG} and {hub.WEIGHTS}, "
+                "or the name of a network with weights, found no such folder"
+            )
+        create_model(source, pretrained=True)  # raises for an unknown name, or one without weights
+        folder = hub.find_pretrained(source)
+    config = hub.read_config(folder)
+    model = create_model(f"local-dir:{folder}", pretrained=True).eval()
+    return Source(folder, config, model)
+
+
+def write_stripped(source: Source, folder: Path) -> nn.Module:
+    """Write model.safetensors and config.json of the network without heads into a folder.
+
+    Returns:
+        The network as loaded back from that folder, in eval mode.
+    """
+    extra = {key: source.config[key] for key in ("label_names", "training") if key in source.config}
+    if "training" in extra:
+        extra["training"] = _without_paths(extra["training"])
+    hub.save_pretrained(strip_heads(source.model), folder, **extra)
+    return create_model(f"local-dir:{folder}", pretrained=True).eval()
+
+
+def _without_paths(training: dict[str, Any]) -> dict[str, Any]:
+    """A recipe that says nothing of the machine it ran on."""
+    data = {key: value for key, value in training["data"].items() if key != "root"}
+    return {key: value for key, value in training.items() if key != "output"} | {"data": data}
