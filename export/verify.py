@@ -7,7 +7,7 @@ the data set.
 Shapes: T time steps, B batch, K classes.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import torch
+from rich.console import Console
 from rich.progress import track
 from torch import Tensor, nn
 
@@ -36,15 +37,18 @@ class Check:
     measured: dict[str, Any]
 
 
-def batches(images: Tensor) -> Iterator[Tensor]:
-    yield from images.split(BATCH)
+def batches(images: Tensor, doing: str) -> Iterable[Tensor]:
+    """Images in batches, with a progress bar where somebody watches."""
+    console = Console(stderr=True)
+    parts = images.split(BATCH)
+    return track(parts, doing, console=console, transient=True, disable=not console.is_terminal)
 
 
 @torch.inference_mode()
 def check_stripping(whole: nn.Module, stripped: nn.Module, images: Tensor) -> Check:
     """Logits and features with and without heads are the same bits."""
     different = 0
-    for x in track([*batches(images)], "stripping", transient=True):
+    for x in batches(images, "stripping"):
         same = whole(x).eq(stripped(x)).all(1)
         features = whole.forward_features(x).eq(stripped.forward_features(x)).flatten(1).all(1)
         different += int((~(same & features)).sum())
@@ -69,15 +73,14 @@ def check_liveness(model: nn.Module, images: Tensor) -> Check:
 
     handles = [model.get_submodule(n).register_forward_hook(record(n)) for n in names]
     try:
-        for x in track([*batches(images)], "firing rates", transient=True):
+        for x in batches(images, "firing rates"):
             model(x)
     finally:
         for handle in handles:
             handle.remove()
     silent = [name for name, rate in rates.items() if not rate > 0]
-    return Check(
-        "every spiking layer fires", not silent, {"silent_layers": silent, "firing_rates": rates}
-    )
+    measured = {"silent_layers": silent, "lowest_rate": min(rates.values()), "firing_rates": rates}
+    return Check("every spiking layer fires", not silent, measured)
 
 
 def session(graph: Path | bytes) -> onnxruntime.InferenceSession:
@@ -122,7 +125,9 @@ class _Potentials:
 
 
 @torch.inference_mode()
-def check_graph(model: nn.Module, graph: Path, images: Tensor, labels: Tensor | None) -> list[Check]:
+def check_graph(
+    model: nn.Module, graph: Path, images: Tensor, labels: Tensor | None
+) -> list[Check]:
     """The spike-aware rule between the PyTorch network and onnxruntime on its graph.
 
     Args:
@@ -138,7 +143,7 @@ def check_graph(model: nn.Module, graph: Path, images: Tensor, labels: Tensor | 
     flips = flipped_images = 0
     first_margin = quiet_gap = 0.0
     torch_logits, onnx_logits = [], []
-    for x in track([*batches(images)], "onnxruntime against PyTorch", transient=True):
+    for x in batches(images, "onnxruntime against PyTorch"):
         with _Potentials(model) as potentials:
             expected = model(x)
         feed = {"pixel_values": x.numpy()}

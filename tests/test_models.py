@@ -1,7 +1,9 @@
 """The contract of every registered network."""
 
+import subprocess
+import sys
+
 import pytest
-import timm
 import torch
 
 import zoo
@@ -49,12 +51,11 @@ def test_every_network_has_its_published_number_of_parameters():
 
 
 def test_no_name_shadows_one_of_timm():
-    ours = set(zoo.list_models())
-    others = {n for n in timm.list_models() if not timm.model_entrypoint(n).__module__[:3] == "zoo"}
-    assert not ours & others
-    assert "short_bp_resnet" not in timm.list_modules() or not others & set(
-        timm.list_models(module="short_bp_resnet")
-    )
+    code = "import timm; print(*timm.list_models(), *timm.list_modules())"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    theirs = set(run.stdout.split())  # in a process that never imported zoo
+    assert len(theirs) > 1000
+    assert not theirs & {*zoo.list_models(), *zoo.models.__all__}
 
 
 def test_forward_is_the_head_of_the_features(name):
@@ -104,6 +105,18 @@ def test_features_only_gives_the_stages(name):
         features = model(x)
     assert [f.shape[1] for f in features] == model.feature_info.channels()
     assert [x.shape[-1] // f.shape[-1] for f in features] == model.feature_info.reduction()
+
+
+def test_pruning_leaves_the_features_it_keeps():
+    x = torch.randn(2, 3, 16, 16)
+    model = create("short_bp_resnet20_slim", shortcut_heads=True).eval()
+    with torch.no_grad():
+        expected = model.forward_intermediates(x, indices=[0, 1], intermediates_only=True)
+        taken = model.prune_intermediate_layers([0, 1])
+        features = model.forward_intermediates(x, indices=taken, intermediates_only=True)
+        assert model(x).shape == (2, 32, 8, 8)
+    assert all(torch.equal(*pair) for pair in zip(features, expected, strict=True))
+    assert len(model.stages) == 2
 
 
 def test_gradient_checkpointing_changes_no_gradient():

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 import torch
+from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 from torchvision import datasets
@@ -127,7 +128,14 @@ def _image_folder(root: Path, split: Split) -> ImageSet:
     files = _folder_files(root, split) if root.is_dir() else _tar_files(root, split)
     images: list[Tensor] = []
     names: list[str] = []
-    for name, content in track(files, f"decoding {split} images", total=None, transient=True):
+    console = Console(stderr=True)
+    for name, content in track(
+        files,
+        f"decoding {split} images",
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    ):
         images.append(
             decode_image(torch.frombuffer(bytearray(content), dtype=torch.uint8), ImageReadMode.RGB)
         )

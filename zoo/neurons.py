@@ -14,6 +14,7 @@ from timm.layers import register_notrace_module
 from torch import Tensor, nn
 
 from zoo.kernels import compiled
+from zoo.kernels.lif import lif
 from zoo.surrogates import spike_function
 
 Reset = Literal["zero", "subtract"]
@@ -108,7 +109,7 @@ class LIF(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if self._fused(x):
-            return compiled.lif(x, *self.constants().values())
+            return lif(x, *self.constants().values())
         spikes = [spike for spike, _ in self._steps(x)]
         return torch.stack(spikes).to(x.dtype)
 

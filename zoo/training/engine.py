@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from timm.optim import create_optimizer_v2
 from torch import Tensor, nn
@@ -113,7 +114,10 @@ def train(config: Config) -> dict[str, Any]:
                 )
             log.append(entry)
             progress.console.print(
-                "  ".join(f"{key} {value:.4g}" for key, value in entry.items()), highlight=False
+                f"epoch {epoch + 1:>3}  loss {entry['loss']:.4f}  train {entry['accuracy']:.2f} %  "
+                f"{eval_name} {entry[f'{eval_name}_accuracy']:.2f} %  "
+                f"{entry['images_per_second']:.0f} images/s",
+                highlight=False,
             )
             save_checkpoint(
                 run,
@@ -180,6 +184,7 @@ def _claim_run_folder(config: Config) -> Path:
 def _accelerator(config: Config) -> Accelerator:
     if config.device == "cuda" and not torch.cuda.is_available():
         raise ValueError("device: expected a CUDA device, found none; use auto or cpu")
+    AcceleratorState._reset_state(reset_partial_state=True)  # a process may train more than once
     precision = "bf16" if config.precision == "bf16" else "no"
     return Accelerator(mixed_precision=precision, cpu=config.device == "cpu")
 

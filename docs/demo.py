@@ -1,0 +1,75 @@
+"""The whole chain on real images, in a minute or two: what ``make demo`` runs.
+
+Trains a small network with shortcut heads on scikit-learn's digits, strips and exports it with
+every check, publishes it into ./hub/, loads it back in three ways and classifies with onnxruntime.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import onnxruntime
+import torch
+from rich.console import Console
+from rich.table import Table
+
+import zoo
+from zoo.data import DataConfig, load_images, normalise
+
+NAME = "short_bp_resnet20_slim.digits"
+RUN, EXPORTED, PUBLISHED = Path("runs/demo"), Path("runs/demo_export"), Path("hub") / NAME
+console = Console()
+
+
+def step(title: str, *command: str) -> None:
+    console.rule(title)
+    console.print(f"[dim]python {' '.join(command)}[/dim]", highlight=False)
+    subprocess.run([sys.executable, *command], check=True)
+
+
+def main() -> None:
+    shutil.rmtree(RUN, ignore_errors=True)
+    recipe = ("configs/digits_demo.yaml", "--output", str(RUN))
+    step("1  train with shortcut heads", "-m", "zoo.training", *recipe)
+    export = (str(RUN), "--output", str(EXPORTED), "--overwrite")
+    step("2  strip, export, verify", "export/to_onnx.py", *export)
+    publish = (str(EXPORTED), "--to-folder", str(PUBLISHED), "--overwrite")
+    step("3  publish", "export/publish.py", *publish)
+
+    console.rule("4  load back and classify")
+    os.environ["SHORT_BP_ZOO_WEIGHTS"] = "hub"
+    by_name = zoo.create_model(NAME, pretrained=True).eval()
+    by_folder = zoo.create_model(f"local-dir:{PUBLISHED}", pretrained=True).eval()
+    checkpoint = max(RUN.glob("checkpoints/epoch_????"))
+    trained = zoo.create_model(f"local-dir:{checkpoint}", pretrained=True).eval()
+
+    config = json.loads((checkpoint / "config.json").read_text())["training"]["data"]
+    data = DataConfig(name="digits", mean=tuple(config["mean"]), std=tuple(config["std"]))
+    images = load_images(data, "test")
+    pixel_values = normalise(images.images, data.mean, data.std)
+    with torch.inference_mode():
+        logits = trained(pixel_values)
+        same_name = torch.equal(by_name(pixel_values), logits)
+        same_folder = torch.equal(by_folder(pixel_values), logits)
+    session = onnxruntime.InferenceSession(PUBLISHED / "onnx/model.onnx")
+    (scores,) = session.run(["logits"], {"pixel_values": pixel_values.numpy()})
+    correct = int((torch.from_numpy(scores).argmax(1) == images.labels).sum())
+
+    table = Table("checked", "result", title=NAME)
+    report = json.loads((PUBLISHED / "verification.json").read_text())
+    for check in report["checks"]:
+        table.add_row(check["name"], "ok" if check["passed"] else "FAILED")
+    table.add_row("loaded by name: logits equal bit for bit", "ok" if same_name else "FAILED")
+    table.add_row("loaded by folder: logits equal bit for bit", "ok" if same_folder else "FAILED")
+    accuracy = f"{100 * correct / len(images):.2f} %  ({correct} of {len(images)})"
+    table.add_row("onnxruntime, accuracy on the test digits", accuracy)
+    console.print(table)
+    if not (same_name and same_folder):
+        sys.exit("error: a loaded network differs from the one that was trained")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,29 @@
+"""What several test files need: one short real training run, and the Hub's endpoint for nobody."""
+
+import os
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # before any import of huggingface_hub: no test asks the Hub
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from zoo.training.config import Config, load_config
+from zoo.training.engine import train
+
+CONFIGS = Path(__file__).parent.parent / "configs"
+
+
+@pytest.fixture(scope="session")
+def recipe() -> Config:
+    """The demo's recipe, three epochs of it: enough for a network that is no longer random."""
+    return replace(load_config(CONFIGS / "digits_demo.yaml"), epochs=3, device="cpu")
+
+
+@pytest.fixture(scope="session")
+def run(recipe, tmp_path_factory) -> Path:
+    """A run folder of real digits, trained with shortcut heads."""
+    folder = tmp_path_factory.mktemp("runs") / "digits"
+    train(replace(recipe, output=str(folder)))
+    return folder

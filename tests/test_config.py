@@ -1,0 +1,68 @@
+"""Recipes: what they may say, and what a wrong one is told."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from zoo.training.config import Config, load_config
+
+CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("**/*.yaml"))
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "recipe.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_a_recipe_holds_differences_only(tmp_path):
+    config = load_config(write(tmp_path, "epochs: 3\noptim: {lr: 1}\n"))
+    assert config.epochs == 3
+    assert config.optim.lr == 1.0
+    assert config.optim.weight_decay == Config().optim.weight_decay
+    assert config.output == "runs/recipe"
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_recipe_loads(path):
+    assert isinstance(load_config(path), Config)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("epoch: 3", "recipe.yaml: unknown key 'epoch', expected one of ['augment', "),
+        ("optim: {learning_rate: 1}", "recipe.yaml: optim: unknown key 'learning_rate', expected "),
+        ("epochs: three", "recipe.yaml: epochs: expected int, got 'three'"),
+        ("epochs: true", "recipe.yaml: epochs: expected int, got True"),
+        ("data: {mean: 125}", "recipe.yaml: data: mean: expected a list, got 125"),
+        ("loss: {name: sum}", "recipe.yaml: loss: name: expected one of ['vanilla', 'shortcut', "),
+        ("optim: adamw", "recipe.yaml: optim: expected keys and values, got 'adamw'"),
+        ("epochs: [", "recipe.yaml: expected YAML, got "),
+    ],
+)
+def test_a_wrong_recipe_is_named_by_file_and_key(tmp_path, text, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        load_config(write(tmp_path, text))
+
+
+def command(*arguments: str, cwd: Path) -> subprocess.CompletedProcess:
+    line = [sys.executable, "-m", "zoo.training", *arguments]
+    return subprocess.run(line, cwd=cwd, capture_output=True, text=True)
+
+
+def test_the_command_line_overrides_the_recipe_and_bad_input_ends_in_one_line(tmp_path):
+    write(tmp_path, "data: {name: image_folder, root: nowhere}\nmodel: short_bp_resnet20_slim\n")
+    no_data = command("recipe.yaml", cwd=tmp_path)
+    assert no_data.returncode == 1
+    assert no_data.stderr.startswith("error: data.root: expected a folder or a tar archive")
+
+    wrong = ("recipe.yaml", "--data.name", "digits", "--data.mean", "78", "--data.std", "96")
+    unknown = command(*wrong, "--model", "short_bp_resnet81", "--output", "other", cwd=tmp_path)
+    assert unknown.stderr.startswith("error: unknown model 'short_bp_resnet81', closest names: ")
+
+    missing = command("nothing.yaml", cwd=tmp_path)
+    assert missing.stderr == "error: nothing.yaml: expected a recipe, found no such file\n"

@@ -1,0 +1,88 @@
+"""Image sets: folders, archives, and what is said of those that are not there."""
+
+import tarfile
+
+import pytest
+import torch
+from torchvision.io import write_png
+
+from zoo.data import DataConfig, load_images, normalise
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Three classes of two images each for training, one for the test."""
+    generator = torch.Generator().manual_seed(0)
+    for split, count in (("train", 2), ("test", 1)):
+        for name in ("cat", "ant", "dog"):
+            (tmp_path / "set" / split / name).mkdir(parents=True)
+            for i in range(count):
+                image = torch.randint(256, (3, 8, 8), generator=generator, dtype=torch.uint8)
+                write_png(image, str(tmp_path / "set" / split / name / f"{i}.png"))
+    return tmp_path / "set"
+
+
+def config(root, **kwargs) -> DataConfig:
+    return DataConfig(name="image_folder", root=str(root), **kwargs)
+
+
+@pytest.mark.parametrize("suffix", ["tar", "tar.xz", "tar.gz"])
+@pytest.mark.parametrize("prefix", ["", "./", "some/where/"])
+def test_an_archive_equals_the_folder_that_was_packed(folder, tmp_path, suffix, prefix):
+    archive = tmp_path / f"set.{suffix}"
+    with tarfile.open(archive, f"w:{suffix.split('.')[-1]}".replace("w:tar", "w")) as files:
+        for path in sorted(folder.rglob("*.png")):
+            files.add(path, arcname=f"{prefix}{path.relative_to(folder)}")
+    for split in ("train", "test"):
+        packed, plain = load_images(config(archive), split), load_images(config(folder), split)
+        assert packed.classes == plain.classes == ("ant", "cat", "dog")
+        assert torch.equal(packed.images, plain.images)
+        assert torch.equal(packed.labels, plain.labels)
+
+
+def test_digits_are_split_once_and_for_all():
+    digits = DataConfig(name="digits", mean=(78,), std=(96,))
+    train, test = load_images(digits, "train"), load_images(digits, "test")
+    assert train.images.shape == (1437, 1, 8, 8)
+    assert len(test) == 360
+    assert train.images.dtype == torch.uint8
+    assert train.images.max() == 255
+    assert test.labels[:5].tolist() == load_images(digits, "test").labels[:5].tolist()
+
+
+def test_a_normalised_pixel_is_still_a_pixel():
+    pixels = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16)
+    values = normalise(pixels, (125,), (63,))
+    assert torch.equal((values * 63).round() + 125, pixels.float())
+
+
+def test_missing_images_say_what_to_do(tmp_path):
+    with pytest.raises(FileNotFoundError, match="expected a folder or a tar archive"):
+        load_images(config(tmp_path / "nothing"), "train")
+    with pytest.raises(FileNotFoundError, match=r"set data\.download: true"):
+        load_images(DataConfig(name="cifar10", root=str(tmp_path)), "train")
+
+
+def test_a_folder_without_the_split_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"expected images of one size .* got no images"):
+        load_images(config(tmp_path), "train")
+
+
+def test_images_of_two_sizes_are_refused(folder):
+    write_png(torch.zeros(3, 9, 9, dtype=torch.uint8), str(folder / "train" / "ant" / "odd.png"))
+    with pytest.raises(ValueError, match=r"one size .*\(3, 8, 8\), \(3, 9, 9\)"):
+        load_images(config(folder), "train")
+
+
+def test_a_truncated_archive_is_refused(folder, tmp_path):
+    archive = tmp_path / "set.tar.xz"
+    with tarfile.open(archive, "w:xz") as files:
+        files.add(folder, arcname=".")
+    archive.write_bytes(archive.read_bytes()[:-100])
+    with pytest.raises(ValueError, match="expected a tar archive, got"):
+        load_images(config(archive), "train")
+
+
+def test_means_for_other_channels_are_refused(folder):
+    with pytest.raises(ValueError, match=r"data\.mean and data\.std: expected 3 values each"):
+        load_images(config(folder, mean=(78,), std=(96,)), "train")

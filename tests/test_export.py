@@ -1,0 +1,270 @@
+"""From a trained run to a published folder, with the real onnxruntime and real digits."""
+
+import hashlib
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from hub_server import HubServer
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+import zoo
+from export.publish import PublishError, publish_to_folder
+from export.strip import load_source
+from export.to_onnx import ExportError, Options, export
+from export.verify import check_graph, check_liveness, check_stripping
+from zoo.training.checkpoint import checkpoints
+
+ROOT = Path(__file__).parent.parent
+IMAGES = torch.randn(60, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture(scope="module")
+def exported(run, tmp_path_factory) -> Path:
+    return export(Options(source=str(run), output=str(tmp_path_factory.mktemp("export") / "slim")))
+
+
+def load(folder: Path):
+    return zoo.create_model(f"local-dir:{folder}", pretrained=True).eval()
+
+
+def failed(checks) -> set[str]:
+    return {check.name for check in checks if not check.passed}
+
+
+def test_the_folder_holds_the_network_without_heads(run, exported):
+    names = {path.relative_to(exported).as_posix() for path in exported.rglob("*.*")}
+    assert names == {
+        "README.md",
+        "config.json",
+        "model.safetensors",
+        "onnx/model.onnx",
+        "verification.json",
+    }
+    assert not [k for k in load_file(exported / "model.safetensors") if "shortcut_heads" in k]
+    with safe_open(exported / "model.safetensors", framework="pt") as weights:
+        assert weights.metadata() == {"format": "pt"}
+    trained = load(checkpoints(run)[-1])
+    with torch.inference_mode():
+        assert torch.equal(load(exported)(IMAGES), trained(IMAGES))
+
+
+def test_the_graph_takes_any_batch_and_tells_nothing_of_this_machine(exported):
+    path = exported / "onnx/model.onnx"
+    graph = onnx.load(path)
+    assert {entry.domain: entry.version for entry in graph.opset_import} == {"": 20}
+    assert [value.name for value in graph.graph.input] == ["pixel_values"]
+    assert [value.name for value in graph.graph.output] == ["logits"]
+    assert not any(node.metadata_props or node.doc_string for node in graph.graph.node)
+    for place in (ROOT, Path.home(), Path(sys.prefix)):
+        assert str(place).encode() not in path.read_bytes()
+    session = onnxruntime.InferenceSession(path)
+    for batch in (1, 3, 60):
+        (logits,) = session.run(["logits"], {"pixel_values": IMAGES[:batch].numpy()})
+        assert logits.shape == (batch, 10)
+        with torch.inference_mode():
+            assert np.array_equal(logits.argmax(1), load(exported)(IMAGES[:batch]).argmax(1))
+
+
+def test_the_report_names_every_file_by_its_hash(exported):
+    report = json.loads((exported / "verification.json").read_text())
+    assert report["passed"] is True
+    assert report["images"] == "360 test images of digits"
+    assert len(report["checks"]) == 7
+    for name, digest in report["sha256"].items():
+        assert hashlib.sha256((exported / name).read_bytes()).hexdigest() == digest
+    assert "root" not in json.loads((exported / "config.json").read_text())["training"]["data"]
+
+
+def test_the_card_says_what_was_measured_and_its_snippet_runs(exported):
+    card = (exported / "README.md").read_text()
+    report = json.loads((exported / "verification.json").read_text())
+    (accuracy,) = [c["measured"] for c in report["checks"] if c["name"] == "accuracy is the same"]
+    assert f"{accuracy['onnxruntime_percent']:.2f} % in onnxruntime" in card
+    snippets = re.findall(r"```python\n(.*?)```", card, flags=re.S)
+    assert len(snippets) == 2
+    snippets[0] = snippets[0].replace("FOLDER", ".")
+    code = "import numpy, torch\npixel_values = torch.zeros(2, 1, 8, 8)\n" + snippets[0]
+    code += "\npixel_values = pixel_values.numpy()\n" + snippets[1] + "\nprint(logits.shape)"
+    run = subprocess.run(
+        [sys.executable, "-c", code], cwd=exported, capture_output=True, text=True, check=True
+    )
+    assert run.stdout == "(2, 10)\n"
+
+
+def test_the_source_may_be_a_run_a_checkpoint_or_a_name(run, monkeypatch, tmp_path):
+    by_run, by_checkpoint = load_source(str(run)), load_source(str(checkpoints(run)[-1]))
+    assert by_run.folder == by_checkpoint.folder
+    name = "short_bp_resnet20_slim.digits"
+    shutil.copytree(by_run.folder, tmp_path / name)
+    monkeypatch.setenv("SHORT_BP_ZOO_WEIGHTS", str(tmp_path))
+    assert load_source(name).folder == tmp_path / name
+
+
+def test_another_weight_in_the_graph_is_caught(exported, tmp_path):
+    model = onnx.load(exported / "onnx/model.onnx")
+    for tensor in model.graph.initializer:
+        if len(tensor.dims) == 4 and tensor.dims[2] == 3:
+            values = onnx.numpy_helper.to_array(tensor).copy()
+            values[0] *= 1.05
+            tensor.CopyFrom(onnx.numpy_helper.from_array(values, tensor.name))
+            break
+    onnx.save(model, tmp_path / "model.onnx")
+    checks = check_graph(load(exported), tmp_path / "model.onnx", IMAGES, None)
+    assert "every first flip is at the threshold" in failed(checks)
+
+
+def test_another_bias_of_the_classifier_is_caught(exported, tmp_path):
+    model = onnx.load(exported / "onnx/model.onnx")
+    (bias,) = [t for t in model.graph.initializer if t.name == "head.fc.bias"]
+    values = onnx.numpy_helper.to_array(bias) + np.float32(1e-3)
+    bias.CopyFrom(onnx.numpy_helper.from_array(values, bias.name))
+    onnx.save(model, tmp_path / "model.onnx")
+    checks = check_graph(load(exported), tmp_path / "model.onnx", IMAGES, None)
+    assert failed(checks) == {"images without a flip agree"}
+
+
+def test_a_graph_of_fewer_time_steps_is_caught(exported, tmp_path):
+    from export.to_onnx import write_graph
+
+    shorter = zoo.create_model(f"local-dir:{exported}", pretrained=True, time_steps=1).eval()
+    write_graph(shorter, tmp_path / "model.onnx")
+    checks = check_graph(load(exported), tmp_path / "model.onnx", IMAGES, None)
+    assert failed(checks) == {"graph has every spiking layer and step"}
+
+
+def test_a_strip_that_changes_a_weight_is_caught(run):
+    whole = load(checkpoints(run)[-1])
+    stripped = zoo.strip_heads(whole)
+    assert check_stripping(whole, stripped, IMAGES).passed
+    with torch.no_grad():
+        stripped.head.fc.bias[0] = torch.nextafter(stripped.head.fc.bias[0], torch.tensor(9.0))
+    assert not check_stripping(whole, stripped, IMAGES).passed
+
+
+@pytest.fixture
+def dead(run, tmp_path) -> Path:
+    """A trained network whose sixth spiking layer can no longer fire."""
+    folder = shutil.copytree(checkpoints(run)[-1], tmp_path / "dead")
+    weights = load_file(folder / "model.safetensors")
+    weights["stages.0.2.conv1.norm.weight"].zero_()
+    weights["stages.0.2.conv1.norm.bias"].zero_()
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
+
+
+def test_a_dead_layer_is_refused_by_name_and_nothing_is_left(dead, tmp_path):
+    assert failed([check_liveness(load(dead), IMAGES)])
+    with pytest.raises(ExportError, match=r"every spiking layer fires: .*stages\.0\.2\.spike1"):
+        export(Options(source=str(dead), output=str(tmp_path / "out" / "slim")))
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_an_existing_output_is_kept_unless_told_otherwise(exported, run, tmp_path):
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    (kept / "mine.txt").write_text("mine")
+    with pytest.raises(
+        FileExistsError, match=r"expected a new folder, got .*kept; pass --overwrite"
+    ):
+        export(Options(source=str(run), output=str(kept)))
+    assert (kept / "mine.txt").read_text() == "mine"
+    export(Options(source=str(run), output=str(kept), overwrite=True))
+    assert not (kept / "mine.txt").exists()
+
+
+def test_random_pixels_verify_a_network_whose_data_are_not_at_hand(run, tmp_path):
+    options = Options(
+        source=str(run), output=str(tmp_path / "out"), random_images=True, num_images=20
+    )
+    report = json.loads((export(options) / "verification.json").read_text())
+    assert report["images"] == "20 of random pixels, seed 0"
+    assert "accuracy is the same" not in {check["name"] for check in report["checks"]}
+    assert "Not measured" in (tmp_path / "out" / "README.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("no/such/folder", "no/such/folder: expected a run folder"),
+        ("short_bp_resnet81", "unknown model 'short_bp_resnet81', closest names: "),
+        ("short_bp_resnet152", "short_bp_resnet152: expected pretrained weights, found none"),
+    ],
+)
+def test_the_command_ends_in_one_line_on_a_bad_source(tmp_path, source, message):
+    command = [sys.executable, ROOT / "export/to_onnx.py", source, "--output", tmp_path / "out"]
+    run = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert run.returncode == 1
+    assert run.stderr.startswith(f"error: {message}")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_published_folder_loads_with_equal_bits(exported, tmp_path):
+    target = tmp_path / "hub" / "slim"
+    assert publish_to_folder(exported, target) == f"published {target}"
+    with torch.inference_mode():
+        assert torch.equal(load(target)(IMAGES), load(exported)(IMAGES))
+    assert "already" in publish_to_folder(exported, target)
+    (target / "README.md").write_text("mine")
+    with pytest.raises(PublishError, match="pass --overwrite"):
+        publish_to_folder(exported, target)
+    assert (target / "README.md").read_text() == "mine"
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json", "onnx/model.onnx"])
+def test_a_folder_that_changed_after_its_verification_is_not_published(exported, tmp_path, name):
+    folder = shutil.copytree(exported, tmp_path / "changed")
+    content = bytearray((folder / name).read_bytes())
+    content[len(content) // 2] ^= 1
+    (folder / name).write_bytes(content)
+    with pytest.raises(PublishError, match=f"expected the files that were verified.*{name}"):
+        publish_to_folder(folder, tmp_path / "hub")
+    assert not (tmp_path / "hub").exists()
+
+
+def test_a_folder_without_a_passed_verification_is_not_published(exported, tmp_path):
+    folder = shutil.copytree(exported, tmp_path / "unverified")
+    report = json.loads((folder / "verification.json").read_text()) | {"passed": False}
+    (folder / "verification.json").write_text(json.dumps(report))
+    with pytest.raises(PublishError, match="expected a passed verification, got False"):
+        publish_to_folder(folder, tmp_path / "hub")
+    (folder / "verification.json").unlink()
+    with pytest.raises(PublishError, match="expected a verification report, found none"):
+        publish_to_folder(folder, tmp_path / "hub")
+
+
+def test_publishing_to_the_hub_is_one_commit_that_loads_with_equal_bits(exported, tmp_path):
+    code = """
+import sys, torch, zoo
+x = torch.randn(60, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+with torch.inference_mode():
+    published = zoo.create_model("hf-hub:owner/slim", pretrained=True).eval()(x)
+    local = zoo.create_model(f"local-dir:{sys.argv[1]}", pretrained=True).eval()(x)
+assert torch.equal(published, local)
+"""
+    command = [sys.executable, ROOT / "export/publish.py", exported, "--to", "owner/slim"]
+    with HubServer() as hub:
+        env = hub.env(tmp_path)
+        first = subprocess.run(command, env=env, capture_output=True, text=True)
+        assert first.stdout.startswith("published owner/slim at "), first.stderr
+        again = subprocess.run(command, env=env, capture_output=True, text=True)
+        assert "already" in again.stdout, again.stderr
+        commits = [r for r in hub.requests if r.method == "POST" and "/commit/" in r.path]
+        assert len(commits) == 1
+        assert hub.token not in first.stdout + first.stderr
+        subprocess.run([sys.executable, "-c", code, str(exported)], env=env, check=True)
+
+        stranger = hub.env(tmp_path, HF_TOKEN="hf_nobody")
+        refused = subprocess.run(command, env=stranger, capture_output=True, text=True)
+        assert refused.returncode == 1
+        assert "error: " in refused.stderr
+        assert "hf_nobody" not in refused.stdout + refused.stderr

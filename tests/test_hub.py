@@ -1,0 +1,132 @@
+"""Pretrained folders: what loads, by which name, and what is refused."""
+
+import json
+import pickle
+import shutil
+import subprocess
+import sys
+
+import pytest
+import torch
+from hub_server import HubServer
+
+import zoo
+from zoo.training.checkpoint import checkpoints
+
+
+@pytest.fixture
+def folder(run, tmp_path):
+    """A copy of a trained checkpoint, to be harmed."""
+    return shutil.copytree(checkpoints(run)[-1], tmp_path / "short_bp_resnet20_slim.digits")
+
+
+def load(folder, **kwargs):
+    return zoo.create_model(f"local-dir:{folder}", pretrained=True, **kwargs)
+
+
+def logits(model) -> torch.Tensor:
+    x = torch.randn(5, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        return model.eval()(x)
+
+
+def test_a_name_a_folder_and_a_repository_give_equal_bits(folder, tmp_path, monkeypatch):
+    expected = logits(load(folder))
+    monkeypatch.setenv("SHORT_BP_ZOO_WEIGHTS", str(folder.parent))
+    for name in ("short_bp_resnet20_slim", "short_bp_resnet20_slim.digits"):
+        assert torch.equal(logits(zoo.create_model(name, pretrained=True)), expected)
+    assert "short_bp_resnet20_slim.digits" in zoo.list_models(pretrained=True)
+
+    files = {path.name: path.read_bytes() for path in folder.iterdir()}
+    torch.save(expected, tmp_path / "expected.pt")
+    code = """
+import sys, timm, torch, zoo
+expected = torch.load(sys.argv[1], weights_only=True)
+x = torch.randn(5, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+for create in (zoo.create_model, timm.create_model):
+    for name in ("hf-hub:org/slim", f"hf-hub:org/slim@{sys.argv[2]}"):
+        with torch.inference_mode():
+            assert torch.equal(create(name, pretrained=True).eval()(x), expected)
+"""
+    with HubServer() as hub:
+        hub.create_repo("org/slim", files)
+        sha = hub.repos["org/slim"].branches["main"]
+        run = subprocess.run(
+            [sys.executable, "-c", code, str(tmp_path / "expected.pt"), sha],
+            env=hub.env(tmp_path / "home"),
+            capture_output=True,
+            text=True,
+        )
+        assert run.returncode == 0, run.stderr
+        fetched = {request.path.rpartition("/")[2] for request in hub.requests}
+    assert "trainer.pt" not in fetched
+
+
+def test_weights_with_heads_load_without_and_the_reverse(folder):
+    bare = load(folder, shortcut_heads=False)
+    assert torch.equal(logits(bare), logits(load(folder)))
+
+    from zoo import hub
+
+    hub.save_pretrained(bare, folder)
+    regrown = load(folder, shortcut_heads=True)
+    assert torch.equal(logits(regrown), logits(bare))
+    assert regrown.train()(torch.randn(2, 1, 8, 8))[1].shape == (2, 2, 10)
+
+
+def test_without_pretrained_a_folder_gives_the_network_and_random_weights(folder):
+    (folder / "model.safetensors").unlink()
+    model = zoo.create_model(f"local-dir:{folder}")
+    assert model.time_steps == 2
+
+
+@pytest.mark.parametrize("constant", ["time_steps", "spike_layer", "decay", "v_threshold", "reset"])
+def test_weights_without_a_neuron_constant_are_refused(folder, constant):
+    config = json.loads((folder / "config.json").read_text())
+    for section in (config["model_args"], config["model_args"]["spike_layer"]):
+        section.pop(constant, None)
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(
+        ValueError, match=f"expected the neuron constants .* {constant}|{constant}'"
+    ):
+        load(folder)
+
+
+def test_truncated_weights_are_refused(folder):
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-1000])
+    with pytest.raises(ValueError, match=r"model\.safetensors: expected a whole safetensors file"):
+        load(folder)
+
+
+def test_a_pickle_under_the_name_of_the_weights_is_refused(folder):
+    (folder / "model.safetensors").write_bytes(pickle.dumps({"a": 1}))
+    with pytest.raises(ValueError, match=r"model\.safetensors: expected a whole safetensors file"):
+        load(folder)
+
+
+def test_a_pickle_beside_missing_weights_is_never_loaded(folder):
+    (folder / "model.safetensors").unlink()
+    (folder / "pytorch_model.bin").write_bytes(pickle.dumps({"a": 1}))
+    with pytest.raises(FileNotFoundError, match=r"pytorch_model\.bin.* are never loaded"):
+        load(folder)
+
+
+@pytest.mark.parametrize("architecture", ["resnet18", "short_bp_resnet81", "os.system('x')", 5])
+def test_an_architecture_that_is_not_ours_is_refused(folder, architecture):
+    config = json.loads((folder / "config.json").read_text()) | {"architecture": architecture}
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match="expected an architecture of zoo, got"):
+        load(folder)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"architecture": "short_bp_resnet18"}', "null"])
+def test_a_config_that_is_none_is_refused(folder, text):
+    (folder / "config.json").write_text(text)
+    with pytest.raises(ValueError, match=r"config\.json: expected JSON with 'architecture'"):
+        load(folder)
+
+
+def test_a_missing_folder_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="nothing: expected a folder with config"):
+        load(tmp_path / "nothing")

@@ -1,0 +1,112 @@
+"""Training runs on real digits: what they leave behind, and that they can be taken up again."""
+
+import json
+import re
+from dataclasses import replace
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import zoo
+from zoo.data import DataConfig, load_images, normalise
+from zoo.training.checkpoint import checkpoints
+from zoo.training.engine import train
+from zoo.training.losses import LossConfig
+
+
+def weights(run) -> dict[str, torch.Tensor]:
+    return load_file(checkpoints(run)[-1] / "model.safetensors")
+
+
+def same(left, right) -> bool:
+    return left.keys() == right.keys() and all(torch.equal(left[k], right[k]) for k in left)
+
+
+def test_a_run_learns_and_logs_every_epoch(run):
+    log = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    assert [entry["epoch"] for entry in log] == [1, 2, 3]
+    assert log[-1]["loss"] < log[0]["loss"]
+    assert log[-1]["test_accuracy"] > 20
+    assert log[0]["head_weight"] > log[-1]["head_weight"] >= 0
+
+
+def test_the_last_two_checkpoints_stay_and_each_is_a_pretrained_folder(run):
+    assert [path.name for path in checkpoints(run)] == ["epoch_0002", "epoch_0003"]
+    assert not list(run.rglob("*.partial"))
+    model = zoo.create_model(f"local-dir:{checkpoints(run)[-1]}", pretrained=True).eval()
+    digits = load_images(DataConfig(name="digits", mean=(78,), std=(96,)), "test")
+    with torch.inference_mode():
+        logits = model(normalise(digits.images, (78,), (96,)))
+    accuracy = 100 * (logits.argmax(1) == digits.labels).float().mean().item()
+    last = json.loads((run / "log.jsonl").read_text().splitlines()[-1])
+    assert accuracy == pytest.approx(last["test_accuracy"])
+
+
+def test_an_interrupted_run_ends_with_the_bits_of_an_unbroken_one(
+    run, recipe, tmp_path, monkeypatch
+):
+    config = replace(recipe, output=str(tmp_path / "run"))
+    from zoo.training import engine
+
+    save = engine.save_checkpoint
+
+    def save_and_die(*arguments, **kwargs):
+        save(*arguments, **kwargs)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(engine, "save_checkpoint", save_and_die)
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            train(config)
+    monkeypatch.undo()
+    train(config)
+    assert same(weights(tmp_path / "run"), weights(run))
+
+
+def test_a_finished_run_does_nothing_more(run, recipe):
+    before = weights(run)
+    assert train(replace(recipe, output=str(run)))["epoch"] == 3
+    assert same(weights(run), before)
+
+
+def test_a_run_refuses_the_folder_of_another(run, recipe):
+    with pytest.raises(ValueError, match="output: expected a new folder or a run of this very"):
+        train(replace(recipe, output=str(run), epochs=4))
+
+
+@pytest.mark.parametrize("name", ["vanilla", "shortcut", "per_head"])
+def test_only_a_loss_with_heads_builds_heads(recipe, tmp_path, name):
+    train(replace(recipe, output=str(tmp_path), epochs=1, loss=LossConfig(name=name)))
+    heads = [key for key in weights(tmp_path) if key.startswith("shortcut_heads.")]
+    assert bool(heads) == (name != "vanilla")
+
+
+def test_held_out_images_are_the_ones_measured(recipe, tmp_path):
+    data = replace(recipe.data, holdout=200)
+    entry = train(replace(recipe, output=str(tmp_path), epochs=1, data=data))
+    assert "holdout_accuracy" in entry
+    assert "test_accuracy" not in entry
+
+
+def test_bf16_trains(recipe, tmp_path):
+    assert train(replace(recipe, output=str(tmp_path), epochs=1, precision="bf16"))["loss"] > 0
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"model": "short_bp_resnet81"}, "unknown model 'short_bp_resnet81', closest names: "),
+        ({"model_args": {"shortcut_heads": True}}, "model_args.shortcut_heads: expected no such "),
+        ({"model_args": {"spike_layer": {"decay": 2.0}}}, "decay: expected a number in [0, 1]"),
+    ],
+)
+def test_a_config_that_cannot_be_is_refused(recipe, tmp_path, change, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        train(replace(recipe, output=str(tmp_path), **change))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_a_missing_cuda_device_is_named(recipe, tmp_path):
+    with pytest.raises(ValueError, match="device: expected a CUDA device, found none"):
+        train(replace(recipe, output=str(tmp_path), device="cuda"))
