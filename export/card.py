@@ -83,22 +83,21 @@ def write_card(folder: Path, report: dict[str, Any]) -> None:
     config = hub.read_config(folder)
     checks = {check["name"]: check["measured"] for check in report["checks"]}
     training = config.get("training", {})
-    data = training.get("data", {}).get("name", "image_folder")
-    (ModelCard(_front_matter(config, checks, data) + _body(folder, config, report, training))).save(
-        folder / "README.md"
-    )
+    data = training.get("data", {"name": "image_folder"})
+    text = _front_matter(config, checks, data) + _body(folder, config, report, training)
+    ModelCard(text).save(folder / "README.md")
 
 
-def _front_matter(config: dict[str, Any], checks: dict[str, Any], data: str) -> str:
-    dataset, title = DATASETS[data]
+def _front_matter(config: dict[str, Any], checks: dict[str, Any], data: dict[str, Any]) -> str:
+    dataset, title = DATASETS[data["name"]]
     arguments: dict[str, Any] = {}
     if accuracy := checks.get("accuracy is the same"):
-        arguments["model_name"] = f"{config['architecture']}.{data}"
+        arguments["model_name"] = f"{config['architecture']}.{config['pretrained_cfg']['tag']}"
         arguments["eval_results"] = [
             EvalResult(
                 task_type="image-classification",
-                dataset_type=dataset or data,
-                dataset_name=title,
+                dataset_type=dataset or data["name"],
+                dataset_name=data.get("title") or title,
                 metric_type="accuracy",
                 metric_value=round(accuracy["onnxruntime_percent"], 2),
             )

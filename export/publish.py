@@ -19,7 +19,7 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, sn
 from huggingface_hub.errors import HfHubHTTPError
 
 import zoo
-from export.to_onnx import REPORT, hashes
+from export.folder import REPORT, hashes, move_into_place
 
 
 class PublishError(Exception):
@@ -72,9 +72,7 @@ def publish_to_folder(folder: Path, target: Path, overwrite: bool = False) -> st
         copy = Path(scratch) / target.name
         shutil.copytree(folder, copy)
         check_verified(copy)
-        if target.exists():
-            shutil.rmtree(target)
-        copy.rename(target)
+        move_into_place(copy, target)
     return f"published {target}"
 
 

@@ -7,10 +7,8 @@ stripped, the graph is exported, both are checked against the network that was t
 written only if every check holds.
 """
 
-import hashlib
 import json
 import platform
-import shutil
 import sys
 import tempfile
 import warnings
@@ -28,12 +26,12 @@ from torch import Tensor, nn
 
 import zoo
 from export.card import write_card
+from export.folder import GRAPH, REPORT, hashes, move_into_place
 from export.strip import Source, load_source, write_stripped
 from export.verify import Check, check_graph, check_liveness, check_stripping
 from zoo.data import DataConfig, load_images, normalise
 
 OPSET = 20
-GRAPH, REPORT = "onnx/model.onnx", "verification.json"
 
 
 class ExportError(Exception):
@@ -97,9 +95,7 @@ def export(options: Options) -> Path:
         write_card(folder, report)
         report["sha256"] = hashes(folder)
         (folder / REPORT).write_text(json.dumps(report, indent=2))
-        if output.exists():
-            shutil.rmtree(output)
-        folder.rename(output)
+        move_into_place(folder, output)
     return output
 
 
@@ -123,7 +119,7 @@ def verification_images(source: Source, options: Options) -> tuple[Tensor, Tenso
     found = load_images(DataConfig(**data), "test")
     chosen = torch.randperm(len(found), generator=torch.Generator().manual_seed(0))
     found = found.subset(chosen[: options.num_images].sort().values)
-    what = f"{len(found)} test images of {data['name']}"
+    what = f"{len(found)} test images of {data.get('title') or data['name']}"
     return normalise(found.images, mean, std), found.labels, what
 
 
@@ -165,15 +161,6 @@ def check_paths(path: Path) -> Check:
     places = {str(Path.cwd()), str(Path.home()), str(Path(zoo.__file__).parent), sys.prefix}
     found = sorted(place for place in places if len(place) > 1 and place.encode() in content)
     return Check("graph holds no local path", not found, {"paths": found})
-
-
-def hashes(folder: Path) -> dict[str, str]:
-    """sha256 of every file by its path in the folder, the report itself left out."""
-    return {
-        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name != REPORT
-    }
 
 
 def versions() -> dict[str, str]:

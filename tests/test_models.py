@@ -131,6 +131,35 @@ def test_gradient_checkpointing_changes_no_gradient():
         torch.testing.assert_close(recomputed, plain)
 
 
+@pytest.mark.parametrize("name", ["short_bp_resnet20_slim", "short_bp_resnet50"])
+def test_lean_memory_changes_no_bit_of_a_training_step(name):
+    results = []
+    for memory in ("fast", "lean"):
+        model = create(name, shortcut_heads=True, memory=memory).train()
+        logits, side_logits = model(images(model))
+        (logits.square().sum() + side_logits.square().sum()).backward()
+        gradients = [parameter.grad for parameter in model.parameters()]
+        results.append([logits, side_logits, *gradients, *model.buffers()])
+    assert all(torch.equal(*pair) for pair in zip(*results, strict=True))
+
+
+def test_lean_memory_remembers_less():
+    remembered = {}
+    for memory in ("fast", "lean"):
+        storages = {}
+
+        def keep(tensor, storages=storages):
+            storages[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        model = create("short_bp_resnet20_slim", memory=memory).train()
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            logits = model(torch.randn(8, 3, 32, 32))
+        remembered[memory] = sum(storages.values())
+        del logits
+    assert remembered["lean"] < 0.75 * remembered["fast"]
+
+
 def test_reset_classifier_renews_the_heads_too():
     model = create("short_bp_resnet20_slim", shortcut_heads=True).train()
     model.reset_classifier(7)
@@ -169,6 +198,8 @@ def test_a_wrong_argument_is_refused():
         create("short_bp_resnet18", not_an_argument=1)
     with pytest.raises(ValueError, match="time_steps: expected a whole number >= 1, got 0"):
         zoo.create_model("short_bp_resnet18", time_steps=0)
+    with pytest.raises(ValueError, match=r"memory: expected one of \['fast', 'lean'\], got 'low'"):
+        zoo.create_model("short_bp_resnet18", memory="low")
     with pytest.raises(ValueError, match="stem: expected one of"):
         ShortBPResNet(stem="conv5x5")
 

@@ -99,6 +99,7 @@ def test_bf16_trains(recipe, tmp_path):
         ({"model": "short_bp_resnet81"}, "unknown model 'short_bp_resnet81', closest names: "),
         ({"model_args": {"shortcut_heads": True}}, "model_args.shortcut_heads: expected no such "),
         ({"model_args": {"spike_layer": {"decay": 2.0}}}, "decay: expected a number in [0, 1]"),
+        ({"model_args": {"steps": 4}}, "model_args: expected arguments of short_bp_resnet20_slim"),
     ],
 )
 def test_a_config_that_cannot_be_is_refused(recipe, tmp_path, change, message):

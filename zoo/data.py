@@ -3,6 +3,7 @@
 Shapes: N images, C channels, H height, W width.
 """
 
+import re
 import tarfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -35,6 +36,13 @@ class DataConfig:
     """Deviation of each channel, in pixel values."""
     holdout: int = 0
     """Training images set aside to measure each epoch on, so that test images choose nothing."""
+    title: str = ""
+    """What cards call the set, where its name says too little: "CIFAR-10 (JPEG)"."""
+
+    @property
+    def tag(self) -> str:
+        """The set in a network's name, arch.tag."""
+        return re.sub(r"\W+", "_", self.title or self.name).strip("_").lower()
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,11 @@ Shapes: T time steps, B batch, C channels, H height, W width.
 
 from collections import OrderedDict
 
+import torch
 from timm.layers import register_notrace_module
 from torch import Tensor, nn
+
+from zoo.lean import norm_spike
 
 
 class TimeFold(nn.Sequential):
@@ -30,8 +33,18 @@ def conv_norm(
 class ConvNorm(TimeFold):
     """Convolution and batch norm at every time step, [T, B, C, H, W] -> [T, B, C', H', W']."""
 
+    lean = False
+
     def __init__(self, in_chs: int, out_chs: int, kernel_size: int, stride: int = 1, **dd):
         super().__init__(conv_norm(in_chs, out_chs, kernel_size, stride, **dd))
+
+
+def fire(spike: nn.Module, conv: ConvNorm, x: Tensor, shortcut: Tensor | None = None) -> Tensor:
+    """spike(conv(x) + shortcut), [T, B, C, H, W] -> spikes [T, B, C', H', W']."""
+    if conv.lean and conv.training and torch.is_grad_enabled():
+        return norm_spike(conv.conv(x.flatten(0, 1)), conv.norm, spike, shortcut, x.shape[0])
+    current = conv(x)
+    return spike(current if shortcut is None else current + shortcut)
 
 
 @register_notrace_module

@@ -13,12 +13,13 @@ import torch
 from timm.layers import register_notrace_module
 from torch import Tensor, nn
 
-from zoo.kernels import compiled
+from zoo.kernels import compiled, triton
 from zoo.kernels.lif import lif
 from zoo.surrogates import spike_function
 
 Reset = Literal["zero", "subtract"]
-Backend = Literal["auto", "eager", "compiled"]
+Backend = Literal["auto", "eager", "compiled", "triton"]
+KERNELS = {"cpu": compiled, "cuda": triton}
 WORTH_COMPILING = 1 << 18  # elements of x; below, a graph costs more to build than it ever saves
 
 
@@ -64,8 +65,9 @@ class LIF(nn.Module):
         reset: "zero" (Take A Shortcut Back, sec. 3) or "subtract".
         surrogate: Shape of the slope: "triangle", "rectangle", "tanh" or "arctan".
         width: Scale of the slope, in units of the membrane potential.
-        backend: "eager" is the loop below; "compiled" is one fused pass on the CPU, with the same
-            bits; "auto" compiles what is trained on the CPU and large enough to gain.
+        backend: "eager" is the loop below; "compiled" (CPU) and "triton" (CUDA) are fused kernels
+            with the same spikes; "auto" takes Triton on a GPU, and on a CPU compiles what is
+            trained and large enough to gain. What cannot run here falls back with one warning.
 
     Raises:
         ValueError: A constant is outside its range; the message names it.
@@ -126,21 +128,32 @@ class LIF(nn.Module):
             yield spike, before_reset
 
     def _fused(self, x: Tensor) -> bool:
+        """Whether this call goes to a fused kernel; warns once where one was asked for in vain."""
         if self.backend == "eager" or torch.compiler.is_exporting():
             return False
+        device = x.device.type
         if self.backend == "auto":
-            trained = torch.is_grad_enabled() and x.requires_grad
-            if not (trained and x.device.type == "cpu" and x.numel() >= WORTH_COMPILING):
+            if device not in KERNELS:
                 return False
-        if reason := compiled.unavailable():
-            _warn_once(reason)
-            return False
-        return True
+            trained = torch.is_grad_enabled() and x.requires_grad
+            if device == "cpu" and not (trained and x.numel() >= WORTH_COMPILING):
+                return False
+            kernel = KERNELS[device]
+        else:
+            kernel = {"compiled": compiled, "triton": triton}[self.backend]
+        reason = kernel.unavailable()
+        if reason is None and KERNELS.get(device) is not kernel:
+            reason = f"it does not run on {device}"
+        elif x.dtype == torch.float64 and kernel is triton:
+            reason = "it computes in fp32, got fp64"
+        if reason is not None:
+            _warn_once(kernel.__name__.rpartition(".")[2], reason)
+        return reason is None
 
 
 @functools.cache
-def _warn_once(reason: str) -> None:
-    warnings.warn(f"LIF: backend 'compiled' falls back to 'eager': {reason}", stacklevel=2)
+def _warn_once(backend: str, reason: str) -> None:
+    warnings.warn(f"LIF: backend {backend!r} falls back to 'eager': {reason}", stacklevel=3)
 
 
 SpikeLayer = Callable[[], nn.Module] | Mapping[str, Any]

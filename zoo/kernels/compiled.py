@@ -5,10 +5,10 @@ Shapes: T time steps, N neurons times batch.
 """
 
 import functools
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
-from torch._inductor.cpp_builder import get_cpp_compiler
 
 from zoo.surrogates import SLOPES
 
@@ -28,16 +28,11 @@ def _membrane(x: Tensor, decay: float, v_threshold: float, reset: str):
     return trace
 
 
-@_many_graphs
-@torch.compile(dynamic=True)
-def forward(x: Tensor, decay: float, v_threshold: float, reset: str) -> Tensor:
-    """Input current -> spikes, both [T, N]."""
+def _spikes(x: Tensor, decay: float, v_threshold: float, reset: str) -> Tensor:
     return torch.stack([s for _, s in _membrane(x, decay, v_threshold, reset)]).to(x.dtype)
 
 
-@_many_graphs
-@torch.compile(dynamic=True)
-def backward(
+def _chain_rule(
     grad: Tensor,
     x: Tensor,
     decay: float,
@@ -46,9 +41,7 @@ def backward(
     surrogate: str,
     width: float,
 ) -> Tensor:
-    """Gradient of the spikes -> of the input current, [T, N]: the chain rule through lif_step, last
-    step first, in autograd's own order of operations.
-    """
+    """Through lif_step from the last step to the first, in autograd's own order of operations."""
     trace = _membrane(x, decay, v_threshold, reset)
     grads: list[Tensor] = []
     grad_v = None  # of the potential after reset
@@ -66,8 +59,27 @@ def backward(
 
 
 @functools.cache
+def _graph(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    return torch.compile(function, dynamic=True)  # on first use: it takes a second to import
+
+
+@_many_graphs
+def forward(x: Tensor, decay: float, v_threshold: float, reset: str) -> Tensor:
+    """Input current -> spikes, both [T, N]."""
+    return _graph(_spikes)(x, decay, v_threshold, reset)
+
+
+@_many_graphs
+def backward(grad: Tensor, x: Tensor, *constants) -> Tensor:
+    """Gradient of the spikes -> of the input current, [T, N]; the constants are those of LIF."""
+    return _graph(_chain_rule)(grad, x, *constants)
+
+
+@functools.cache
 def unavailable() -> str | None:
     """Why this backend cannot run here, or None where it can."""
+    from torch._inductor.cpp_builder import get_cpp_compiler  # slow to import, not always needed
+
     try:
         get_cpp_compiler()
     except Exception as error:

@@ -4,10 +4,13 @@ torch.compile sees an operator without a graph break, torch.export never sees it
 Shapes: T time steps, N neurons times batch.
 """
 
+from functools import partial
+from types import ModuleType
+
 import torch
 from torch import Tensor
 
-from zoo.kernels import compiled
+from zoo.kernels import compiled, triton
 
 
 def _dense(x: Tensor) -> Tensor:
@@ -30,14 +33,25 @@ def _by_step(x: Tensor) -> Tensor:
     return x.as_strided((x.shape[0], x[0].numel()), (x.stride(0), 1))
 
 
+def _forward(kernel: ModuleType, x: Tensor, decay, v_threshold, reset, surrogate, width) -> Tensor:
+    x = _dense(x)
+    spikes = kernel.forward(_by_step(x), decay, v_threshold, reset)
+    return spikes.as_strided(x.shape, _strides(x))
+
+
+def _backward(kernel: ModuleType, grad: Tensor, x: Tensor, *constants) -> Tensor:
+    x = _dense(x)
+    if grad.stride() != _strides(x):
+        grad = x.new_empty_strided(x.shape, _strides(x), dtype=grad.dtype).copy_(grad)
+    return kernel.backward(_by_step(grad), _by_step(x), *constants).as_strided(x.shape, _strides(x))
+
+
 @torch.library.custom_op("short_bp::lif", mutates_args=(), device_types="cpu")
 def lif(
     x: Tensor, decay: float, v_threshold: float, reset: str, surrogate: str, width: float
 ) -> Tensor:
     """Input current -> spikes, [T, B, ...] -> [T, B, ...]; the arguments are those of LIF."""
-    x = _dense(x)
-    spikes = compiled.forward(_by_step(x), decay, v_threshold, reset)
-    return spikes.as_strided(x.shape, _strides(x))
+    return _forward(compiled, x, decay, v_threshold, reset, surrogate, width)
 
 
 @torch.library.custom_op("short_bp::lif_backward", mutates_args=(), device_types="cpu")
@@ -51,13 +65,11 @@ def lif_backward(
     width: float,
 ) -> Tensor:
     """Gradient of the spikes -> gradient of the input current, both [T, B, ...]."""
-    x = _dense(x)
-    if grad.stride() != _strides(x):
-        grad = x.new_empty_strided(x.shape, _strides(x), dtype=grad.dtype).copy_(grad)
-    grad_x = compiled.backward(
-        _by_step(grad), _by_step(x), decay, v_threshold, reset, surrogate, width
-    )
-    return grad_x.as_strided(x.shape, _strides(x))
+    return _backward(compiled, grad, x, decay, v_threshold, reset, surrogate, width)
+
+
+lif.register_kernel("cuda")(partial(_forward, triton))
+lif_backward.register_kernel("cuda")(partial(_backward, triton))
 
 
 @lif.register_fake

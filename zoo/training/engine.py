@@ -51,17 +51,16 @@ def train(config: Config) -> dict[str, Any]:
     )
     steps = math.ceil(len(train_set) / config.batch_size)
     schedule = LambdaLR(optimizer, _cosine(config, steps))
-    first_epoch = 0
+    first_epoch, log = 0, []
     if found := checkpoints(run):
         trainer, state = load_checkpoint(found[-1])
         weights = create_model(f"local-dir:{found[-1]}", pretrained=True).state_dict()
         model.load_state_dict(weights)
         optimizer.load_state_dict(trainer["optimizer"])
         schedule.load_state_dict(trainer["schedule"])
-        first_epoch = state["epoch"]
+        first_epoch, log = state["epoch"], state["log"]
     model, optimizer = accelerator.prepare(model, optimizer)
 
-    log = [json.loads(line) for line in _lines(run / LOG)][:first_epoch]
     with _progress() as progress:
         bar = progress.add_task("", total=config.epochs * steps, completed=first_epoch * steps)
         if first_epoch:
@@ -123,11 +122,11 @@ def train(config: Config) -> dict[str, Any]:
                 run,
                 accelerator.unwrap_model(model),
                 {"optimizer": optimizer.state_dict(), "schedule": schedule.state_dict()},
-                {"epoch": epoch + 1, "seed": config.seed},
+                {"epoch": epoch + 1, "log": log},
                 label_names=list(train_set.classes),
                 training=dataclasses.asdict(config),
             )
-            _write_log(run / LOG, log)
+            _write(run / LOG, "".join(json.dumps(line) + "\n" for line in log))
     return log[-1]
 
 
@@ -140,18 +139,23 @@ def build_model(config: Config, images: ImageSet) -> nn.Module:
         )
     _, C, H, W = images.images.shape
     cfg = {
-        "tag": config.data.name,
+        "tag": config.data.tag,
         "input_size": (C, H, W),
         "num_classes": len(images.classes),
         "mean": tuple(value / 255 for value in config.data.mean),
         "std": tuple(value / 255 for value in config.data.std),
     }
-    return create_model(
-        config.model,
-        shortcut_heads=config.loss.needs_heads,
-        pretrained_cfg_overlay=cfg,
-        **config.model_args,
-    )
+    try:
+        return create_model(
+            config.model,
+            shortcut_heads=config.loss.needs_heads,
+            pretrained_cfg_overlay=cfg,
+            **config.model_args,
+        )
+    except TypeError as error:
+        raise ValueError(
+            f"model_args: expected arguments of {config.model}, got {config.model_args} ({error})"
+        ) from None
 
 
 @torch.inference_mode()
@@ -177,7 +181,7 @@ def _claim_run_folder(config: Config) -> Path:
             "config; choose another --output"
         )
     run.mkdir(parents=True, exist_ok=True)
-    path.write_text(resolved)
+    _write(path, resolved)
     return run
 
 
@@ -233,11 +237,8 @@ def _progress() -> Progress:
     )
 
 
-def _lines(path: Path) -> list[str]:
-    return path.read_text().splitlines() if path.exists() else []
-
-
-def _write_log(path: Path, log: list[dict[str, Any]]) -> None:
+def _write(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
     partial = path.with_suffix(".partial")
-    partial.write_text("".join(json.dumps(entry) + "\n" for entry in log))
+    partial.write_text(text)
     partial.replace(path)

@@ -1,0 +1,124 @@
+"""The networks and neurons that are compared, each as its own library would have it built.
+
+Shapes: T time steps, B batch, C channels, H height, W width, K classes.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import snntorch
+import torch
+from snntorch import surrogate as snn_surrogate
+from spikingjelly.activation_based import functional, layer, neuron, surrogate
+from spikingjelly.activation_based.model.spiking_resnet import spiking_resnet18
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+import zoo
+from zoo.training.losses import LossConfig, classification_loss
+
+HEADS = LossConfig(name="evolutionary")
+
+
+class ReLU(nn.Module):
+    """The bound: the cheapest layer that could stand in a neuron's place."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.relu(x)
+
+
+class SnnTorchLeaky(nn.Module):
+    """snnTorch's neuron over a sequence, in the loop that its tutorials write."""
+
+    def __init__(self):
+        super().__init__()
+        self.leaky = snntorch.Leaky(beta=0.5, spike_grad=snn_surrogate.atan(alpha=2.0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        mem = torch.zeros_like(x[0])
+        spikes = []
+        for x_t in x:
+            spike, mem = self.leaky(x_t, mem)
+            spikes.append(spike)
+        return torch.stack(spikes)
+
+
+def spikingjelly_lif() -> nn.Module:
+    """LIFNode over a sequence, with what its documentation recommends for deep networks."""
+    return neuron.LIFNode(surrogate_function=surrogate.ATan(), detach_reset=True, step_mode="m")
+
+
+NEURONS: dict[str, Callable[[], nn.Module]] = {
+    "ours": partial(zoo.LIF, backend="compiled"),
+    "ours, eager": partial(zoo.LIF, backend="eager"),
+    "SpikingJelly": spikingjelly_lif,
+    "snnTorch": SnnTorchLeaky,
+    "ReLU": ReLU,
+}
+
+
+@dataclass
+class Contestant:
+    """A network with its loss: ``loss(images, labels)``, images [B, C, H, W]."""
+
+    model: nn.Module
+    loss: Callable[[Tensor, Tensor], Tensor]
+
+
+def ours(name: str, time_steps: int, heads: bool = True, **kwargs) -> Contestant:
+    model = zoo.create_model(name, time_steps=time_steps, shortcut_heads=heads, **kwargs)
+
+    def loss(images: Tensor, labels: Tensor) -> Tensor:
+        outputs = model(images)
+        logits, side_logits = outputs if heads else (outputs, None)
+        return classification_loss(HEADS, logits, side_logits, labels, 0.25)
+
+    return Contestant(model, loss)
+
+
+def with_neuron(name: str, time_steps: int, make: Callable[[], nn.Module]) -> Contestant:
+    """Our network without heads, with another library's neuron in it."""
+    contestant = ours(name, time_steps, heads=False, spike_layer=make)
+
+    def loss(images: Tensor, labels: Tensor) -> Tensor:
+        functional.reset_net(contestant.model)
+        return cross_entropy(contestant.model(images), labels)
+
+    return Contestant(contestant.model, loss)
+
+
+def spikingjelly_resnet18(time_steps: int) -> Contestant:
+    """SpikingJelly's own spiking_resnet18 with the 32-pixel stem, as its examples train it."""
+    model = spiking_resnet18(
+        spiking_neuron=neuron.LIFNode,
+        surrogate_function=surrogate.ATan(),
+        detach_reset=True,
+        num_classes=10,
+    )
+    model.conv1 = layer.Conv2d(3, 64, kernel_size=3, padding=1, bias=False)
+    model.maxpool = nn.Identity()
+    functional.set_step_mode(model, "m")
+
+    def loss(images: Tensor, labels: Tensor) -> Tensor:
+        functional.reset_net(model)
+        sequence = images.unsqueeze(0).repeat(time_steps, 1, 1, 1, 1)
+        return cross_entropy(model(sequence).mean(0), labels)
+
+    return Contestant(model, loss)
+
+
+def networks(name: str, time_steps: int) -> dict[str, Callable[[], Contestant]]:
+    """Who runs the training step of one of our networks, by the name in the table."""
+    theirs = (
+        partial(spikingjelly_resnet18, time_steps)
+        if name == "short_bp_resnet18"
+        else partial(with_neuron, name, time_steps, spikingjelly_lif)
+    )
+    return {
+        "ours": partial(ours, name, time_steps),
+        "ours, lean": partial(ours, name, time_steps, memory="lean"),
+        "SpikingJelly": theirs,
+        "snnTorch": partial(with_neuron, name, time_steps, SnnTorchLeaky),
+        "ReLU": partial(with_neuron, name, time_steps, ReLU),
+    }
