@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check
+.PHONY: demo test check bench
 
 demo: .venv/ready
 	$(BIN)/python docs/demo.py
@@ -13,6 +13,12 @@ check: .venv/ready
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/python -m pytest
+
+bench: .venv/ready
+	$(BIN)/python -m pip install --quiet --editable '.[bench]'
+	$(BIN)/python benchmarks/neuron.py
+	$(BIN)/python benchmarks/heads.py
+	$(BIN)/python benchmarks/train_step.py
 
 .venv/ready: pyproject.toml
 	test -d .venv || $(PYTHON) -m venv .venv

@@ -50,7 +50,7 @@ def spikingjelly_lif() -> nn.Module:
 
 
 NEURONS: dict[str, Callable[[], nn.Module]] = {
-    "ours": partial(zoo.LIF, backend="compiled"),
+    "ours": zoo.LIF,
     "ours, eager": partial(zoo.LIF, backend="eager"),
     "SpikingJelly": spikingjelly_lif,
     "snnTorch": SnnTorchLeaky,
@@ -64,6 +64,7 @@ class Contestant:
 
     model: nn.Module
     loss: Callable[[Tensor, Tensor], Tensor]
+    memory_format: torch.memory_format = torch.channels_last
 
 
 def ours(name: str, time_steps: int, heads: bool = True, **kwargs) -> Contestant:
@@ -88,7 +89,7 @@ def with_neuron(name: str, time_steps: int, make: Callable[[], nn.Module]) -> Co
     return Contestant(contestant.model, loss)
 
 
-def spikingjelly_resnet18(time_steps: int) -> Contestant:
+def spikingjelly_resnet18(time_steps: int, memory_format: torch.memory_format) -> Contestant:
     """SpikingJelly's own spiking_resnet18 with the 32-pixel stem, as its examples train it."""
     model = spiking_resnet18(
         spiking_neuron=neuron.LIFNode,
@@ -105,20 +106,23 @@ def spikingjelly_resnet18(time_steps: int) -> Contestant:
         sequence = images.unsqueeze(0).repeat(time_steps, 1, 1, 1, 1)
         return cross_entropy(model(sequence).mean(0), labels)
 
-    return Contestant(model, loss)
+    return Contestant(model, loss, memory_format)
 
 
 def networks(name: str, time_steps: int) -> dict[str, Callable[[], Contestant]]:
     """Who runs the training step of one of our networks, by the name in the table."""
-    theirs = (
-        partial(spikingjelly_resnet18, time_steps)
-        if name == "short_bp_resnet18"
-        else partial(with_neuron, name, time_steps, spikingjelly_lif)
-    )
+    if name == "short_bp_resnet18":
+        own = partial(spikingjelly_resnet18, time_steps)
+        theirs = {
+            "SpikingJelly": partial(own, torch.contiguous_format),
+            "SpikingJelly, channels_last": partial(own, torch.channels_last),
+        }
+    else:  # it has no network of this shape; its neuron in ours
+        theirs = {"SpikingJelly": partial(with_neuron, name, time_steps, spikingjelly_lif)}
     return {
         "ours": partial(ours, name, time_steps),
         "ours, lean": partial(ours, name, time_steps, memory="lean"),
-        "SpikingJelly": theirs,
+        **theirs,
         "snnTorch": partial(with_neuron, name, time_steps, SnnTorchLeaky),
         "ReLU": partial(with_neuron, name, time_steps, ReLU),
     }

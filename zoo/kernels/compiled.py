@@ -12,8 +12,9 @@ from torch import Tensor
 
 from zoo.surrogates import SLOPES
 
-# One graph per T, type, reset and surrogate, shared by every size of layer.
-_many_graphs = torch._dynamo.config.patch(recompile_limit=256)
+# One graph per T, type, reset and surrogate, shared by every size of layer; and where make_fx runs
+# the operator on real tensors, plain operations instead of an error.
+_many_graphs = torch._dynamo.config.patch(recompile_limit=256, error_on_nested_fx_trace=False)
 
 
 def _membrane(x: Tensor, decay: float, v_threshold: float, reset: str):
@@ -76,8 +77,7 @@ def backward(grad: Tensor, x: Tensor, *constants) -> Tensor:
 
 
 @functools.cache
-def unavailable() -> str | None:
-    """Why this backend cannot run here, or None where it can."""
+def _missing_compiler() -> str | None:
     from torch._inductor.cpp_builder import get_cpp_compiler  # slow to import, not always needed
 
     try:
@@ -85,3 +85,9 @@ def unavailable() -> str | None:
     except Exception as error:
         return f"no C++ compiler: {error}"
     return None
+
+
+@torch.compiler.assume_constant_result
+def unavailable() -> str | None:
+    """Why this backend cannot run here, or None where it can."""
+    return _missing_compiler()

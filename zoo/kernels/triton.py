@@ -5,7 +5,6 @@ the potential in registers, in fp32, whatever the type of the current (fp32, bf1
 Shapes: T time steps, N neurons times batch.
 """
 
-import functools
 import math
 from types import SimpleNamespace
 
@@ -173,7 +172,7 @@ def backward(
     return grad_x
 
 
-@functools.cache
+@torch.compiler.assume_constant_result
 def unavailable() -> str | None:
     """Why this backend cannot run here, or None where it can."""
     if _import_error:

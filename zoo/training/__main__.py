@@ -18,7 +18,7 @@ def main() -> None:
         config = tyro.cli(
             Config, prog="python -m zoo.training RECIPE", default=recipe, args=sys.argv[2:]
         )
-        if keep_large_buffers():
+        if config.keep_large_buffers and keep_large_buffers():
             print("allocator: large buffers stay in the process (glibc)")
         train(config)
     except (ValueError, FileNotFoundError, FloatingPointError) as error:

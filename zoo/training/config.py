@@ -47,6 +47,8 @@ class Config:
     precision: Literal["fp32", "bf16"] = "fp32"
     """bf16: autocast."""
     device: Literal["auto", "cuda", "cpu"] = "auto"
+    keep_large_buffers: bool = True
+    """Tell glibc's allocator to keep freed buffers; on a CPU a step then takes far less time."""
     seed: int = 0
     output: str = ""
     """Run folder; runs/<recipe> if empty."""

@@ -1,0 +1,74 @@
+"""Timing of contestants side by side, and the tables and files that come of it."""
+
+import json
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+RESULTS = Path(__file__).parent.parent / "docs" / "results"
+
+
+def interleaved(runs: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
+    """Median seconds of each run, one after the other in every round; two rounds warm up."""
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    for turn in track(range(rounds + 2), "measuring", transient=True):
+        for name, run in runs.items():
+            _synchronise()
+            start = time.perf_counter()
+            run()
+            _synchronise()
+            if turn >= 2:
+                times[name].append(time.perf_counter() - start)
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+def _synchronise() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def machine() -> dict[str, str]:
+    """What the figures were measured on."""
+    name = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        names = [line for line in cpuinfo.read_text().splitlines() if "model name" in line]
+        name = names[0].partition(":")[2].strip() if names else name
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else name
+    return {
+        "device": device,
+        "threads": str(torch.get_num_threads()),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def report(name: str, title: str, rows: list[dict[str, Any]], command: str, **facts: Any) -> None:
+    """Print rows as a table; write them to docs/results/NAME.json and NAME.md."""
+    columns = list(rows[0])
+    table = Table(*columns, title=title)
+    for row in rows:
+        table.add_row(*(_cell(row.get(column)) for column in columns))
+    Console().print(table)
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    content = {"title": title, "command": command, "machine": machine(), **facts, "rows": rows}
+    (RESULTS / f"{name}.json").write_text(json.dumps(content, indent=2) + "\n")
+    lines = [f"## {title}", "", f"`{command}`, on {', '.join(machine().values())}."]
+    lines += [f"{key}: {value}." for key, value in facts.items()]
+    lines += ["", "| " + " | ".join(columns) + " |", "|---" * len(columns) + "|"]
+    lines += ["| " + " | ".join(_cell(row.get(c)) for c in columns) + " |" for row in rows]
+    (RESULTS / f"{name}.md").write_text("\n".join(lines) + "\n")
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.3g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,107 @@
+"""The fused operator as torch sees it: in a compiled graph, in an exported one, and in autograd."""
+
+import warnings
+
+import pytest
+import torch
+from torch import nn
+from torch.fx.experimental.proxy_tensor import make_fx
+
+import zoo
+from zoo import neurons
+from zoo.kernels import compiled
+from zoo.kernels.lif import lif as lif_op
+from zoo.surrogates import SLOPES
+
+CONSTANTS = (0.5, 1.0, "zero", "triangle", 1.0)
+SMOOTH_STEPS = {
+    "tanh": lambda u, width: torch.tanh(2 * u / width) / 2 + 0.5,
+    "arctan": lambda u, width: torch.arctan(torch.pi * u / width) / torch.pi + 0.5,
+}
+
+
+@pytest.mark.parametrize("reset", ["zero", "subtract"])
+@pytest.mark.parametrize("surrogate", SMOOTH_STEPS)
+def test_the_chain_rule_holds_where_the_spike_is_smooth(surrogate, reset):
+    class SmoothSpike(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, u):
+            ctx.save_for_backward(u)
+            return SMOOTH_STEPS[surrogate](u, 0.8)
+
+        @staticmethod
+        def backward(ctx, grad):
+            return grad * SLOPES[surrogate](ctx.saved_tensors[0], 0.8)
+
+    layer = zoo.LIF(reset=reset, backend="eager")
+    layer.spike_fn = SmoothSpike.apply
+    x = torch.randn(4, 3, 2, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(layer, x)
+
+
+@pytest.mark.parametrize("shape", [(4, 2, 3, 4, 4), (2, 5)])
+def test_the_operator_keeps_torchs_contract(shape):
+    x = torch.randn(shape, requires_grad=True)
+    torch.library.opcheck(lif_op, (x, *CONSTANTS))
+    x = torch.randn(2, 3, 4, 4).to(memory_format=torch.channels_last).expand(4, -1, -1, -1, -1)
+    torch.library.opcheck(lif_op, (x, *CONSTANTS))
+
+
+def test_a_compiled_network_has_one_graph_and_the_gradients_of_an_eager_one():
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(8, 8), zoo.LIF(backend="compiled"), nn.Linear(8, 2))
+    x = torch.randn(4, 5, 8)
+    expected = network(x)
+    expected.square().sum().backward()
+    gradients = [parameter.grad.clone() for parameter in network.parameters()]
+    network.zero_grad()
+    logits = torch.compile(network, fullgraph=True)(x)
+    logits.square().sum().backward()
+    torch.testing.assert_close(logits, expected)
+    for parameter, gradient in zip(network.parameters(), gradients, strict=True):
+        torch.testing.assert_close(parameter.grad, gradient)
+
+
+def test_make_fx_traces_the_operator():
+    graph = make_fx(zoo.LIF(backend="compiled"))(torch.randn(4, 6))
+    assert [n.target for n in graph.graph.nodes if n.op == "call_function"] == [
+        torch.ops.short_bp.lif.default
+    ]
+
+
+def test_export_sees_plain_operations_only():
+    model = zoo.create_model(
+        "short_bp_resnet20_slim", spike_layer={"backend": "compiled"}, time_steps=2
+    )
+    program = torch.export.export(model.eval(), (torch.randn(2, 3, 16, 16),))
+    targets = {str(n.target) for n in program.graph.nodes if n.op == "call_function"}
+    assert not [target for target in targets if "short_bp" in target]
+    assert "aten.ge.Scalar" in targets
+
+
+def test_a_backend_that_cannot_run_falls_back_with_one_warning_that_says_why(monkeypatch):
+    monkeypatch.setattr(compiled, "unavailable", lambda: "no C++ compiler: none found")
+    neurons._warn_once.cache_clear()
+    layer, x = zoo.LIF(backend="compiled"), torch.randn(4, 6)
+    with pytest.warns(UserWarning, match="'compiled' falls back to 'eager': no C"):
+        spikes = layer(x)
+    assert torch.equal(spikes, zoo.LIF(backend="eager")(x))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        layer(x)
+
+
+def test_a_backend_of_another_device_falls_back():
+    neurons._warn_once.cache_clear()
+    with pytest.warns(UserWarning, match="'triton' falls back to 'eager': "):
+        zoo.LIF(backend="triton")(torch.randn(4, 6))
+
+
+def test_the_tanh_slope_is_compiled_to_within_rounding():
+    x = torch.randn(4, 1000)
+    gradients = []
+    for backend in ("eager", "compiled"):
+        leaf = x.clone().requires_grad_()
+        zoo.LIF(surrogate="tanh", backend=backend)(leaf).sum().backward()
+        gradients.append(leaf.grad)
+    torch.testing.assert_close(*gradients, rtol=0, atol=2e-6)
