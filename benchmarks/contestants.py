@@ -83,7 +83,8 @@ def with_neuron(name: str, time_steps: int, make: Callable[[], nn.Module]) -> Co
     contestant = ours(name, time_steps, heads=False, spike_layer=make)
 
     def loss(images: Tensor, labels: Tensor) -> Tensor:
-        functional.reset_net(contestant.model)
+        if make is spikingjelly_lif:
+            functional.reset_net(contestant.model)
         return cross_entropy(contestant.model(images), labels)
 
     return Contestant(contestant.model, loss)

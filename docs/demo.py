@@ -1,7 +1,8 @@
-"""The whole chain on real images, in a minute or two: what ``make demo`` runs.
+"""The whole chain on real images, in a minute: what ``make demo`` runs.
 
 Trains a small network with shortcut heads on scikit-learn's digits, strips and exports it with
-every check, publishes it into ./hub/, loads it back in three ways and classifies with onnxruntime.
+every check, publishes it into ./hub/, loads it back by name and by folder, and classifies with
+onnxruntime.
 """
 
 import json
@@ -17,6 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 import zoo
+from zoo import hub
 from zoo.data import DataConfig, load_images, normalise
 
 NAME = "short_bp_resnet20_slim.digits"
@@ -43,7 +45,7 @@ def main() -> None:
     os.environ["SHORT_BP_ZOO_WEIGHTS"] = "hub"
     by_name = zoo.create_model(NAME, pretrained=True).eval()
     by_folder = zoo.create_model(f"local-dir:{PUBLISHED}", pretrained=True).eval()
-    checkpoint = max(RUN.glob("checkpoints/epoch_????"))
+    checkpoint = hub.checkpoints(RUN)[-1]
     trained = zoo.create_model(f"local-dir:{checkpoint}", pretrained=True).eval()
 
     config = json.loads((checkpoint / "config.json").read_text())["training"]["data"]

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from safetensors import safe_open
 
 from zoo import hub
 
@@ -19,10 +20,8 @@ DATASETS = {
 BODY = """
 # {name}
 
-A spiking network of [short-bp-zoo](https://pypi.org/project/short-bp-zoo/): {architecture} with
-{parameters:.2f} M parameters, run for {time_steps} time steps, {classes} classes, images of
-{width} x {height}. It was trained with {trained_with}; what is published here is the network
-alone.
+A spiking network of short-bp-zoo: {architecture} with {parameters:.2f} M parameters, run for
+{time_steps} time steps, {classes} classes, images of {width} x {height}. {trained_with}
 
 ## Use
 
@@ -108,7 +107,7 @@ def _front_matter(config: dict[str, Any], checks: dict[str, Any], data: dict[str
         license="apache-2.0",
         tags=["spiking-neural-network", "image-classification", "onnx", "safetensors"],
         datasets=[dataset] if dataset else None,
-        metrics=["accuracy"],
+        metrics=["accuracy"] if accuracy else None,
         **arguments,
     )
     return f"---\n{front.to_yaml()}\n---\n"
@@ -119,7 +118,6 @@ def _body(folder: Path, config: dict[str, Any], report: dict[str, Any], training
     neuron = args["spike_layer"]
     checks = {check["name"]: check["measured"] for check in report["checks"]}
     channels, height, width = cfg["input_size"]
-    heads = training.get("loss", {}).get("name", "vanilla") != "vanilla"
     return BODY.format(
         name=f"{config['architecture']}.{cfg['tag']}",
         architecture=config["architecture"],
@@ -129,7 +127,7 @@ def _body(folder: Path, config: dict[str, Any], report: dict[str, Any], training
         channels=channels,
         height=height,
         width=width,
-        trained_with="detachable shortcut heads" if heads else "no shortcut heads",
+        trained_with=_trained_with(training),
         mean=[round(255 * value) for value in cfg["mean"]],
         std=[round(255 * value) for value in cfg["std"]],
         accuracy=_accuracy(checks.get("accuracy is the same"), report["images"]),
@@ -149,9 +147,15 @@ def _body(folder: Path, config: dict[str, Any], report: dict[str, Any], training
     )
 
 
-def _parameters(folder: Path) -> int:
-    from safetensors import safe_open
+def _trained_with(training: dict[str, Any]) -> str:
+    if not training:
+        return "How it was trained is not recorded."
+    if training["loss"]["name"] == "vanilla":
+        return "It was trained without shortcut heads."
+    return "It was trained with shortcut heads; what is published here is the network alone."
 
+
+def _parameters(folder: Path) -> int:
     buffers = ("running_mean", "running_var", "num_batches_tracked")
     count = 0
     with safe_open(folder / hub.WEIGHTS, framework="pt") as weights:

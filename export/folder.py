@@ -18,8 +18,25 @@ def hashes(folder: Path) -> dict[str, str]:
     return {
         path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name != REPORT
+        if path.is_file() and path != folder / REPORT
     }
+
+
+def check_target(option: str, target: Path, overwrite: bool) -> None:
+    """Raise unless target is free, or holds a published folder that may be replaced.
+
+    Raises:
+        FileExistsError: The message names the option.
+    """
+    if not target.exists():
+        return
+    if not (target / REPORT).is_file():
+        raise FileExistsError(
+            f"{option}: expected a new folder, got {target}, which is no published folder and "
+            "stays as it is"
+        )
+    if not overwrite:
+        raise FileExistsError(f"{option}: expected a new folder, got {target}; pass --overwrite")
 
 
 def move_into_place(folder: Path, target: Path) -> None:
@@ -29,7 +46,7 @@ def move_into_place(folder: Path, target: Path) -> None:
         target.rename(replaced)
     try:
         folder.rename(target)
-    except OSError:
+    except BaseException:
         if replaced.exists():
             replaced.rename(target)
         raise

@@ -19,7 +19,8 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, sn
 from huggingface_hub.errors import HfHubHTTPError
 
 import zoo
-from export.folder import REPORT, hashes, move_into_place
+from export.folder import GRAPH, REPORT, check_target, hashes, move_into_place
+from zoo.hub import CONFIG, WEIGHTS
 
 
 class PublishError(Exception):
@@ -45,10 +46,15 @@ def check_verified(folder: Path) -> None:
     path = folder / REPORT
     if not path.is_file():
         raise PublishError(f"{path}: expected a verification report, found none; export it again")
-    report = json.loads(path.read_text())
+    try:
+        report = dict(json.loads(path.read_text()))
+    except ValueError as error:
+        raise PublishError(f"{path}: expected a verification report, got {error}") from None
     if report.get("passed") is not True:
         raise PublishError(f"{path}: expected a passed verification, got {report.get('passed')!r}")
     found, verified = hashes(folder), report.get("sha256", {})
+    if missing := {CONFIG, WEIGHTS, GRAPH, "README.md"} - found.keys():
+        raise PublishError(f"{folder}: expected {sorted(missing)}, found none; export it again")
     changed = sorted(k for k in found.keys() | verified.keys() if found.get(k) != verified.get(k))
     if changed:
         raise PublishError(
@@ -59,14 +65,12 @@ def check_verified(folder: Path) -> None:
 def publish_to_folder(folder: Path, target: Path, overwrite: bool = False) -> str:
     """Copy a verified folder; the target appears whole or not at all. Returns what happened."""
     check_verified(folder)
-    if target.exists():
-        if _contents(target) == _contents(folder):
-            return f"{target} holds this very network already"
-        if not overwrite:
-            raise PublishError(
-                f"--to-folder: expected a new folder, got {target} with something else in it; "
-                "pass --overwrite"
-            )
+    folder, target = folder.resolve(), target.resolve()
+    if target.is_dir() and _contents(target) == _contents(folder):
+        return f"{target} holds this very network already"
+    if target.is_relative_to(folder):
+        raise PublishError(f"--to-folder: expected a place outside {folder}, got {target}")
+    check_target("--to-folder", target, overwrite)
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as scratch:
         copy = Path(scratch) / target.name
@@ -77,7 +81,7 @@ def publish_to_folder(folder: Path, target: Path, overwrite: bool = False) -> st
 
 
 def publish_to_hub(folder: Path, repo_id: str, private: bool = False) -> str:
-    """One commit with all files, a tag, and a download that is compared with what was sent.
+    """One commit with all files, and a download of it that is compared with what was sent.
 
     Returns:
         What happened, with the commit's sha.
@@ -128,7 +132,7 @@ def main() -> None:
             print(publish_to_folder(folder, Path(options.to_folder), options.overwrite))
         else:
             print(publish_to_hub(folder, options.to, options.private))
-    except (PublishError, HfHubHTTPError) as error:
+    except (PublishError, HfHubHTTPError, ValueError, OSError, RuntimeError) as error:
         sys.exit(f"error: {error}")
 
 

@@ -30,7 +30,7 @@ def load_source(source: str) -> Source:
     """
     folder = Path(source)
     if folder.is_dir() and (folder / "checkpoints").is_dir():
-        found = sorted(folder.glob("checkpoints/epoch_????"))
+        found = hub.checkpoints(folder)
         if not found:
             raise FileNotFoundError(f"{folder}: expected a finished epoch, found no checkpoint yet")
         folder = found[-1]

@@ -12,6 +12,7 @@ import platform
 import sys
 import tempfile
 import warnings
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Annotated
@@ -26,7 +27,7 @@ from torch import Tensor, nn
 
 import zoo
 from export.card import write_card
-from export.folder import GRAPH, REPORT, hashes, move_into_place
+from export.folder import GRAPH, REPORT, check_target, hashes, move_into_place
 from export.strip import Source, load_source, write_stripped
 from export.verify import Check, check_graph, check_liveness, check_stripping
 from zoo.data import DataConfig, load_images, normalise
@@ -58,13 +59,14 @@ def export(options: Options) -> Path:
     """Strip, export, verify and write.
 
     Raises:
-        FileExistsError: The output exists and overwrite is not set.
+        FileExistsError: The output exists and overwrite is not set, or it is no published folder.
         ExportError: A check failed; the message lists every failed one.
         ValueError, FileNotFoundError: The source or its data are not what they should be.
     """
-    output = Path(options.output)
-    if output.exists() and not options.overwrite:
-        raise FileExistsError(f"--output: expected a new folder, got {output}; pass --overwrite")
+    output = Path(options.output).resolve()
+    check_target("--output", output, options.overwrite)
+    if options.num_images < 1:
+        raise ValueError(f"--num-images: expected at least 1, got {options.num_images}")
     source = load_source(options.source)
     images, labels, images_are = verification_images(source, options)
 
@@ -102,7 +104,7 @@ def export(options: Options) -> Path:
 def verification_images(source: Source, options: Options) -> tuple[Tensor, Tensor | None, str]:
     """Normalised images [N, C, H, W], their labels [N] if they have any, and what they are."""
     cfg = source.model.pretrained_cfg
-    mean, std = ([round(255 * value) for value in cfg[key]] for key in ("mean", "std"))
+    mean, std = (_whole_pixels(key, cfg[key]) for key in ("mean", "std"))
     if options.random_images:
         shape = (options.num_images, *cfg["input_size"])
         pixels = torch.randint(256, shape, generator=torch.Generator().manual_seed(0))
@@ -117,10 +119,24 @@ def verification_images(source: Source, options: Options) -> tuple[Tensor, Tenso
     if options.data_root:
         data["root"] = options.data_root
     found = load_images(DataConfig(**data), "test")
+    if list(found.classes) != source.config.get("label_names"):
+        raise ValueError(
+            f"{source.folder}: expected images of {source.config.get('label_names')}, "
+            f"got classes {list(found.classes)}"
+        )
     chosen = torch.randperm(len(found), generator=torch.Generator().manual_seed(0))
     found = found.subset(chosen[: options.num_images].sort().values)
     what = f"{len(found)} test images of {data.get('title') or data['name']}"
     return normalise(found.images, mean, std), found.labels, what
+
+
+def _whole_pixels(key: str, values: Sequence[float]) -> list[int]:
+    pixels = [round(255 * value) for value in values]
+    if any(abs(255 * value - pixel) > 1e-6 for value, pixel in zip(values, pixels, strict=True)):
+        raise ValueError(
+            f"pretrained_cfg.{key}: expected whole numbers over 255, got {list(values)}"
+        )
+    return pixels
 
 
 def write_graph(model: nn.Module, path: Path) -> None:
@@ -189,7 +205,7 @@ def main() -> None:
         print(f"wrote {export(options)}")
     except ExportError as error:
         sys.exit(f"error: the export was refused, nothing was written:\n{error}")
-    except (ValueError, FileNotFoundError, FileExistsError) as error:
+    except (ValueError, OSError, RuntimeError) as error:
         sys.exit(f"error: {error}")
 
 

@@ -42,6 +42,12 @@ def test_every_recipe_loads(path):
         ("loss: {name: sum}", "recipe.yaml: loss: name: expected one of ['vanilla', 'shortcut', "),
         ("optim: adamw", "recipe.yaml: optim: expected keys and values, got 'adamw'"),
         ("epochs: [", "recipe.yaml: expected YAML, got "),
+        ("epochs: 0", "epochs: expected a number >= 1, got 0"),
+        ("batch_size: 0", "batch_size: expected a number >= 1, got 0"),
+        ("data: {holdout: -5}", "data.holdout: expected a number >= 0, got -5"),
+        ("data: {std: [0]}", "data.std: expected numbers > 0, got (0,)"),
+        ("loss: {label_smoothing: 3}", "loss.label_smoothing: expected a number in [0, 1), got 3"),
+        ("augment: {crop_padding: -1}", "augment.crop_padding: expected a number >= 0, got -1"),
     ],
 )
 def test_a_wrong_recipe_is_named_by_file_and_key(tmp_path, text, message):
@@ -61,7 +67,7 @@ def test_the_command_line_overrides_the_recipe_and_bad_input_ends_in_one_line(tm
     assert no_data.stderr.startswith("error: data.root: expected a folder or a tar archive")
 
     wrong = ("recipe.yaml", "--data.name", "digits", "--data.mean", "78", "--data.std", "96")
-    unknown = command(*wrong, "--model", "short_bp_resnet81", "--output", "other", cwd=tmp_path)
+    unknown = command(*wrong, "--model", "short_bp_resnet81", cwd=tmp_path)
     assert unknown.stderr.startswith("error: unknown model 'short_bp_resnet81', closest names: ")
 
     missing = command("nothing.yaml", cwd=tmp_path)

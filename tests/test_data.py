@@ -64,8 +64,14 @@ def test_missing_images_say_what_to_do(tmp_path):
 
 
 def test_a_folder_without_the_split_is_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"expected images of one size .* got no images"):
+    with pytest.raises(ValueError, match=r"expected train/CLASS/IMAGE in .* found no image"):
         load_images(config(tmp_path), "train")
+
+
+def test_a_file_that_is_no_image_is_named(folder):
+    (folder / "train" / "cat" / "1.png").write_bytes(b"no image")
+    with pytest.raises(ValueError, match="expected an image, got image 3 of train/, class cat"):
+        load_images(config(folder), "train")
 
 
 def test_images_of_two_sizes_are_refused(folder):

@@ -22,7 +22,7 @@ from export.publish import PublishError, publish_to_folder
 from export.strip import load_source
 from export.to_onnx import ExportError, Options, export
 from export.verify import check_graph, check_liveness, check_stripping
-from zoo.training.checkpoint import checkpoints
+from zoo.hub import checkpoints
 
 ROOT = Path(__file__).parent.parent
 IMAGES = torch.randn(60, 1, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -79,7 +79,7 @@ def test_the_report_names_every_file_by_its_hash(exported):
     report = json.loads((exported / "verification.json").read_text())
     assert report["passed"] is True
     assert report["images"] == "360 test images of digits"
-    assert len(report["checks"]) == 7
+    assert len(report["checks"]) == 8
     for name, digest in report["sha256"].items():
         assert hashlib.sha256((exported / name).read_bytes()).hexdigest() == digest
     assert "root" not in json.loads((exported / "config.json").read_text())["training"]["data"]
@@ -142,6 +142,15 @@ def test_a_graph_of_fewer_time_steps_is_caught(exported, tmp_path):
     assert failed(checks) == {"graph has every spiking layer and step"}
 
 
+def test_logits_that_are_no_numbers_are_caught(exported, tmp_path):
+    model = onnx.load(exported / "onnx/model.onnx")
+    (bias,) = [t for t in model.graph.initializer if t.name == "head.fc.bias"]
+    bias.CopyFrom(onnx.numpy_helper.from_array(np.full(10, np.nan, np.float32), bias.name))
+    onnx.save(model, tmp_path / "model.onnx")
+    checks = check_graph(load(exported), tmp_path / "model.onnx", IMAGES, None)
+    assert "logits are finite" in failed(checks)
+
+
 def test_a_strip_that_changes_a_weight_is_caught(run):
     whole = load(checkpoints(run)[-1])
     stripped = zoo.strip_heads(whole)
@@ -169,17 +178,38 @@ def test_a_dead_layer_is_refused_by_name_and_nothing_is_left(dead, tmp_path):
     assert list((tmp_path / "out").iterdir()) == []
 
 
-def test_an_existing_output_is_kept_unless_told_otherwise(exported, run, tmp_path):
-    kept = tmp_path / "kept"
-    kept.mkdir()
+def test_a_published_folder_is_replaced_only_when_told(exported, run, tmp_path):
+    kept = shutil.copytree(exported, tmp_path / "kept")
     (kept / "mine.txt").write_text("mine")
-    with pytest.raises(
-        FileExistsError, match=r"expected a new folder, got .*kept; pass --overwrite"
-    ):
+    with pytest.raises(FileExistsError, match=r"expected a new folder, got .*kept; pass --overw"):
         export(Options(source=str(run), output=str(kept)))
     assert (kept / "mine.txt").read_text() == "mine"
     export(Options(source=str(run), output=str(kept), overwrite=True))
     assert not (kept / "mine.txt").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["kept"]
+
+
+def test_a_folder_of_another_kind_is_never_replaced(run, tmp_path):
+    copy = shutil.copytree(run, tmp_path / "run")
+    with pytest.raises(FileExistsError, match="no published folder and stays as it is"):
+        export(Options(source=str(copy), output=str(copy), overwrite=True))
+    assert len(checkpoints(copy)) == 2
+
+
+def test_an_output_of_dots_stays_where_it_points(run, tmp_path):
+    (tmp_path / "sub").mkdir()
+    with pytest.raises(FileExistsError, match="no published folder"):
+        export(Options(source=str(run), output=str(tmp_path / "sub" / ".."), overwrite=True))
+    assert [path.name for path in tmp_path.iterdir()] == ["sub"]
+
+
+def test_images_of_other_classes_are_refused(run, tmp_path):
+    copy = shutil.copytree(checkpoints(run)[-1], tmp_path / "copy")
+    config = json.loads((copy / "config.json").read_text())
+    config["label_names"][3] = "three"
+    (copy / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=r"copy: expected images of .*'three'.*, got classes"):
+        export(Options(source=str(copy), output=str(tmp_path / "out")))
 
 
 def test_random_pixels_verify_a_network_whose_data_are_not_at_hand(run, tmp_path):
@@ -215,7 +245,7 @@ def test_a_published_folder_loads_with_equal_bits(exported, tmp_path):
         assert torch.equal(load(target)(IMAGES), load(exported)(IMAGES))
     assert "already" in publish_to_folder(exported, target)
     (target / "README.md").write_text("mine")
-    with pytest.raises(PublishError, match="pass --overwrite"):
+    with pytest.raises(FileExistsError, match="pass --overwrite"):
         publish_to_folder(exported, target)
     assert (target / "README.md").read_text() == "mine"
 
@@ -236,6 +266,9 @@ def test_a_folder_without_a_passed_verification_is_not_published(exported, tmp_p
     report = json.loads((folder / "verification.json").read_text()) | {"passed": False}
     (folder / "verification.json").write_text(json.dumps(report))
     with pytest.raises(PublishError, match="expected a passed verification, got False"):
+        publish_to_folder(folder, tmp_path / "hub")
+    (folder / "verification.json").write_text('{"passed": true}')
+    with pytest.raises(PublishError, match="expected the files that were verified"):
         publish_to_folder(folder, tmp_path / "hub")
     (folder / "verification.json").unlink()
     with pytest.raises(PublishError, match="expected a verification report, found none"):

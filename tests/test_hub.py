@@ -9,9 +9,10 @@ import sys
 import pytest
 import torch
 from hub_server import HubServer
+from safetensors.torch import load_file, save_file
 
 import zoo
-from zoo.training.checkpoint import checkpoints
+from zoo.hub import checkpoints
 
 
 @pytest.fixture
@@ -87,9 +88,47 @@ def test_weights_without_a_neuron_constant_are_refused(folder, constant):
         section.pop(constant, None)
     (folder / "config.json").write_text(json.dumps(config))
     with pytest.raises(
-        ValueError, match=f"expected the neuron constants .* {constant}|{constant}'"
+        ValueError, match=f"expected the neuron constants in .*{constant}.*another network"
     ):
         load(folder)
+
+
+def test_weights_that_lack_a_tensor_are_refused_for_any_number_of_classes(folder):
+    weights = load_file(folder / "model.safetensors")
+    del weights["stages.1.0.conv1.conv.weight"]
+    save_file(weights, folder / "model.safetensors")
+    for kwargs in ({}, {"num_classes": 7}):
+        with pytest.raises(ValueError, match=r"found no \['stages\.1\.0\.conv1\.conv\.weight"):
+            load(folder, **kwargs)
+
+
+def test_weights_with_heads_are_tuned_to_other_classes(folder):
+    model = load(folder, num_classes=7)
+    logits, side_logits = model.train()(torch.randn(2, 1, 8, 8))
+    assert logits.shape == (2, 7)
+    assert side_logits.shape == (2, 2, 7)
+
+
+def test_weights_of_another_width_are_refused(folder):
+    config = json.loads((folder / "config.json").read_text())
+    config["model_args"]["widths"] = [8, 16, 32]
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match="expected the weights of its config"):
+        load(folder)
+
+
+def test_a_tag_is_never_dropped(folder, monkeypatch):
+    monkeypatch.setenv("SHORT_BP_ZOO_WEIGHTS", str(folder.parent))
+    assert zoo.create_model("short_bp_resnet20_slim.digits").time_steps == 2
+    with pytest.raises(ValueError, match=r"short_bp_resnet20_slim\.nope: expected pretrained"):
+        zoo.create_model("short_bp_resnet20_slim.nope")
+
+
+def test_a_folder_named_after_another_network_is_refused(folder, monkeypatch):
+    folder.rename(folder.with_name("short_bp_resnet18.digits"))
+    monkeypatch.setenv("SHORT_BP_ZOO_WEIGHTS", str(folder.parent))
+    with pytest.raises(ValueError, match="expected short_bp_resnet18, got short_bp_resnet20_slim"):
+        zoo.create_model("short_bp_resnet18", pretrained=True)
 
 
 def test_truncated_weights_are_refused(folder):

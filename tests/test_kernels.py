@@ -13,6 +13,7 @@ from zoo.kernels import compiled
 from zoo.kernels.lif import lif as lif_op
 from zoo.surrogates import SLOPES
 
+pytestmark = pytest.mark.skipif(compiled.unavailable() is not None, reason="no C++ compiler")
 CONSTANTS = (0.5, 1.0, "zero", "triangle", 1.0)
 SMOOTH_STEPS = {
     "tanh": lambda u, width: torch.tanh(2 * u / width) / 2 + 0.5,

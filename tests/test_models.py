@@ -119,14 +119,16 @@ def test_pruning_leaves_the_features_it_keeps():
     assert len(model.stages) == 2
 
 
-def test_gradient_checkpointing_changes_no_gradient():
-    gradients = []
+def test_gradient_checkpointing_runs_blocks_again_and_changes_no_gradient():
+    gradients, calls = [], []
     for checkpointing in (False, True):
         model = create("short_bp_resnet20_slim", shortcut_heads=True).train()
         model.set_grad_checkpointing(checkpointing)
+        model.stages[1][0].register_forward_pre_hook(lambda *_: calls.append(1))
         logits, side_logits = model(images(model))
         (logits.sum() + side_logits.sum()).backward()
         gradients.append([parameter.grad for parameter in model.parameters()])
+    assert len(calls) == 1 + 2
     for plain, recomputed in zip(*gradients, strict=True):
         torch.testing.assert_close(recomputed, plain)
 
@@ -158,6 +160,29 @@ def test_lean_memory_remembers_less():
         remembered[memory] = sum(storages.values())
         del logits
     assert remembered["lean"] < 0.75 * remembered["fast"]
+
+
+def test_lean_memory_leaves_a_frozen_norm_alone():
+    x = torch.randn(2, 3, 16, 16)
+    results = []
+    for memory in ("fast", "lean"):
+        model = create("short_bp_resnet20_slim", memory=memory).train()
+        for module in model.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                module.eval()
+        results.append((model(x), *model.buffers()))
+    assert all(torch.equal(*pair) for pair in zip(*results, strict=True))
+
+
+def test_a_network_without_classes_trains_without_heads():
+    model = create("short_bp_resnet20_slim", shortcut_heads=True, num_classes=0).train()
+    assert model(torch.randn(2, 3, 16, 16)).shape == (2, 64)
+
+
+def test_time_steps_cannot_be_changed_behind_the_stem():
+    model = create("short_bp_resnet20_slim")
+    with pytest.raises(AttributeError):
+        model.time_steps = 6
 
 
 def test_reset_classifier_renews_the_heads_too():
@@ -198,6 +223,8 @@ def test_a_wrong_argument_is_refused():
         create("short_bp_resnet18", not_an_argument=1)
     with pytest.raises(ValueError, match="time_steps: expected a whole number >= 1, got 0"):
         zoo.create_model("short_bp_resnet18", time_steps=0)
+    with pytest.raises(ValueError, match=r"time_steps: expected a whole number >= 1, got 2\.0"):
+        zoo.create_model("short_bp_resnet18", time_steps=2.0)
     with pytest.raises(ValueError, match=r"memory: expected one of \['fast', 'lean'\], got 'low'"):
         zoo.create_model("short_bp_resnet18", memory="low")
     with pytest.raises(ValueError, match="stem: expected one of"):

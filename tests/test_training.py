@@ -7,10 +7,11 @@ from dataclasses import replace
 import pytest
 import torch
 from safetensors.torch import load_file
+from torchvision.io import write_png
 
 import zoo
 from zoo.data import DataConfig, load_images, normalise
-from zoo.training.checkpoint import checkpoints
+from zoo.hub import checkpoints
 from zoo.training.engine import train
 from zoo.training.losses import LossConfig
 
@@ -89,8 +90,38 @@ def test_held_out_images_are_the_ones_measured(recipe, tmp_path):
     assert "test_accuracy" not in entry
 
 
-def test_bf16_trains(recipe, tmp_path):
-    assert train(replace(recipe, output=str(tmp_path), epochs=1, precision="bf16"))["loss"] > 0
+def test_bf16_trains_in_bf16_and_is_measured_in_fp32(recipe, tmp_path, monkeypatch):
+    seen = {True: set(), False: set()}
+    forward = zoo.LIF.forward
+
+    def watch(layer, x):
+        seen[layer.training].add(x.dtype)
+        return forward(layer, x)
+
+    monkeypatch.setattr(zoo.LIF, "forward", watch)
+    train(replace(recipe, output=str(tmp_path), epochs=1, precision="bf16"))
+    assert seen == {True: {torch.bfloat16}, False: {torch.float32}}
+
+
+def test_a_run_that_could_not_begin_leaves_its_folder_free(recipe, tmp_path):
+    config = replace(recipe, output=str(tmp_path / "run"), epochs=1)
+    with pytest.raises(ValueError, match="unknown model"):
+        train(replace(config, model="short_bp_resnet81"))
+    assert not (tmp_path / "run").exists()
+    assert train(config)["epoch"] == 1
+
+
+def test_classes_that_differ_between_the_splits_are_refused(recipe, tmp_path):
+    for split, names in (("train", "abc"), ("test", "bc")):
+        for name in names:
+            (tmp_path / "set" / split / name).mkdir(parents=True)
+            write_png(
+                torch.zeros(3, 8, 8, dtype=torch.uint8),
+                str(tmp_path / "set" / split / name / "0.png"),
+            )
+    data = DataConfig(name="image_folder", root=str(tmp_path / "set"))
+    with pytest.raises(ValueError, match="expected the same classes in train and test, got"):
+        train(replace(recipe, output=str(tmp_path / "run"), data=data))
 
 
 @pytest.mark.parametrize(

@@ -3,12 +3,14 @@
 Shapes: N images, C channels, H height, W width.
 """
 
+import lzma
 import re
 import tarfile
+import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from rich.console import Console
@@ -38,6 +40,12 @@ class DataConfig:
     """Training images set aside to measure each epoch on, so that test images choose nothing."""
     title: str = ""
     """What cards call the set, where its name says too little: "CIFAR-10 (JPEG)"."""
+
+    def __post_init__(self):
+        if self.holdout < 0:
+            raise ValueError(f"data.holdout: expected a number >= 0, got {self.holdout}")
+        if min(self.std, default=1) <= 0:
+            raise ValueError(f"data.std: expected numbers > 0, got {self.std}")
 
     @property
     def tag(self) -> str:
@@ -109,18 +117,21 @@ def _digits(split: Split) -> ImageSet:
     return ImageSet(images[chosen], labels[chosen], tuple(str(name) for name in found.target_names))
 
 
+TORCHVISION = {
+    "cifar10": (datasets.CIFAR10, "cifar-10-batches-py/"),
+    "cifar100": (datasets.CIFAR100, "cifar-100-python/"),
+    "fashion_mnist": (datasets.FashionMNIST, "FashionMNIST/raw/*-ubyte, unpacked"),
+}
+
+
 def _torchvision(config: DataConfig, split: Split) -> ImageSet:
-    kinds = {
-        "cifar10": datasets.CIFAR10,
-        "cifar100": datasets.CIFAR100,
-        "fashion_mnist": datasets.FashionMNIST,
-    }
+    kind, layout = TORCHVISION[config.name]
     try:
-        found = kinds[config.name](config.root, train=split == "train", download=config.download)
+        found = kind(config.root, train=split == "train", download=config.download)
     except RuntimeError:
         raise FileNotFoundError(
-            f"data.root: expected {config.name} as torchvision lays it out under {config.root!r}, "
-            "found none; set data.download: true, or put the original archive there"
+            f"data.root: expected {layout} in {config.root!r}, found none; "
+            "set data.download: true, or unpack the original archive there"
         ) from None
     images = torch.as_tensor(found.data)
     images = images[:, None] if images.ndim == 3 else images.permute(0, 3, 1, 2)
@@ -144,15 +155,22 @@ def _image_folder(root: Path, split: Split) -> ImageSet:
         transient=True,
         disable=not console.is_terminal,
     ):
-        images.append(
-            decode_image(torch.frombuffer(bytearray(content), dtype=torch.uint8), ImageReadMode.RGB)
-        )
+        data = torch.frombuffer(bytearray(content), dtype=torch.uint8)
+        try:
+            images.append(decode_image(data, ImageReadMode.RGB))
+        except RuntimeError as error:
+            place = f"image {len(images)} of {split}/, class {name}"
+            raise ValueError(f"data.root: expected an image, got {place}: {error}") from None
         names.append(name)
+    if not images:
+        raise ValueError(
+            f"data.root: expected {split}/CLASS/IMAGE in {str(root)!r}, found no image"
+        )
     sizes = {tuple(image.shape) for image in images}
     if len(sizes) != 1:
         raise ValueError(
             f"data.root: expected images of one size in {str(root)!r}, {split}/, got "
-            f"{sorted(sizes)[:3] or 'no images'}; splits are {get_args(Split)}"
+            f"{sorted(sizes)[:3]}"
         )
     classes = tuple(sorted(set(names)))
     index = {name: i for i, name in enumerate(classes)}
@@ -174,5 +192,5 @@ def _tar_files(root: Path, split: Split) -> Iterator[tuple[str, bytes]]:
                     *_, folder, name, _ = ("", "", *path.parts)
                     if folder == split:
                         yield name, archive.extractfile(member).read()
-    except (tarfile.TarError, EOFError) as error:
+    except (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError) as error:
         raise ValueError(f"data.root: expected a tar archive, got {str(root)!r}: {error}") from None

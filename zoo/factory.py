@@ -17,8 +17,8 @@ def list_models(filter: str = "", pretrained: bool = False) -> list[str]:
         pretrained: Only those whose weights load, as ``arch.tag``.
     """
     if pretrained:
-        names = sorted(hub.pretrained_folders())
-        return [name for name in names if name.split(".")[0] in list_models(filter)]
+        known = set(list_models(filter))
+        return [name for name in sorted(hub.pretrained_folders()) if name.split(".")[0] in known]
     names = {name for family in models.__all__ for name in timm.list_models(filter, module=family)}
     return sorted(names)
 
@@ -47,8 +47,8 @@ def create_model(name: str, pretrained: bool = False, **kwargs) -> nn.Module:
     if architecture not in list_models():
         close = difflib.get_close_matches(architecture, list_models(), n=3)
         raise ValueError(f"unknown model {name!r}, closest names: {close or list_models()}")
-    if pretrained:
-        return _from_folder(hub.find_pretrained(name), True, kwargs)
+    if pretrained or architecture != name:  # a tag says which settings, with or without weights
+        return _from_folder(hub.find_pretrained(name), pretrained, kwargs)
     return timm.create_model(architecture, **kwargs)
 
 
@@ -58,4 +58,9 @@ def _from_folder(folder: Path, pretrained: bool, kwargs) -> nn.Module:
     hub.read_config(folder)
     if pretrained:
         hub.check_weights(folder)
-    return timm.create_model(f"local-dir:{folder}", pretrained=pretrained, **kwargs)
+    try:
+        return timm.create_model(f"local-dir:{folder}", pretrained=pretrained, **kwargs)
+    except RuntimeError as error:
+        raise ValueError(
+            f"{folder / hub.WEIGHTS}: expected the weights of its {hub.CONFIG}, got others: {error}"
+        ) from None

@@ -12,7 +12,7 @@ from typing import Any
 from huggingface_hub import snapshot_download
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from timm.models import is_model
+from timm.models import is_model, model_entrypoint
 from timm.models._hub import save_config_for_hf
 from torch import nn
 
@@ -51,6 +51,7 @@ def save_pretrained(model: nn.Module, folder: Path, **extra: Any) -> None:
     }
     tensors = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
     save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+    (folder / WEIGHTS).chmod(0o644)  # safetensors makes it private to its writer
     save_config_for_hf(model, folder / CONFIG, model_config=extra, model_args=model_args)
 
 
@@ -86,8 +87,6 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def _is_ours(architecture: str) -> bool:
-    from timm.models import model_entrypoint
-
     return model_entrypoint(architecture).__module__.startswith("zoo.")
 
 
@@ -116,7 +115,7 @@ def check_weights(folder: Path) -> None:
 def pretrained_folders() -> dict[str, Path]:
     """Folders that hold pretrained networks, by their name ``arch.tag``.
 
-    Those bundled with the package come first, then those under $SHORT_BP_ZOO_WEIGHTS.
+    A folder under $SHORT_BP_ZOO_WEIGHTS stands before one of that name in the package.
     """
     roots = [BUNDLED]
     if WEIGHTS_FOLDER_VARIABLE in os.environ:
@@ -125,6 +124,7 @@ def pretrained_folders() -> dict[str, Path]:
         config.parent.name: config.parent
         for root in reversed(roots)
         for config in sorted(root.glob(f"*/{CONFIG}"))
+        if (config.parent / WEIGHTS).is_file()
     }
 
 
@@ -138,11 +138,20 @@ def find_pretrained(name: str) -> Path:
     architecture, _, tag = name.partition(".")
     for found in sorted(folders):
         if found == name or (not tag and found.partition(".")[0] == architecture):
+            inside = read_config(folders[found])["architecture"]
+            if inside != architecture:
+                raise ValueError(f"{folders[found]}: expected {architecture}, got {inside}")
             return folders[found]
     raise ValueError(
         f"{name}: expected pretrained weights, found none; weights exist for "
         f"{sorted(folders) or 'no network yet'}"
     )
+
+
+def checkpoints(run: Path) -> list[Path]:
+    """The whole checkpoints of a training run, oldest first; each is a pretrained folder."""
+    found = [path for path in run.glob("checkpoints/epoch_*") if path.suffix != ".partial"]
+    return sorted(found, key=lambda path: int(path.name.removeprefix("epoch_")))
 
 
 def download(repo_id: str) -> Path:

@@ -41,7 +41,8 @@ class ConvNorm(TimeFold):
 
 def fire(spike: nn.Module, conv: ConvNorm, x: Tensor, shortcut: Tensor | None = None) -> Tensor:
     """spike(conv(x) + shortcut), [T, B, C, H, W] -> spikes [T, B, C', H', W']."""
-    if conv.lean and conv.training and torch.is_grad_enabled():
+    plain = type(conv.norm) is nn.BatchNorm2d and conv.norm.training
+    if conv.lean and plain and torch.is_grad_enabled():
         return norm_spike(conv.conv(x.flatten(0, 1)), conv.norm, spike, shortcut, x.shape[0])
     current = conv(x)
     return spike(current if shortcut is None else current + shortcut)

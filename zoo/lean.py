@@ -35,22 +35,27 @@ class _NormSpike(torch.autograd.Function):
         )
         ctx.save_for_backward(y, weight, bias, shortcut, mean, invstd)
         ctx.eps, ctx.spike, ctx.T = norm.eps, spike, T
-        return spike(_unfold(current, shortcut, T))
+        return _fire(spike, _unfold(current, shortcut, T))[1].detach()
 
     @staticmethod
     def backward(ctx, grad):
         y, weight, bias, shortcut, mean, invstd = ctx.saved_tensors
         # The same call on the same input: the current has the bits that the forward pass saw.
         current = torch.native_batch_norm(y, weight, bias, None, None, True, 0.0, ctx.eps)[0]
-        current = _unfold(current, shortcut, ctx.T).detach().requires_grad_()
-        with torch.enable_grad():
-            spikes = ctx.spike(current)
+        current, spikes = _fire(ctx.spike, _unfold(current, shortcut, ctx.T))
         (grad,) = torch.autograd.grad(spikes, current, grad)
         del spikes, current
         grads = torch.ops.aten.native_batch_norm_backward(
             grad.flatten(0, 1), y, weight, None, None, mean, invstd, True, ctx.eps, [True] * 3
         )
         return *grads, None if shortcut is None else grad, None, None, None
+
+
+def _fire(spike: nn.Module, current: Tensor) -> tuple[Tensor, Tensor]:
+    """Current and spikes, with the graph between them: a neuron picks its kernel by that."""
+    current = current.detach().requires_grad_()
+    with torch.enable_grad():
+        return current, spike(current)
 
 
 def _unfold(current: Tensor, shortcut: Tensor | None, T: int) -> Tensor:

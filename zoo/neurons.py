@@ -4,9 +4,11 @@ Shapes: T time steps, B batch, C channels, H height, W width.
 """
 
 import functools
+import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
+from numbers import Real
 from typing import Any, Literal, get_args
 
 import torch
@@ -83,9 +85,9 @@ class LIF(nn.Module):
         backend: Backend = "auto",
     ):
         super().__init__()
-        if not 0 <= decay <= 1:
+        if not (isinstance(decay, Real) and 0 <= decay <= 1):
             raise ValueError(f"decay: expected a number in [0, 1], got {decay!r}")
-        if not v_threshold > 0:
+        if not (isinstance(v_threshold, Real) and 0 < v_threshold < math.inf):
             raise ValueError(f"v_threshold: expected a number > 0, got {v_threshold!r}")
         if reset not in get_args(Reset):
             raise ValueError(f"reset: expected one of {list(get_args(Reset))}, got {reset!r}")

@@ -7,6 +7,7 @@ bump around u = 0 of area 1 and height 1 / width, so that one width means the sa
 import math
 from collections.abc import Callable
 from functools import partial
+from numbers import Real
 
 import torch
 from torch import Tensor
@@ -67,7 +68,7 @@ def spike_function(surrogate: str, width: float) -> Callable[[Tensor], Tensor]:
     """
     if surrogate not in SLOPES:
         raise ValueError(f"surrogate: expected one of {sorted(SLOPES)}, got {surrogate!r}")
-    if not width > 0:
+    if not (isinstance(width, Real) and 0 < width < math.inf):
         raise ValueError(f"width: expected a number > 0, got {width!r}")
     return partial(_spike, slope=SLOPES[surrogate], width=width)
 

@@ -152,13 +152,12 @@ class ShortBPResNet(nn.Module):
         dtype=None,
     ):
         super().__init__()
-        if time_steps < 1:
+        if not (type(time_steps) is int and time_steps >= 1):
             raise ValueError(f"time_steps: expected a whole number >= 1, got {time_steps!r}")
         if memory not in get_args(Memory):
             raise ValueError(f"memory: expected one of {list(get_args(Memory))}, got {memory!r}")
         dd = {"device": device, "dtype": dtype}
         spike = spike_layer_factory(spike_layer)
-        self.time_steps = time_steps
         self.num_classes = num_classes
         self.in_chans = in_chans
         self.drop_rate = drop_rate
@@ -192,6 +191,10 @@ class ShortBPResNet(nn.Module):
         exits = [info["num_chs"] for info in self.feature_info[:-1]]
         self.shortcut_heads = ShortcutHeads(exits, num_classes, **dd) if shortcut_heads else None
 
+    @property
+    def time_steps(self) -> int:
+        return self.stem[0].time_steps
+
     def _stage_outputs(self, x: Tensor) -> Iterator[Tensor]:
         """The output of each stage in turn, [T, B, C, H, W]."""
         x = self.stem(x)
@@ -209,7 +212,7 @@ class ShortBPResNet(nn.Module):
         return self.head(x, pre_logits=pre_logits)
 
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
-        if not (self.training and self.shortcut_heads):
+        if not (self.training and self.shortcut_heads is not None and self.shortcut_heads.heads):
             return self.forward_head(self.forward_features(x))
         *exits, x = self._stage_outputs(x)
         return self.forward_head(x.mean(0)), self.shortcut_heads(exits)
@@ -281,12 +284,22 @@ class ShortBPResNet(nn.Module):
 
 
 def checkpoint_filter_fn(state_dict: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
-    """Weights with heads fit a network without, and the reverse: new heads keep their own start."""
-    backbone = {k: v for k, v in state_dict.items() if not k.startswith("shortcut_heads.")}
+    """Weights with heads fit a network without, and the reverse: new heads keep their own start.
+
+    Raises:
+        ValueError: A tensor of the backbone is missing, which timm would leave random.
+    """
+    prefix = "shortcut_heads."
+    backbone = {k: v for k, v in state_dict.items() if not k.startswith(prefix)}
+    missing = [k for k in model.state_dict() if not k.startswith((prefix, "head.fc."))]
+    if missing := [k for k in missing if k not in backbone]:
+        raise ValueError(f"weights: expected a whole network, found no {missing}")
     if model.shortcut_heads is None:
         return backbone
-    own = {f"shortcut_heads.{k}": v for k, v in model.shortcut_heads.state_dict().items()}
-    return own | state_dict
+    own = {k: v for k, v in model.state_dict().items() if k.startswith(prefix)}
+    theirs = {k: v for k, v in state_dict.items() if k.startswith(prefix)}
+    fit = {k: v.shape for k, v in own.items()} == {k: v.shape for k, v in theirs.items()}
+    return backbone | (theirs if fit else own)
 
 
 def _cfg(**kwargs) -> dict[str, Any]:

@@ -21,7 +21,7 @@ def main() -> None:
         if config.keep_large_buffers and keep_large_buffers():
             print("allocator: large buffers stay in the process (glibc)")
         train(config)
-    except (ValueError, FileNotFoundError, FloatingPointError) as error:
+    except (ValueError, OSError, RuntimeError, FloatingPointError) as error:
         sys.exit(f"error: {error}")
 
 

@@ -40,14 +40,9 @@ def save_checkpoint(
     torch.save(trainer, partial / TRAINER)
     (partial / STATE).write_text(json.dumps(state, indent=2))
     partial.rename(folder)
-    for old in checkpoints(run)[:-KEPT]:
+    for old in hub.checkpoints(run)[:-KEPT]:
         shutil.rmtree(old)
     return folder
-
-
-def checkpoints(run: Path) -> list[Path]:
-    """The whole checkpoints of a run, oldest first."""
-    return sorted(path for path in run.glob("checkpoints/epoch_*") if path.suffix != ".partial")
 
 
 def load_checkpoint(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:

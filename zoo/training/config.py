@@ -20,6 +20,9 @@ class AugmentConfig:
     flip: bool = True
     """Mirror half of the images."""
 
+    def __post_init__(self):
+        _at_least("augment.crop_padding", self.crop_padding, 0)
+
 
 @dataclass(frozen=True, kw_only=True)
 class OptimConfig:
@@ -52,6 +55,16 @@ class Config:
     seed: int = 0
     output: str = ""
     """Run folder; runs/<recipe> if empty."""
+
+    def __post_init__(self):
+        _at_least("epochs", self.epochs, 1)
+        _at_least("batch_size", self.batch_size, 1)
+        _at_least("optim.warmup_epochs", self.optim.warmup_epochs, 0)
+
+
+def _at_least(name: str, value: float, least: float) -> None:
+    if not value >= least:
+        raise ValueError(f"{name}: expected a number >= {least}, got {value}")
 
 
 def load_config(path: Path) -> Config:

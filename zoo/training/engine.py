@@ -15,14 +15,15 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from safetensors.torch import load_file
 from timm.optim import create_optimizer_v2
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
-from zoo import create_model
+from zoo import create_model, hub
 from zoo.data import ImageSet, load_images, normalise
 from zoo.training.augment import random_crop, random_flip
-from zoo.training.checkpoint import checkpoints, load_checkpoint, save_checkpoint
+from zoo.training.checkpoint import load_checkpoint, save_checkpoint
 from zoo.training.config import Config
 from zoo.training.losses import classification_loss, head_weight
 
@@ -40,7 +41,8 @@ def train(config: Config) -> dict[str, Any]:
         ValueError: The config asks for what cannot be, or the run folder holds another run.
         FileNotFoundError: The data are not where the config says.
     """
-    run = _claim_run_folder(config)
+    run, resolved = Path(config.output), json.dumps(dataclasses.asdict(config), indent=2)
+    _check_run_folder(run, resolved)
     accelerator = _accelerator(config)
     torch.manual_seed(config.seed)
 
@@ -52,14 +54,16 @@ def train(config: Config) -> dict[str, Any]:
     steps = math.ceil(len(train_set) / config.batch_size)
     schedule = LambdaLR(optimizer, _cosine(config, steps))
     first_epoch, log = 0, []
-    if found := checkpoints(run):
+    if found := hub.checkpoints(run):
         trainer, state = load_checkpoint(found[-1])
-        weights = create_model(f"local-dir:{found[-1]}", pretrained=True).state_dict()
-        model.load_state_dict(weights)
+        model.load_state_dict(load_file(found[-1] / hub.WEIGHTS))
         optimizer.load_state_dict(trainer["optimizer"])
         schedule.load_state_dict(trainer["schedule"])
         first_epoch, log = state["epoch"], state["log"]
-    model, optimizer = accelerator.prepare(model, optimizer)
+    model.to(accelerator.device)
+    run.mkdir(parents=True, exist_ok=True)
+    _write(run / RESOLVED, resolved)
+    _write_log(run, log)
 
     with _progress() as progress:
         bar = progress.add_task("", total=config.epochs * steps, completed=first_epoch * steps)
@@ -98,9 +102,7 @@ def train(config: Config) -> dict[str, Any]:
                 "epoch": epoch + 1,
                 "loss": float(loss_sum / len(train_set)),
                 "accuracy": float(100 * correct / len(train_set)),
-                f"{eval_name}_accuracy": evaluate(
-                    config, accelerator.unwrap_model(model), eval_set
-                ),
+                f"{eval_name}_accuracy": evaluate(config, model, eval_set),
                 "learning_rate": schedule.get_last_lr()[0],
                 "head_weight": weight if config.loss.needs_heads else 0.0,
                 "images_per_second": len(train_set) / seconds,
@@ -120,13 +122,13 @@ def train(config: Config) -> dict[str, Any]:
             )
             save_checkpoint(
                 run,
-                accelerator.unwrap_model(model),
+                model,
                 {"optimizer": optimizer.state_dict(), "schedule": schedule.state_dict()},
                 {"epoch": epoch + 1, "log": log},
                 label_names=list(train_set.classes),
                 training=dataclasses.asdict(config),
             )
-            _write(run / LOG, "".join(json.dumps(line) + "\n" for line in log))
+            _write_log(run, log)
     return log[-1]
 
 
@@ -171,18 +173,13 @@ def evaluate(config: Config, model: nn.Module, images: ImageSet) -> float:
     return float(100 * correct / len(images))
 
 
-def _claim_run_folder(config: Config) -> Path:
-    run = Path(config.output)
-    resolved = json.dumps(dataclasses.asdict(config), indent=2)
+def _check_run_folder(run: Path, resolved: str) -> None:
     path = run / RESOLVED
     if path.exists() and path.read_text() != resolved:
         raise ValueError(
             f"output: expected a new folder or a run of this very config, got {run} with another "
             "config; choose another --output"
         )
-    run.mkdir(parents=True, exist_ok=True)
-    _write(path, resolved)
-    return run
 
 
 def _accelerator(config: Config) -> Accelerator:
@@ -196,6 +193,11 @@ def _accelerator(config: Config) -> Accelerator:
 def _data(config: Config, device: torch.device) -> tuple[ImageSet, ImageSet, str]:
     """Training images, the images to measure on, and what those are called."""
     train_set = load_images(config.data, "train")
+    if config.data.holdout >= len(train_set):
+        raise ValueError(
+            f"data.holdout: expected fewer than the {len(train_set)} training images, "
+            f"got {config.data.holdout}"
+        )
     if config.data.holdout:
         # Of the set, not of the run: every seed holds out the same images.
         order = torch.randperm(len(train_set), generator=torch.Generator().manual_seed(0))
@@ -203,6 +205,11 @@ def _data(config: Config, device: torch.device) -> tuple[ImageSet, ImageSet, str
         train_set = train_set.subset(order[config.data.holdout :])
     else:
         eval_set, eval_name = load_images(config.data, "test"), "test"
+        if eval_set.classes != train_set.classes:
+            raise ValueError(
+                f"data.root: expected the same classes in train and test, got "
+                f"{train_set.classes} and {eval_set.classes}"
+            )
     return train_set.to(device), eval_set.to(device), eval_name
 
 
@@ -235,6 +242,10 @@ def _progress() -> Progress:
     return Progress(
         TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn()
     )
+
+
+def _write_log(run: Path, log: list[dict[str, Any]]) -> None:
+    _write(run / LOG, "".join(json.dumps(entry) + "\n" for entry in log))
 
 
 def _write(path: Path, text: str) -> None:

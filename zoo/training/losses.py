@@ -22,6 +22,12 @@ class LossConfig:
     """The decaying weight's start: lambda in the paper's eq. 10."""
     label_smoothing: float = 0.0
 
+    def __post_init__(self):
+        if not 0 <= self.label_smoothing < 1:
+            raise ValueError(
+                f"loss.label_smoothing: expected a number in [0, 1), got {self.label_smoothing}"
+            )
+
     @property
     def needs_heads(self) -> bool:
         return self.name != "vanilla"
