@@ -78,13 +78,20 @@ def ours(name: str, time_steps: int, heads: bool = True, **kwargs) -> Contestant
     return Contestant(model, loss)
 
 
+def reset_neurons(model: nn.Module) -> None:
+    """What SpikingJelly's reset_net does, without the reset of timm's classifier."""
+    for module in model.modules():
+        if isinstance(module, neuron.BaseNode):
+            module.reset()
+
+
 def with_neuron(name: str, time_steps: int, make: Callable[[], nn.Module]) -> Contestant:
     """Our network without heads, with another library's neuron in it."""
     contestant = ours(name, time_steps, heads=False, spike_layer=make)
 
     def loss(images: Tensor, labels: Tensor) -> Tensor:
         if make is spikingjelly_lif:
-            functional.reset_net(contestant.model)
+            reset_neurons(contestant.model)
         return cross_entropy(contestant.model(images), labels)
 
     return Contestant(contestant.model, loss)

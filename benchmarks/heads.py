@@ -11,7 +11,7 @@ from train_step import BATCH, step
 
 from zoo.training.allocator import keep_large_buffers
 
-NAMES, ROUNDS = ("short_bp_resnet18", "short_bp_resnet20_slim"), 11
+NAMES, ROUNDS = ("short_bp_resnet18", "short_bp_resnet20_slim"), 9
 
 
 def main() -> None:

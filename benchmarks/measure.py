@@ -17,15 +17,15 @@ RESULTS = Path(__file__).parent.parent / "docs" / "results"
 
 
 def interleaved(runs: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
-    """Median seconds of each run, one after the other in every round; two rounds warm up."""
+    """Median seconds of each run, one after the other in every round; one round warms up."""
     times: dict[str, list[float]] = {name: [] for name in runs}
-    for turn in track(range(rounds + 2), "measuring", transient=True):
+    for turn in track(range(rounds + 1), "measuring", transient=True):
         for name, run in runs.items():
             _synchronise()
             start = time.perf_counter()
             run()
             _synchronise()
-            if turn >= 2:
+            if turn >= 1:
                 times[name].append(time.perf_counter() - start)
     return {name: statistics.median(values) for name, values in times.items()}
 
