@@ -61,14 +61,24 @@ def report(name: str, title: str, rows: list[dict[str, Any]], command: str, **fa
     RESULTS.mkdir(parents=True, exist_ok=True)
     content = {"title": title, "command": command, "machine": machine(), **facts, "rows": rows}
     (RESULTS / f"{name}.json").write_text(json.dumps(content, indent=2) + "\n")
-    lines = [f"## {title}", "", f"`{command}`, on {', '.join(machine().values())}."]
-    lines += [f"{key}: {value}." for key, value in facts.items()]
+    (RESULTS / f"{name}.md").write_text(markdown(content))
+
+
+def markdown(content: dict[str, Any]) -> str:
+    """What report wrote as JSON, as a page."""
+    rows, columns, m = content["rows"], list(content["rows"][0]), content["machine"]
+    where = f"{m['device']}, {m['threads']} threads, torch {m['torch']}, Python {m['python']}"
+    lines = [f"## {content['title']}", "", f"`{content['command']}`, on {where}.", ""]
+    facts = content.keys() - {"title", "command", "machine", "rows"}
+    lines += [f"{fact}: {content[fact]}  " for fact in sorted(facts)]
     lines += ["", "| " + " | ".join(columns) + " |", "|---" * len(columns) + "|"]
     lines += ["| " + " | ".join(_cell(row.get(c)) for c in columns) + " |" for row in rows]
-    (RESULTS / f"{name}.md").write_text("\n".join(lines) + "\n")
+    return "\n".join(lines) + "\n"
 
 
 def _cell(value: Any) -> str:
     if value is None:
         return "-"
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
+    if isinstance(value, float):
+        return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
+    return str(value)

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import zoo
+from zoo.heads import ShortcutHeads
 from zoo.models.short_bp_resnet import ShortBPResNet
 
 # Parameters at the default number of classes, with where the number stands in public.
@@ -76,6 +77,16 @@ def test_training_with_heads_gives_every_parameter_a_gradient(name):
     assert side_logits.shape == (heads, 2, model.num_classes)
     (logits.sum() + side_logits.sum()).backward()
     assert [n for n, p in model.named_parameters() if p.grad is None] == []
+
+
+def test_a_head_is_pooling_a_linear_layer_and_a_mean_over_time():
+    heads = ShortcutHeads((8, 16), num_classes=3)
+    exits = [torch.rand(4, 2, 8, 6, 6), torch.rand(4, 2, 16, 3, 3)]
+    side_logits = heads(exits)
+    assert side_logits.shape == (2, 2, 3)
+    for head, x, logits in zip(heads.heads, exits, side_logits, strict=True):
+        each_step = torch.stack([head(x_t.mean((2, 3))) for x_t in x])
+        torch.testing.assert_close(logits, each_step.mean(0))
 
 
 def test_strip_leaves_logits_and_features_bit_equal(name):

@@ -125,7 +125,7 @@ class ShortBPResNet(nn.Module):
             LIF's arguments.
         shortcut_heads: Hang a classifier on the exit of every stage but the last.
         memory: "lean" computes norms and neurons again in the backward pass instead of remembering
-            their inputs: a third less memory, a tenth more time, the same bits.
+            their inputs; the same bits. What it saves and costs: docs/results/train_step.md.
         num_classes, in_chans, global_pool, drop_rate, device, dtype: As everywhere in timm.
 
     Raises:
