@@ -119,15 +119,15 @@ class LIF(nn.Module):
 
     def membrane(self, x: Tensor) -> Tensor:
         """The potential that each step compares with the threshold, [T, B, ...] like x."""
-        return torch.stack([v for _, v in self._steps(x)])
+        after_reset = [torch.zeros_like(x[0]), *(v for _, v in self._steps(x))]
+        return torch.stack([self.decay * v + x_t for v, x_t in zip(after_reset, x, strict=False)])
 
     def _steps(self, x: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-        """Each step's spikes, and the potential that they were decided on."""
+        """Each step's spikes and the potential after its reset."""
         v = torch.zeros_like(x[0], dtype=torch.promote_types(x.dtype, torch.float32))
         for x_t in x:
-            before_reset = self.decay * v + x_t
             spike, v = lif_step(x_t, v, self.decay, self.v_threshold, self.reset, self.spike_fn)
-            yield spike, before_reset
+            yield spike, v
 
     def _fused(self, x: Tensor) -> bool:
         """Whether this call goes to a fused kernel; warns once where one was asked for in vain."""

@@ -47,7 +47,8 @@ def train(config: Config) -> dict[str, Any]:
     torch.manual_seed(config.seed)
 
     train_set, eval_set, eval_name = _data(config, accelerator.device)
-    model = build_model(config, train_set).to(memory_format=torch.channels_last)
+    model = build_model(config, train_set)
+    model.to(accelerator.device, memory_format=torch.channels_last)
     optimizer = create_optimizer_v2(
         model, opt=config.optim.name, lr=config.optim.lr, weight_decay=config.optim.weight_decay
     )
@@ -60,7 +61,6 @@ def train(config: Config) -> dict[str, Any]:
         optimizer.load_state_dict(trainer["optimizer"])
         schedule.load_state_dict(trainer["schedule"])
         first_epoch, log = state["epoch"], state["log"]
-    model.to(accelerator.device)
     run.mkdir(parents=True, exist_ok=True)
     _write(run / RESOLVED, resolved)
     _write_log(run, log)
