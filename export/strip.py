@@ -63,4 +63,5 @@ def write_stripped(source: Source, folder: Path) -> nn.Module:
 def _without_paths(training: dict[str, Any]) -> dict[str, Any]:
     """A recipe that says nothing of the machine it ran on."""
     data = {key: value for key, value in training["data"].items() if key != "root"}
-    return {key: value for key, value in training.items() if key != "output"} | {"data": data}
+    places = ("output", "start_from")
+    return {key: value for key, value in training.items() if key not in places} | {"data": data}

@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 from torchvision.io import write_png
 
 import zoo
+from zoo import hub
 from zoo.data import DataConfig, load_images, normalise
 from zoo.hub import checkpoints
 from zoo.training.engine import train
@@ -69,6 +70,22 @@ def test_a_finished_run_does_nothing_more(run, recipe):
     before = weights(run)
     assert train(replace(recipe, output=str(run)))["epoch"] == 3
     assert same(weights(run), before)
+
+
+def test_a_run_may_begin_with_the_weights_of_another(run, recipe, tmp_path):
+    args = recipe.model_args | {"time_steps": 3}
+    config = replace(recipe, output=str(tmp_path), epochs=1, model_args=args, start_from=str(run))
+    train(replace(config, optim=replace(config.optim, lr=0.0)))
+    before, after = weights(run), weights(tmp_path)
+    assert same(*({k: v for k, v in w.items() if "norm" not in k} for w in (before, after)))
+    (folder,) = checkpoints(tmp_path)
+    assert hub.read_config(folder)["model_args"]["time_steps"] == 3
+
+
+def test_the_weights_of_another_architecture_are_refused(run, recipe, tmp_path):
+    config = replace(recipe, output=str(tmp_path), model="short_bp_resnet18", start_from=str(run))
+    with pytest.raises(ValueError, match="start_from: expected short_bp_resnet18, got short_bp_"):
+        train(config)
 
 
 def test_a_run_refuses_the_folder_of_another(run, recipe):

@@ -41,6 +41,9 @@ class Config:
     """A name from zoo.list_models()."""
     model_args: dict[str, Any] = field(default_factory=dict)
     """Arguments of the network: time_steps, spike_layer: {decay: 0.25}, ..."""
+    start_from: str = ""
+    """Weights to begin with: another run, a checkpoint or any folder of zoo.hub; random if empty.
+    More time steps after few ones is what this is for."""
     data: DataConfig = field(default_factory=DataConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     loss: LossConfig = field(default_factory=LossConfig)

@@ -47,7 +47,8 @@ def train(config: Config) -> dict[str, Any]:
     torch.manual_seed(config.seed)
 
     train_set, eval_set, eval_name = _data(config, accelerator.device)
-    model = build_model(config, train_set)
+    found = hub.checkpoints(run)
+    model = build_model(dataclasses.replace(config, start_from="") if found else config, train_set)
     model.to(accelerator.device, memory_format=torch.channels_last)
     optimizer = create_optimizer_v2(
         model, opt=config.optim.name, lr=config.optim.lr, weight_decay=config.optim.weight_decay
@@ -55,7 +56,7 @@ def train(config: Config) -> dict[str, Any]:
     steps = math.ceil(len(train_set) / config.batch_size)
     schedule = LambdaLR(optimizer, _cosine(config, steps))
     first_epoch, log = 0, []
-    if found := hub.checkpoints(run):
+    if found:
         trainer, state = load_checkpoint(found[-1])
         model.load_state_dict(load_file(found[-1] / hub.WEIGHTS))
         optimizer.load_state_dict(trainer["optimizer"])
@@ -149,7 +150,8 @@ def build_model(config: Config, images: ImageSet) -> nn.Module:
     }
     try:
         return create_model(
-            config.model,
+            config.model if not config.start_from else f"local-dir:{_start(config)}",
+            pretrained=bool(config.start_from),
             shortcut_heads=config.loss.needs_heads,
             pretrained_cfg_overlay=cfg,
             **config.model_args,
@@ -158,6 +160,17 @@ def build_model(config: Config, images: ImageSet) -> nn.Module:
         raise ValueError(
             f"model_args: expected arguments of {config.model}, got {config.model_args} ({error})"
         ) from None
+
+
+def _start(config: Config) -> Path:
+    """The folder of the weights that a run begins with."""
+    folder = Path(config.start_from)
+    if found := hub.checkpoints(folder):
+        folder = found[-1]
+    architecture = hub.read_config(folder)["architecture"]
+    if architecture != config.model:
+        raise ValueError(f"start_from: expected {config.model}, got {architecture} in {folder}")
+    return folder
 
 
 @torch.inference_mode()
