@@ -3,14 +3,40 @@
 README.md            the model card
 config.json          timm's schema, with the neuron constants
 model.safetensors    the weights, without heads
-onnx/model.onnx      the graph
+onnx/model.onnx      the graph, for normalised floats
+onnx/model_uint8.onnx  the same for whole pixels
 verification.json    what was checked, with the sha256 of every other file
 """
 
 import hashlib
+import json
 from pathlib import Path
+from typing import Any
 
-GRAPH, REPORT = "onnx/model.onnx", "verification.json"
+GRAPH, UINT8_GRAPH, REPORT = "onnx/model.onnx", "onnx/model_uint8.onnx", "verification.json"
+
+
+def read_report(folder: Path) -> dict[str, Any]:
+    """verification.json.
+
+    Raises:
+        FileNotFoundError, ValueError: There is none, or it is none.
+    """
+    path = folder / REPORT
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{path}: expected a verification report, found none; export it again"
+        )
+    try:
+        return dict(json.loads(path.read_text()))
+    except ValueError as error:
+        raise ValueError(f"{path}: expected a verification report, got {error}") from None
+
+
+def changed_files(folder: Path) -> list[str]:
+    """Files that are not those whose hashes the folder's report holds: others, more or fewer."""
+    found, verified = hashes(folder), read_report(folder).get("sha256", {})
+    return sorted(k for k in found.keys() | verified.keys() if found.get(k) != verified.get(k))
 
 
 def hashes(folder: Path) -> dict[str, str]:

@@ -6,7 +6,6 @@
 The Hub's token is taken from the login or from HF_TOKEN, never from the command line.
 """
 
-import json
 import shutil
 import sys
 import tempfile
@@ -19,7 +18,16 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, sn
 from huggingface_hub.errors import HfHubHTTPError
 
 import zoo
-from export.folder import GRAPH, REPORT, check_target, hashes, move_into_place
+from export.folder import (
+    GRAPH,
+    REPORT,
+    UINT8_GRAPH,
+    changed_files,
+    check_target,
+    hashes,
+    move_into_place,
+    read_report,
+)
 from zoo.hub import CONFIG, WEIGHTS
 
 
@@ -43,22 +51,18 @@ class Options:
 
 def check_verified(folder: Path) -> None:
     """Raise unless the folder's own report says that it passed, of the files that are there."""
-    path = folder / REPORT
-    if not path.is_file():
-        raise PublishError(f"{path}: expected a verification report, found none; export it again")
     try:
-        report = dict(json.loads(path.read_text()))
-    except ValueError as error:
-        raise PublishError(f"{path}: expected a verification report, got {error}") from None
-    if report.get("passed") is not True:
-        raise PublishError(f"{path}: expected a passed verification, got {report.get('passed')!r}")
-    found, verified = hashes(folder), report.get("sha256", {})
-    if missing := {CONFIG, WEIGHTS, GRAPH, "README.md"} - found.keys():
+        passed = read_report(folder).get("passed")
+    except (FileNotFoundError, ValueError) as error:
+        raise PublishError(str(error)) from None
+    if passed is not True:
+        raise PublishError(f"{folder / REPORT}: expected a passed verification, got {passed!r}")
+    if missing := {CONFIG, WEIGHTS, GRAPH, UINT8_GRAPH, "README.md"} - hashes(folder).keys():
         raise PublishError(f"{folder}: expected {sorted(missing)}, found none; export it again")
-    changed = sorted(k for k in found.keys() | verified.keys() if found.get(k) != verified.get(k))
-    if changed:
+    if changed := changed_files(folder):
         raise PublishError(
-            f"{path}: expected the files that were verified, got others: {changed}; export it again"
+            f"{folder / REPORT}: expected the files that were verified, got others: {changed}; "
+            "export it again"
         )
 
 

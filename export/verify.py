@@ -1,46 +1,111 @@
-"""Is the exported graph the network? Checks, each with what it measured.
+"""Is a published folder what it says it is? Every check anew, each with what it measured.
+
+    python export/verify.py DIR [--data-root FOLDER_OR_TAR] [--num-images 2000]
 
 One flipped spike changes a logit, so that closeness of logits proves nothing: it fails on correct
-graphs and passes on wrong ones. The spike-aware rule asks instead that images without a flip agree
-to 1e-5, that every first flip starts within 1e-5 of the threshold, and that the classes agree over
-the data set.
-Shapes: T time steps, B batch, K classes.
+graphs and passes on wrong ones. A graph by the exact rule carries a proof that fp32 rounds nowhere
+in it (export/exact.py), and its bits are then compared. One that cannot be exact is held to the
+spike-aware rule: images without a flip agree to 1e-5, every first flip starts within 1e-5 of the
+threshold, and the classes agree over the data set.
+Shapes: T time steps, N images, B batch, K classes.
 """
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+import json
+import platform
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import onnx
 import onnxruntime
 import torch
+import tyro
 from rich.console import Console
-from rich.progress import track
-from torch import Tensor, nn
+from rich.table import Table
+from torch import Tensor, fx, nn
 
+import zoo
+from export.checks import Check, accuracy_of, batches, logits_of, session
+from export.exact import InexactError, certify
+from export.folder import GRAPH, REPORT, UINT8_GRAPH, changed_files
+from export.images import Images, data_images, random_images
+from export.spike_aware import check_spike_aware
+from zoo import hub
 from zoo.neurons import LIF
 
-TOLERANCE = 1e-5  # of a logit without flips, and of a potential at its first flip
-AGREEMENT = 99.0  # percent of images with the same class
-ACCURACY_GAP = 0.2  # points
-BATCH = 50
+ACCURACY_GAP = 0.25  # points between the trained network and its graph
 
 
 @dataclass(frozen=True)
-class Check:
-    """One check: what it is called, whether it holds, and what was measured."""
+class Setting:
+    """One way to run a graph."""
 
-    name: str
-    passed: bool
-    measured: dict[str, Any]
+    batch: int
+    threads: int
+    optimised: bool
+
+    def __str__(self) -> str:
+        optimisations = "all optimisations" if self.optimised else "no optimisations"
+        return f"batch {self.batch}, {self.threads} threads, {optimisations}"
 
 
-def batches(images: Tensor, doing: str) -> Iterable[Tensor]:
-    """Images in batches, with a progress bar where somebody watches."""
-    console = Console(stderr=True)
-    parts = images.split(BATCH)
-    return track(parts, doing, console=console, transient=True, disable=not console.is_terminal)
+SETTINGS = [Setting(b, t, o) for b in (64, 7, 1) for t in (2, 1) for o in (True, False)]
+UINT8_SETTINGS = [Setting(64, 2, True), Setting(7, 1, False)]
+
+
+def verify(folder: Path, model: nn.Module, images: Images) -> dict[str, Any]:
+    """Check a folder's graphs against the network in it.
+
+    Args:
+        model: The folder's own network, in eval mode.
+
+    Returns:
+        What verification.json holds, less the hashes: rule, images, checks and versions.
+    """
+    rule, reason = "exact", None
+    try:
+        deployed = zoo.deploy(model)
+    except zoo.NotExactError as error:
+        rule, reason = "spike-aware", str(error)
+        deployed = zoo.deploy(model, exact=False)
+    checks = [
+        check_no_heads(folder),
+        check_liveness(model, images.values),
+        check_paths(folder),
+        check_constants(folder, deployed),
+    ]
+    if rule == "exact":
+        checks += [check_certificate(folder)]
+        checks += check_exact(folder, model, deployed, images)
+    else:
+        checks += check_spike_aware(model, folder / GRAPH, images.values, images.labels)
+    report = {
+        "passed": all(check.passed for check in checks),
+        "rule": rule,
+        "images": images.are,
+        "checks": [asdict(check) for check in checks],
+        "made_with": versions(),
+    }
+    return report | ({"why_not_exact": reason} if reason else {})
+
+
+def versions() -> dict[str, str]:
+    return {
+        "short-bp-zoo": zoo.__version__,
+        "torch": torch.__version__,
+        "onnx": onnx.__version__,
+        "onnxruntime": onnxruntime.__version__,
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+    }
+
+
+def check_no_heads(folder: Path) -> Check:
+    """What is published is the network alone."""
+    heads = [name for name in hub.weight_names(folder) if "shortcut_heads" in name]
+    return Check("weights hold no shortcut heads", not heads, {"heads": heads})
 
 
 @torch.inference_mode()
@@ -82,133 +147,159 @@ def check_liveness(model: nn.Module, images: Tensor) -> Check:
     return Check("every spiking layer fires", not silent, measured)
 
 
-def session(graph: Path | bytes) -> onnxruntime.InferenceSession:
-    """An onnxruntime session on the CPU with as many threads as torch has."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
-    options.log_severity_level = 3
-    return onnxruntime.InferenceSession(
-        graph if isinstance(graph, bytes) else str(graph),
-        options,
-        providers=["CPUExecutionProvider"],
+def graphs(folder: Path) -> list[Path]:
+    return [folder / GRAPH, folder / UINT8_GRAPH]
+
+
+def check_paths(folder: Path) -> Check:
+    """The graphs tell nothing of the machine that wrote them."""
+    places = {str(Path.cwd()), str(Path.home()), str(Path(zoo.__file__).parent), sys.prefix}
+    found = sorted(
+        place
+        for place in places
+        for graph in graphs(folder)
+        if len(place) > 1 and place.encode() in graph.read_bytes()
     )
+    return Check("graphs hold no local path", not found, {"paths": found})
 
 
-def _with_potentials(path: Path) -> tuple[bytes, list[str]]:
-    """A copy of the graph that also puts out every v - v_threshold, in the order of the calls."""
-    model = onnx.load(path)
-    names = [node.input[0] for node in model.graph.node if node.op_type == "GreaterOrEqual"]
-    model.graph.output.extend(
-        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in names
-    )
-    return model.SerializeToString(), names
-
-
-class _Potentials:
-    """Records v - v_threshold of every spiking layer and step while it is entered."""
-
-    def __init__(self, model: nn.Module):
-        self.layers = [module for module in model.modules() if isinstance(module, LIF)]
-        self.recorded: list[Tensor] = []
-
-    def __enter__(self) -> "_Potentials":
-        self.handles = [layer.register_forward_hook(self._record) for layer in self.layers]
-        return self
-
-    def __exit__(self, *_) -> None:
-        for handle in self.handles:
-            handle.remove()
-
-    def _record(self, layer: LIF, inputs: tuple[Tensor], _) -> None:
-        self.recorded += (layer.membrane(inputs[0]) - layer.v_threshold).unbind()
-
-
-@torch.inference_mode()
-def check_graph(
-    model: nn.Module, graph: Path, images: Tensor, labels: Tensor | None
-) -> list[Check]:
-    """The spike-aware rule between the PyTorch network and onnxruntime on its graph.
-
-    Args:
-        model: The stripped network, in eval mode.
-        graph: The .onnx file, with inputs pixel_values and outputs logits.
-        images: Normalised images, [N, C, H, W].
-        labels: [N], or None where the images have no classes.
-    """
-    published = session(graph)
-    instrumented_graph, names = _with_potentials(graph)
-    instrumented = session(instrumented_graph)
-
-    flips = flipped_images = 0
-    first_margin = quiet_gap = 0.0
-    torch_logits, onnx_logits = [], []
-    for x in batches(images, "onnxruntime against PyTorch"):
-        with _Potentials(model) as potentials:
-            expected = model(x)
-        feed = {"pixel_values": x.numpy()}
-        logits, *theirs = instrumented.run(["logits", *names], feed)
-        if len(theirs) != len(potentials.recorded):
-            measured = {"in_graph": len(theirs), "in_network": len(potentials.recorded)}
-            return [Check("graph has every spiking layer and step", False, measured)]
-        flipped = torch.zeros(len(x), dtype=torch.bool)
-        for ours, other in zip(potentials.recorded, theirs, strict=True):
-            other = torch.from_numpy(other)
-            flip = (ours >= 0) != (other >= 0)
-            if not flip.any():
-                continue
-            flips += int(flip.sum())
-            first = flip & ~flipped.view(-1, *[1] * (flip.ndim - 1))
-            if first.any():
-                margins = torch.maximum(ours.abs(), other.abs())[first]
-                first_margin = max(first_margin, float(margins.max()))
-            flipped |= flip.flatten(1).any(1)
-        flipped_images += int(flipped.sum())
-        gap = (expected - torch.from_numpy(logits)).abs().amax(1)[~flipped]
-        quiet_gap = max(quiet_gap, float(gap.max()) if len(gap) else 0.0)
-        torch_logits.append(expected)
-        onnx_logits.append(torch.from_numpy(published.run(["logits"], feed)[0]))
-
-    ours, theirs = torch.cat(torch_logits), torch.cat(onnx_logits)
-    agreement = float(100 * (ours.argmax(1) == theirs.argmax(1)).float().mean())
-    counts = {"images": len(images), "images_with_flips": flipped_images, "flips": flips}
-    checks = [
-        Check(
-            "logits are finite",
-            bool(ours.isfinite().all() and theirs.isfinite().all()),
-            {"images": len(images)},
-        ),
-        Check(
-            "images without a flip agree",
-            quiet_gap <= TOLERANCE,
-            counts | {"largest_logit_difference": quiet_gap, "allowed": TOLERANCE},
-        ),
-        Check(
-            "every first flip is at the threshold",
-            first_margin <= TOLERANCE,
-            {"largest_distance_from_threshold": first_margin, "allowed": TOLERANCE},
-        ),
-        Check(
-            "classes agree",
-            agreement >= AGREEMENT,
-            {
-                "agreement_percent": agreement,
-                "required_percent": AGREEMENT,
-                "images_with_another_logit": int((ours != theirs).any(1).sum()),
-                "largest_logit_difference": float((ours - theirs).abs().max()),
-            },
-        ),
-    ]
-    if labels is not None:
-        accuracy = {
-            "pytorch_percent": float(100 * (ours.argmax(1) == labels).float().mean()),
-            "onnxruntime_percent": float(100 * (theirs.argmax(1) == labels).float().mean()),
+def check_constants(folder: Path, deployed: fx.GraphModule) -> Check:
+    """The numbers in the graphs are those that the weight file gives, bit for bit."""
+    wrong = []
+    for path in graphs(folder):
+        constants = {
+            tensor.name: onnx.numpy_helper.to_array(tensor)
+            for tensor in onnx.load(path).graph.initializer
         }
-        gap = abs(accuracy["pytorch_percent"] - accuracy["onnxruntime_percent"])
-        checks.append(
-            Check(
-                "accuracy is the same",
-                gap <= ACCURACY_GAP,
-                accuracy | {"images": len(images), "allowed_points": ACCURACY_GAP},
-            )
+        for name, parameter in deployed.named_parameters():
+            other = constants.get(name)
+            if other is None or parameter.numpy().tobytes() != other.tobytes():
+                wrong.append(f"{path.name}: {name}")
+    return Check("graphs hold the weights", not wrong, {"that_differ": wrong})
+
+
+def check_certificate(folder: Path) -> Check:
+    """Proof that no sum in the graphs rounds."""
+    measured: dict[str, Any] = {}
+    try:
+        for path in reversed(graphs(folder)):
+            rows = certify(onnx.load(path))
+    except InexactError as error:
+        return Check("fp32 rounds nowhere", False, {"where": f"{path.name}: {error}"})
+    measured = {
+        "least_head_room_bits": min(row.head_room for row in rows),
+        "least_fraction_bits": min(
+            row.fraction_bits for row in rows if row.whole_bits and row.fraction_bits
+        ),
+        "layers": [asdict(row) for row in rows],
+    }
+    return Check("fp32 rounds nowhere", True, measured)
+
+
+def _run(graph: Path, images: Tensor, setting: Setting) -> Tensor:
+    running = session(graph, setting.threads, setting.optimised)
+    parts = batches(images, f"{graph.name}, {setting}", setting.batch)
+    logits = [running.run(["logits"], {"pixel_values": x.numpy()})[0] for x in parts]
+    return torch.cat([torch.from_numpy(part) for part in logits])
+
+
+def check_exact(
+    folder: Path, model: nn.Module, deployed: fx.GraphModule, images: Images
+) -> Iterator[Check]:
+    """Equal bits in every setting, and what snapping did to the network that was trained."""
+    exact = logits_of(deployed, images.values, "PyTorch")
+    settings = {
+        "PyTorch, channels_last": logits_of(
+            deployed, images.values, "PyTorch, channels_last", torch.channels_last
         )
-    return checks
+    }
+    for setting in SETTINGS:
+        settings[f"float, {setting}"] = _run(folder / GRAPH, images.values, setting)
+    for setting in UINT8_SETTINGS:
+        settings[f"uint8, {setting}"] = _run(folder / UINT8_GRAPH, images.pixels, setting)
+    differ = {name: int((other != exact).any(1).sum()) for name, other in settings.items()}
+    yield Check(
+        "equal bits in every setting",
+        bool(exact.isfinite().all()) and not any(differ.values()),
+        {
+            "images": len(exact),
+            "settings": len(settings),
+            "images_that_differ": max(differ.values()),
+            "by_setting": differ,
+        },
+    )
+    raw = logits_of(model, images.values, "as trained")
+    changed = int((raw.argmax(1) != exact.argmax(1)).sum())
+    measured = {
+        "images": len(exact),
+        "classes_that_changed": changed,
+        "changed_percent": 100 * changed / len(exact),
+    }
+    gap = 0.0
+    if images.labels is not None:
+        folded = logits_of(zoo.deploy(model, exact=False), images.values, "folded")
+        ours = {"trained": raw, "folded": folded, "exact": exact}
+        for name, logits in (ours | {"onnxruntime": settings[f"float, {SETTINGS[0]}"]}).items():
+            measured[f"{name}_percent"] = accuracy_of(logits, images.labels)
+        gap = abs(measured["trained_percent"] - measured["onnxruntime_percent"])
+    yield Check("the grid keeps the accuracy", gap <= ACCURACY_GAP, measured)
+
+
+def print_report(report: dict[str, Any]) -> None:
+    table = Table("check", "", "measured", title=f"{report['rule']} rule, {report['images']}")
+    for check in report["checks"]:
+        short = {k: v for k, v in check["measured"].items() if isinstance(v, int | float)}
+        measured = ", ".join(f"{k.replace('_', ' ')} {v:.6g}" for k, v in short.items())
+        table.add_row(check["name"], "ok" if check["passed"] else "[red]FAILED[/red]", measured)
+    Console().print(table)
+    if "why_not_exact" in report:
+        print(f"not exact: {report['why_not_exact']}")
+
+
+def failures(report: dict[str, Any]) -> str:
+    """The failed checks with what they measured, a line each."""
+    return "\n".join(
+        f"{check['name']}: {json.dumps(check['measured'])}"
+        for check in report["checks"]
+        if not check["passed"]
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    folder: Annotated[str, tyro.conf.Positional]
+    """A published folder."""
+    data_root: str = ""
+    """Where the data set lies that the network was trained on; without it, random images."""
+    num_images: int = 2000
+    """Images to verify on."""
+    report: str = ""
+    """Write what was found into this JSON file; the folder's own report stays as it is."""
+
+
+def main() -> None:
+    options = tyro.cli(Options, description=__doc__)
+    folder = Path(options.folder)
+    try:
+        if changed := changed_files(folder):
+            sys.exit(
+                f"error: {folder / REPORT}: expected the files it names, got others: {changed}"
+            )
+        config = hub.read_config(folder)
+        model = zoo.create_model(f"local-dir:{folder}", pretrained=True).eval()
+        if options.data_root or config.get("training", {}).get("data", {}).get("name") == "digits":
+            images = data_images(model, config, options.data_root, options.num_images)
+        else:
+            images = random_images(model, options.num_images)
+        report = verify(folder, model, images)
+        print_report(report)
+        if options.report:
+            Path(options.report).write_text(json.dumps(report, indent=2))
+    except (ValueError, OSError, RuntimeError) as error:
+        sys.exit(f"error: {error}")
+    if not report["passed"]:
+        sys.exit(f"error: {folder} failed:\n{failures(report)}")
+
+
+if __name__ == "__main__":
+    main()

@@ -4,9 +4,18 @@
 >>> model = zoo.create_model("short_bp_resnet18", num_classes=10, time_steps=4)
 """
 
+from zoo.deployed import NotExactError, deploy
 from zoo.factory import create_model, list_models
 from zoo.heads import strip_heads
 from zoo.neurons import LIF, lif_step
 
 __version__ = "0.1.0"
-__all__ = ["LIF", "create_model", "lif_step", "list_models", "strip_heads"]
+__all__ = [
+    "LIF",
+    "NotExactError",
+    "create_model",
+    "deploy",
+    "lif_step",
+    "list_models",
+    "strip_heads",
+]

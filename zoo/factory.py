@@ -57,7 +57,7 @@ def _from_folder(folder: Path, pretrained: bool, kwargs) -> nn.Module:
         raise FileNotFoundError(f"{folder}: expected a folder with {hub.CONFIG}, found none")
     hub.read_config(folder)
     if pretrained:
-        hub.check_weights(folder)
+        hub.weight_names(folder)  # raises unless the file is whole
     try:
         return timm.create_model(f"local-dir:{folder}", pretrained=pretrained, **kwargs)
     except RuntimeError as error:

@@ -90,8 +90,8 @@ def _is_ours(architecture: str) -> bool:
     return model_entrypoint(architecture).__module__.startswith("zoo.")
 
 
-def check_weights(folder: Path) -> None:
-    """Raise unless model.safetensors is whole and is what its name says.
+def weight_names(folder: Path) -> list[str]:
+    """Names of the tensors in model.safetensors.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -104,7 +104,7 @@ def check_weights(folder: Path) -> None:
         raise FileNotFoundError(f"{path}: expected safetensors weights, found {found}")
     try:
         with safe_open(path, framework="pt") as weights:
-            weights.keys()
+            return list(weights.keys())
     except SafetensorError as error:
         raise ValueError(
             f"{path}: expected a whole safetensors file, got {path.stat().st_size} bytes that do "

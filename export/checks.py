@@ -1,0 +1,56 @@
+"""What a check is, and how networks are run for one.
+
+Shapes: N images, B batch, K classes.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import onnxruntime
+import torch
+from rich.console import Console
+from rich.progress import track
+from torch import Tensor, nn
+
+BATCH = 50
+
+
+@dataclass(frozen=True)
+class Check:
+    """One check: what it is called, whether it holds, and what was measured."""
+
+    name: str
+    passed: bool
+    measured: dict[str, Any]
+
+
+def batches(images: Tensor, doing: str, size: int = BATCH) -> Iterable[Tensor]:
+    """Images in batches, with a progress bar where somebody watches."""
+    console = Console(stderr=True)
+    parts = images.split(size)
+    return track(parts, doing, console=console, transient=True, disable=not console.is_terminal)
+
+
+def session(graph: Path | bytes, threads: int = 0, optimised: bool = True):
+    """An onnxruntime session on the CPU with as many threads as torch has, if not told."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads or torch.get_num_threads()
+    options.log_severity_level = 3
+    if not optimised:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    graph = graph if isinstance(graph, bytes) else str(graph)
+    return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+
+
+@torch.inference_mode()
+def logits_of(model: nn.Module, images: Tensor, doing: str, layout=None) -> Tensor:
+    """[N, K], batch by batch."""
+    layout = layout or torch.contiguous_format
+    return torch.cat([model(x.contiguous(memory_format=layout)) for x in batches(images, doing)])
+
+
+def accuracy_of(logits: Tensor, labels: Tensor) -> float:
+    """Top-1 in percent."""
+    return float(100 * (logits.argmax(1) == labels).float().mean())

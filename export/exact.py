@@ -1,0 +1,279 @@
+"""A proof, from an ONNX file alone, that fp32 rounds nowhere in it.
+
+Every value is followed through the graph as an interval and a grid, channel by channel: it lies
+between low and high and is a whole multiple of 2^-fraction. Sums count every order of their terms.
+A value that needs at most 24 bits is exact in fp32, in every runtime, layout, batch and number of
+threads; the first that may need more is refused by name.
+Shapes: C channels.
+"""
+
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper
+
+from zoo.deployed import BITS
+
+ROUNDED = {"Conv", "Gemm", "AveragePool", "ReduceSum", "Sum", "Add", "Sub", "Mul"}
+SUMS = {"Conv", "Gemm", "ReduceSum", "Sum", "Add"}
+NEAR = 2.0**-20  # a quotient of small whole numbers, relative to what it should be
+STEP = re.compile(r"\.(potential|leaked|reset|kept|fall|fires|spike|current|counts)_\d+$")
+
+
+class InexactError(ValueError):
+    """A value that fp32 may have to round; the message names its node."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the certificate: what the values of a layer need, in the worst case."""
+
+    layer: str
+    largest: float
+    """Largest magnitude of any value or partial sum."""
+    whole_bits: int
+    """Bits before the point, for that."""
+    fraction_bits: int
+    """Bits behind the point, of the channel with the most."""
+    head_room: int
+    """Bits of 24 that are never used, in the channel with the fewest."""
+
+
+@dataclass(frozen=True)
+class _Range:
+    """Values of one tensor, all arrays [C] or [1]."""
+
+    low: np.ndarray
+    high: np.ndarray
+    fraction: np.ndarray
+    divisor: int = 1
+    """Values are those multiples divided by this, and rounded."""
+    near: bool = False
+    """Values are those multiples but for a rounding."""
+
+
+def certify(model: onnx.ModelProto) -> list[Row]:
+    """Prove that a graph of export.graph is exact.
+
+    Returns:
+        One row for each layer that adds up numbers, in the order of the graph.
+
+    Raises:
+        InexactError: It may not be, or it holds an operator that this proof knows nothing of.
+    """
+    return _Proof(onnx.shape_inference.infer_shapes(model)).run()
+
+
+class _Proof:
+    def __init__(self, model: onnx.ModelProto):
+        graph = model.graph
+        self.nodes = graph.node
+        self.constants = {t.name: numpy_helper.to_array(t) for t in graph.initializer}
+        self.values = [*graph.value_info, *graph.input, *graph.output]
+        self.shapes = {
+            value.name: [d.dim_value for d in value.type.tensor_type.shape.dim]
+            for value in self.values
+        }
+        self.ranges: dict[str, _Range | None] = {}  # None: any float, a multiple of nothing
+        for value in graph.input:
+            uint8 = value.type.tensor_type.elem_type == onnx.TensorProto.UINT8
+            pixels = _Range(np.zeros(1), np.full(1, 255.0), np.zeros(1))
+            self.ranges[value.name] = pixels if uint8 else None
+        self.rows: dict[str, Row] = {}
+
+    def run(self) -> list[Row]:
+        for node in self.nodes:
+            rule: Callable | None = getattr(self, f"_{node.op_type.lower()}", None)
+            if node.domain or rule is None:
+                raise InexactError(f"{node.name}: nothing is known of {node.op_type}")
+            attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+            result = rule(node, *node.input, **attributes)
+            if node.op_type in ROUNDED and result and not result.near and result.divisor == 1:
+                self._check(node, result)
+            self.ranges.update(dict.fromkeys(node.output, result))
+        return list(self.rows.values())
+
+    def _check(self, node: onnx.NodeProto, x: _Range) -> None:
+        """Raise unless fp32 holds every value of x; note what a sum needs."""
+        reach = np.maximum(-x.low, x.high)
+        needed = reach * np.exp2(x.fraction)
+        if not (np.isfinite(needed).all() and (needed <= 2**BITS).all()):
+            worst = int(np.argmax(needed))
+            raise InexactError(
+                f"{node.name}: expected at most {BITS} bits, got {np.log2(needed.max()):.2f} in "
+                f"channel {worst}: sums up to {reach[worst]:.6g} in steps of "
+                f"2^-{x.fraction[min(worst, len(x.fraction) - 1)]:.0f}"
+            )
+        if node.op_type not in SUMS:
+            return
+        layer = STEP.sub("", node.name)
+        room = BITS - max(0, math.ceil(math.log2(max(needed.max(), 1))))
+        row = Row(
+            layer,
+            largest=float(reach.max()),
+            whole_bits=max(0, math.ceil(math.log2(max(reach.max(), 1)))),
+            fraction_bits=int(x.fraction.max()),
+            head_room=room,
+        )
+        before = self.rows.get(layer)
+        if before is None or row.head_room <= before.head_room:
+            self.rows[layer] = row
+
+    def _of(self, name: str) -> _Range:
+        """The range of a tensor that must be exact; a constant is what it is."""
+        if name in self.constants:
+            values = self.constants[name].astype(np.float64)
+            if values.ndim > 1:  # [1, C, 1, 1]
+                values = values.reshape(values.shape[1])
+            values = np.atleast_1d(values)
+            return _Range(values, values, _fraction(values[:, None]))
+        x = self.ranges[name]
+        if x is None or x.near or x.divisor != 1:
+            raise InexactError(f"{name}: expected whole steps of a grid, got rounded numbers")
+        return x
+
+    def _identity(self, node, x) -> _Range:
+        return self._of(x)
+
+    def _cast(self, node, x, to) -> _Range:
+        if to != onnx.TensorProto.FLOAT:
+            raise InexactError(f"{node.name}: expected a cast to float")
+        return self._of(x)
+
+    def _greaterorequal(self, node, x, threshold) -> _Range:
+        self._of(x)
+        self._of(threshold)
+        return _Range(np.zeros(1), np.ones(1), np.zeros(1))
+
+    def _split(self, node, x, **_) -> _Range:
+        return self._of(x)
+
+    def _concat(self, node, *parts, axis) -> _Range:
+        if axis != 0:
+            raise InexactError(f"{node.name}: expected time steps put together, got axis {axis}")
+        ranges = [self._of(part) for part in parts]
+        return _Range(
+            np.minimum.reduce([r.low for r in ranges]),
+            np.maximum.reduce([r.high for r in ranges]),
+            np.maximum.reduce([r.fraction for r in ranges]),
+        )
+
+    def _sum(self, node, *parts) -> _Range:
+        ranges = [self._of(part) for part in parts]
+        return _Range(
+            sum(np.minimum(r.low, 0) for r in ranges),
+            sum(np.maximum(r.high, 0) for r in ranges),
+            np.maximum.reduce([r.fraction for r in ranges]),
+        )
+
+    def _add(self, node, left, right) -> _Range:
+        left, right = self._of(left), self._of(right)
+        fraction = np.maximum(left.fraction, right.fraction)
+        return _Range(left.low + right.low, left.high + right.high, fraction)
+
+    def _sub(self, node, left, right) -> _Range:
+        left, right = self._of(left), self._of(right)
+        fraction = np.maximum(left.fraction, right.fraction)
+        return _Range(left.low - right.high, left.high - right.low, fraction)
+
+    def _mul(self, node, left, right) -> _Range | None:
+        x = self.ranges.get(left)
+        if left in self.ranges and x is None:
+            return None  # one rounding, the same everywhere
+        if x and x.divisor != 1:
+            (factor,) = np.atleast_1d(self.constants[right])
+            if factor != x.divisor:
+                raise InexactError(f"{node.name}: expected a factor of {x.divisor}, got {factor}")
+            return replace(x, divisor=1, near=True)
+        left, right = self._of(left), self._of(right)
+        ends = [a * b for a in (left.low, left.high) for b in (right.low, right.high)]
+        fraction = left.fraction + right.fraction
+        return _Range(np.minimum.reduce(ends), np.maximum.reduce(ends), fraction)
+
+    def _round(self, node, x) -> _Range:
+        x, whole = self.ranges[x], np.zeros(1)
+        if x is None:
+            return _Range(np.full(1, -np.inf), np.full(1, np.inf), whole)
+        if x.divisor != 1 or (x.near and (x.fraction.any() or (x.high * NEAR >= 0.5).any())):
+            raise InexactError(f"{node.name}: expected numbers that are whole but for a rounding")
+        return _Range(np.floor(x.low), np.ceil(x.high), np.minimum(x.fraction, whole))
+
+    def _max(self, node, x, least) -> _Range:
+        return self._both(x, least, np.maximum)
+
+    def _min(self, node, x, most) -> _Range:
+        return self._both(x, most, np.minimum)
+
+    def _both(self, left, right, choose) -> _Range:
+        left, right = self._of(left), self._of(right)
+        low, high = choose(left.low, right.low), choose(left.high, right.high)
+        return _Range(low, high, np.maximum(left.fraction, right.fraction))
+
+    def _conv(self, node, x, weight, bias, group=1, **_) -> _Range:
+        x, weight = self._of(x), self.constants[weight].astype(np.float64)
+        low, high, fraction = (
+            np.broadcast_to(v, weight.shape[1] * group) for v in (x.low, x.high, x.fraction)
+        )
+        if group == 1:
+            low, high = (v.reshape(1, -1, 1, 1) for v in (low, high))
+            coarsest = np.full(len(weight), fraction.max())
+        elif group == len(weight) == len(low):
+            low, high = (v.reshape(-1, 1, 1, 1) for v in (low, high))
+            coarsest = fraction
+        else:
+            raise InexactError(f"{node.name}: nothing is known of {group} groups")
+        return self._weighted_sum(weight, self.constants[bias], low, high, coarsest)
+
+    def _gemm(self, node, x, weight, bias, transB=0, alpha=1.0, beta=1.0) -> _Range:
+        x, weight = self._of(x), self.constants[weight].astype(np.float64)
+        if (transB, alpha, beta) != (1, 1.0, 1.0):
+            raise InexactError(f"{node.name}: expected x W^T + b, got other attributes")
+        low, high = (np.broadcast_to(v, weight.shape[1])[None] for v in (x.low, x.high))
+        coarsest = np.full(len(weight), x.fraction.max())
+        return self._weighted_sum(weight, self.constants[bias], low, high, coarsest)
+
+    def _weighted_sum(self, weight, bias, low, high, fraction) -> _Range:
+        ends = weight * low, weight * high
+        axes = tuple(range(1, weight.ndim))
+        bias = bias.astype(np.float64)
+        # A padded pixel is 0 and so is a sum before its first term.
+        least = np.minimum(np.minimum(*ends), 0).sum(axes) + np.minimum(bias, 0)
+        most = np.maximum(np.maximum(*ends), 0).sum(axes) + np.maximum(bias, 0)
+        steps = np.maximum(
+            _fraction(weight.reshape(len(weight), -1)) + fraction, _fraction(bias[:, None])
+        )
+        return _Range(least, most, steps)
+
+    def _averagepool(self, node, x, kernel_shape, count_include_pad=0, ceil_mode=0, **_) -> _Range:
+        x, window = self._of(x), math.prod(kernel_shape)
+        if not count_include_pad or ceil_mode:
+            raise InexactError(f"{node.name}: expected a division by the whole window")
+        sums = _Range(np.minimum(x.low, 0) * window, np.maximum(x.high, 0) * window, x.fraction)
+        self._check(node, sums)
+        if window & (window - 1) == 0:
+            steps = x.fraction + window.bit_length() - 1
+            return _Range(sums.low / window, sums.high / window, steps)
+        return replace(sums, divisor=window)
+
+    def _reducesum(self, node, x, axes, keepdims=1, **_) -> _Range:
+        shape, axes = self.shapes[x], self.constants[axes].tolist()
+        if axes != [2, 3] or keepdims:
+            raise InexactError(f"{node.name}: expected a sum over pixels, got axes {axes}")
+        x, pixels = self._of(x), shape[2] * shape[3]
+        if not pixels:
+            raise InexactError(f"{node.name}: expected a fixed number of pixels")
+        return _Range(np.minimum(x.low, 0) * pixels, np.maximum(x.high, 0) * pixels, x.fraction)
+
+
+def _fraction(values: np.ndarray) -> np.ndarray:
+    """For each row, the least k such that every value is a whole multiple of 2^-k."""
+    mantissas, exponents = np.frexp(values)
+    whole = (np.abs(mantissas) * 2.0**53).astype(np.int64)
+    trailing = np.log2((whole & -whole).clip(1)).astype(np.int64)
+    steps = 53 - trailing - exponents
+    least = np.where(whole == 0, -(2**10), steps).max(axis=1)
+    return np.where(least == -(2**10), 0, least).astype(np.float64)

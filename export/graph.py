@@ -1,0 +1,191 @@
+"""A deployed network (zoo.deployed) as an ONNX graph that every runtime can read.
+
+Plain operators only, no shape arithmetic: time is folded into the batch, one Split takes it apart
+before a neuron and one Concat puts it together after it. Values are named after the layers.
+"""
+
+import operator
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+from torch import Tensor, fx, nn
+
+import zoo
+from zoo.deployed import FoldedLIF, PixelConv, SpikeCountHead, SumPool2d
+
+OPSET, IR_VERSION = 20, 10
+Pixels = Literal["float", "uint8"]
+
+
+def write_graph(deployed: fx.GraphModule, pixels: Pixels = "float") -> onnx.ModelProto:
+    """The graph of a deployed network, its weights inside and its batch dynamic.
+
+    Args:
+        pixels: What goes in as ``pixel_values`` [B, C, H, W]: "float" is normalised floats,
+            "uint8" whole pixels.
+    """
+    return _Writer(deployed, pixels).model()
+
+
+class _Writer:
+    def __init__(self, deployed: fx.GraphModule, pixels: Pixels):
+        self.deployed, self.pixels = deployed, pixels
+        self.nodes: list[onnx.NodeProto] = []
+        self.constants: dict[str, onnx.TensorProto] = {}
+
+    def model(self) -> onnx.ModelProto:
+        names: dict[fx.Node, str] = {}
+        for node in self.deployed.graph.nodes:
+            inputs = [names[arg] for arg in node.all_input_nodes]
+            if node.op == "placeholder":
+                names[node] = "pixel_values"
+            elif node.op == "call_module":
+                module = self.deployed.get_submodule(node.target)
+                names[node] = self._module(node.target, module, *inputs)
+            elif node.target is operator.add:
+                names[node] = self._node("Add", inputs, node.name)
+            elif node.op == "output":
+                self._node("Identity", inputs, "logits")
+        kind = TensorProto.FLOAT if self.pixels == "float" else TensorProto.UINT8
+        modules = self.deployed.modules()
+        shape = ["batch", *self.deployed.pretrained_cfg["input_size"]]
+        (classes,) = (m.fc.out_features for m in modules if isinstance(m, SpikeCountHead))
+        graph = helper.make_graph(
+            self.nodes,
+            "network",
+            [helper.make_tensor_value_info("pixel_values", kind, shape)],
+            [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", classes])],
+            list(self.constants.values()),
+        )
+        model = helper.make_model(
+            graph,
+            opset_imports=[helper.make_opsetid("", OPSET)],
+            ir_version=IR_VERSION,
+            producer_name="short-bp-zoo",
+            producer_version=zoo.__version__,
+        )
+        onnx.checker.check_model(model, full_check=True)
+        return model
+
+    def _module(self, name: str, module: nn.Module, x: str) -> str:
+        if isinstance(module, PixelConv):
+            return self._pixel_conv(name, module, x)
+        if isinstance(module, FoldedLIF):
+            return self._lif(name, module, x)
+        if isinstance(module, nn.Conv2d):
+            return self._conv(name, module, x)
+        if isinstance(module, nn.AvgPool2d):
+            return self._pool(name, module, x)
+        if isinstance(module, SumPool2d):
+            average = self._pool(f"{name}.average", module.pool, x)
+            counts = self._node("Mul", [average, self._number(module.pixels)], f"{name}.counts")
+            return self._node("Round", [counts], name)
+        if isinstance(module, SpikeCountHead):
+            return self._head(name, module, x)
+        raise TypeError(f"{name}: expected a layer of zoo.deployed, got {type(module).__name__}")
+
+    def _pixel_conv(self, name: str, stem: PixelConv, x: str) -> str:
+        if self.pixels == "uint8":
+            x = self._node("Cast", [x], f"{name}.pixels", to=TensorProto.FLOAT)
+            x = self._node("Sub", [x, self._tensor(f"{name}.mean", stem.mean)], f"{name}.centred")
+        else:
+            x = self._node("Mul", [x, self._tensor(f"{name}.std", stem.std)], f"{name}.scaled")
+            x = self._node("Round", [x], f"{name}.rounded")
+            least = self._tensor(f"{name}.least", -stem.mean)
+            x = self._node("Max", [x, least], f"{name}.at_least")
+            most = self._tensor(f"{name}.most", 255 - stem.mean)
+            x = self._node("Min", [x, most], f"{name}.centred")
+        if stem.steps is None:
+            return self._conv(f"{name}.conv", stem.conv, x)
+        parts = [
+            self._on_grid(f"{name}.{kind}", conv, stem, x)
+            for kind, conv in (("conv", stem.conv), ("rest", stem.rest))
+        ]
+        return self._node("Add", parts, name)
+
+    def _on_grid(self, name: str, conv: nn.Conv2d, stem: PixelConv, x: str) -> str:
+        steps, step = self._tensor("steps", stem.steps), self._tensor("step", 1 / stem.steps)
+        x = self._node("Mul", [self._conv(name, conv, x), steps], f"{name}.in_steps")
+        x = self._node("Round", [x], f"{name}.whole_steps")
+        return self._node("Mul", [x, step], f"{name}.current")
+
+    def _conv(self, name: str, conv: nn.Conv2d, x: str) -> str:
+        inputs = [x, *(self._tensor(f"{name}.{k}", p) for k, p in conv.named_parameters())]
+        pads = [side for _ in range(2) for side in _pair(conv.padding)]
+        return self._node(
+            "Conv",
+            inputs,
+            name,
+            kernel_shape=conv.kernel_size,
+            strides=conv.stride,
+            pads=pads,
+            group=conv.groups,
+        )
+
+    def _pool(self, name: str, pool: nn.AvgPool2d, x: str) -> str:
+        return self._node(
+            "AveragePool",
+            [x],
+            name,
+            kernel_shape=_pair(pool.kernel_size),
+            strides=_pair(pool.stride),
+            pads=[side for _ in range(2) for side in _pair(pool.padding)],
+            count_include_pad=1,
+        )
+
+    def _lif(self, name: str, lif: FoldedLIF, x: str) -> str:
+        T = lif.time_steps
+        currents = [x] * T
+        if T > 1 and not lif.repeated:
+            currents = [f"{name}.current_{t}" for t in range(T)]
+            self._add("Split", [x], currents, axis=0, num_outputs=T)
+        threshold, one = self._number(lif.v_threshold), self._number(1)
+        spikes, v = [], ""  # v after reset
+        for t, current in enumerate(currents):
+            if t:
+                v = self._node("Mul", [v, self._number(lif.decay)], f"{name}.leaked_{t}")
+                current = self._node("Add", [v, current], f"{name}.potential_{t}")
+            fires = self._node("GreaterOrEqual", [current, threshold], f"{name}.fires_{t}")
+            spike = self._node("Cast", [fires], f"{name}.spike_{t}", to=TensorProto.FLOAT)
+            spikes.append(spike)
+            if t == T - 1:
+                break
+            if lif.reset == "subtract":
+                fall = self._node("Mul", [spike, threshold], f"{name}.fall_{t}")
+                v = self._node("Sub", [current, fall], f"{name}.reset_{t}")
+            else:
+                kept = self._node("Sub", [one, spike], f"{name}.kept_{t}")
+                v = self._node("Mul", [current, kept], f"{name}.reset_{t}")
+        return self._node("Concat", spikes, name, axis=0) if T > 1 else spikes[0]
+
+    def _head(self, name: str, head: SpikeCountHead, x: str) -> str:
+        axes = self._tensor("pixel_axes", np.array([2, 3], dtype=np.int64))
+        counts = self._node("ReduceSum", [x, axes], f"{name}.counts", keepdims=0)
+        if head.time_steps > 1:
+            steps = [f"{name}.counts_{t}" for t in range(head.time_steps)]
+            self._add("Split", [counts], steps, axis=0, num_outputs=head.time_steps)
+            counts = self._node("Sum", steps, f"{name}.all_counts")
+        fc = [self._tensor(f"{name}.fc.{k}", p) for k, p in head.fc.named_parameters()]
+        return self._node("Gemm", [counts, *fc], name, transB=1)
+
+    def _node(self, op: str, inputs: Sequence[str], output: str, **attributes) -> str:
+        self._add(op, inputs, [output], **attributes)
+        return output
+
+    def _add(self, op: str, inputs: Sequence[str], outputs: Sequence[str], **attributes) -> None:
+        self.nodes.append(helper.make_node(op, inputs, outputs, name=outputs[0], **attributes))
+
+    def _number(self, value: float) -> str:
+        return self._tensor(f"number_{value:g}", np.array(value, dtype=np.float32))
+
+    def _tensor(self, name: str, value: Tensor | np.ndarray) -> str:
+        array = value.detach().numpy() if isinstance(value, Tensor) else value
+        self.constants.setdefault(name, numpy_helper.from_array(array, name))
+        return name
+
+
+def _pair(sides: int | tuple[int, int]) -> tuple[int, int]:
+    return sides if isinstance(sides, tuple) else (sides, sides)

@@ -1,0 +1,107 @@
+"""The images that a network is verified on.
+
+Shapes: N images, B batch, C channels, H height, W width.
+"""
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.nn import functional as F
+
+from zoo.data import DataConfig, load_images, normalise
+from zoo.deployed import FoldedLIF, deploy, whole_pixels
+
+CLOSE = 2.0**-16  # of the threshold: a few steps of the grid
+
+
+@dataclass(frozen=True)
+class Images:
+    """Pixels uint8 [N, C, H, W], their normalised values, labels [N] if they have any, and what
+    they are.
+    """
+
+    pixels: Tensor
+    values: Tensor
+    labels: Tensor | None
+    are: str
+
+
+def data_images(model: nn.Module, config: dict[str, Any], data_root: str, count: int) -> Images:
+    """Test images of the set that a network was trained on, drawn once with seed 0.
+
+    Args:
+        config: Its config.json.
+        data_root: Where the set lies; where it was trained if empty.
+
+    Raises:
+        FileNotFoundError, ValueError: The set is not there, or is another.
+    """
+    if "training" not in config:
+        raise ValueError(
+            "config.json: expected the data set that the network was trained on, found none; "
+            "pass --random-images"
+        )
+    names = {f.name for f in fields(DataConfig)}
+    data = {k: v for k, v in config["training"]["data"].items() if k in names}
+    if data_root:
+        data["root"] = data_root
+    found = load_images(DataConfig(**data), "test")
+    if list(found.classes) != config.get("label_names"):
+        raise ValueError(
+            f"config.json: expected images of {config.get('label_names')}, got classes "
+            f"{list(found.classes)}"
+        )
+    chosen = torch.randperm(len(found), generator=torch.Generator().manual_seed(0))
+    found = found.subset(chosen[:count].sort().values)
+    are = f"{len(found)} test images of {data.get('title') or data['name']}"
+    return Images(found.images, _normalised(model, found.images), found.labels, are)
+
+
+@torch.inference_mode()
+def random_images(model: nn.Module, count: int) -> Images:
+    """Noise, blobs and flat colours, seed 0; half of them chosen from four times as many for their
+    potentials at the threshold, where a last bit flips a spike.
+    """
+    deployed = deploy(model, exact=False)
+    C, H, W = model.pretrained_cfg["input_size"]
+    draw = torch.Generator().manual_seed(0)
+    sides = ((H, W), (4, 4), (1, 1))
+    pixels = torch.cat(
+        [
+            F.interpolate(torch.rand(count, C, *side, generator=draw), (H, W), mode="bilinear")
+            for side in sides
+        ]
+    )
+    pixels = (255 * pixels).round().to(torch.uint8)
+    pixels = pixels[torch.randperm(len(pixels), generator=draw)][: 2 * count + count // 2]
+    plain, candidates = pixels[: count - count // 2], pixels[count - count // 2 :]
+    close = torch.cat([_close_calls(deployed, part) for part in candidates.split(50)])
+    chosen = candidates[close.argsort(descending=True)[: count // 2]]
+    pixels = torch.cat([plain, chosen])
+    are = f"{count} random images, seed 0, {count // 2} of them chosen for close calls"
+    return Images(pixels, _normalised(model, pixels), None, are)
+
+
+def _close_calls(deployed: fx.GraphModule, pixels: Tensor) -> Tensor:
+    """How many potentials of each image lie within CLOSE of the threshold, [B]."""
+    calls = torch.zeros(len(pixels))
+
+    def count(layer: FoldedLIF, inputs: tuple[Tensor], _) -> None:
+        distance = (layer.potentials(inputs[0]) - layer.v_threshold).abs()
+        calls.add_((distance <= CLOSE).transpose(0, 1).flatten(1).sum(1))
+
+    layers = [module for module in deployed.modules() if isinstance(module, FoldedLIF)]
+    handles = [layer.register_forward_hook(count) for layer in layers]
+    try:
+        deployed(pixels)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return calls
+
+
+def _normalised(model: nn.Module, pixels: Tensor) -> Tensor:
+    cfg = model.pretrained_cfg
+    return normalise(pixels, *(whole_pixels(key, cfg[key]) for key in ("mean", "std")))

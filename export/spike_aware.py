@@ -1,0 +1,142 @@
+"""The rule for graphs that cannot be exact: what differs must have started at a threshold.
+
+Images without a flipped spike agree to 1e-5, every first flip starts within 1e-5 of the threshold,
+and the classes agree over the data set.
+Shapes: T time steps, N images, B batch, K classes.
+"""
+
+from pathlib import Path
+
+import onnx
+import torch
+from torch import Tensor, nn
+
+from export.checks import Check, accuracy_of, batches, session
+from zoo.neurons import LIF
+
+TOLERANCE = 1e-5  # of a logit without flips, and of a potential at its first flip
+AGREEMENT = 99.0  # percent of images with the same class
+ACCURACY_GAP = 0.25  # points
+
+
+def _with_potentials(path: Path) -> tuple[bytes, list[str]]:
+    """A copy of the graph that also puts out every potential before a threshold, in their order."""
+    model = onnx.load(path)
+    names = [node.input[0] for node in model.graph.node if node.op_type == "GreaterOrEqual"]
+    known = {value.name for value in model.graph.output}
+    model.graph.output.extend(
+        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None)
+        for name in dict.fromkeys(names)
+        if name not in known
+    )
+    return model.SerializeToString(), names
+
+
+class _Potentials:
+    """Records v - v_threshold of every spiking layer and step while it is entered."""
+
+    def __init__(self, model: nn.Module):
+        self.layers = [module for module in model.modules() if isinstance(module, LIF)]
+        self.recorded: list[tuple[Tensor, float]] = []
+
+    def __enter__(self) -> "_Potentials":
+        self.handles = [layer.register_forward_hook(self._record) for layer in self.layers]
+        return self
+
+    def __exit__(self, *_) -> None:
+        for handle in self.handles:
+            handle.remove()
+
+    def _record(self, layer: LIF, inputs: tuple[Tensor], _) -> None:
+        self.recorded += [(v, layer.v_threshold) for v in layer.membrane(inputs[0]).unbind()]
+
+
+@torch.inference_mode()
+def check_spike_aware(
+    model: nn.Module, graph: Path, images: Tensor, labels: Tensor | None
+) -> list[Check]:
+    """The spike-aware rule between the PyTorch network and onnxruntime on its graph.
+
+    Args:
+        model: The stripped network, in eval mode.
+        graph: The .onnx file, with inputs pixel_values and outputs logits.
+        images: Normalised images, [N, C, H, W].
+        labels: [N], or None where the images have no classes.
+    """
+    published = session(graph)
+    instrumented_graph, names = _with_potentials(graph)
+    instrumented = session(instrumented_graph)
+
+    flips = flipped_images = 0
+    first_margin = quiet_gap = 0.0
+    torch_logits, onnx_logits = [], []
+    for x in batches(images, "onnxruntime against PyTorch"):
+        with _Potentials(model) as potentials:
+            expected = model(x)
+        feed = {"pixel_values": x.numpy()}
+        logits, *theirs = instrumented.run(["logits", *names], feed)
+        if len(theirs) != len(potentials.recorded):
+            measured = {"in_graph": len(theirs), "in_network": len(potentials.recorded)}
+            return [Check("graph has every spiking layer and step", False, measured)]
+        flipped = torch.zeros(len(x), dtype=torch.bool)
+        for (ours, threshold), other in zip(potentials.recorded, theirs, strict=True):
+            ours, other = ours - threshold, torch.from_numpy(other) - threshold
+            flip = (ours >= 0) != (other >= 0)
+            if not flip.any():
+                continue
+            flips += int(flip.sum())
+            first = flip & ~flipped.view(-1, *[1] * (flip.ndim - 1))
+            if first.any():
+                margins = torch.maximum(ours.abs(), other.abs())[first]
+                first_margin = max(first_margin, float(margins.max()))
+            flipped |= flip.flatten(1).any(1)
+        flipped_images += int(flipped.sum())
+        gap = (expected - torch.from_numpy(logits)).abs().amax(1)[~flipped]
+        quiet_gap = max(quiet_gap, float(gap.max()) if len(gap) else 0.0)
+        torch_logits.append(expected)
+        onnx_logits.append(torch.from_numpy(published.run(["logits"], feed)[0]))
+
+    ours, theirs = torch.cat(torch_logits), torch.cat(onnx_logits)
+    agreement = float(100 * (ours.argmax(1) == theirs.argmax(1)).float().mean())
+    counts = {"images": len(images), "images_with_flips": flipped_images, "flips": flips}
+    checks = [
+        Check(
+            "logits are finite",
+            bool(ours.isfinite().all() and theirs.isfinite().all()),
+            {"images": len(images)},
+        ),
+        Check(
+            "images without a flip agree",
+            quiet_gap <= TOLERANCE,
+            counts | {"largest_logit_difference": quiet_gap, "allowed": TOLERANCE},
+        ),
+        Check(
+            "every first flip is at the threshold",
+            first_margin <= TOLERANCE,
+            {"largest_distance_from_threshold": first_margin, "allowed": TOLERANCE},
+        ),
+        Check(
+            "classes agree",
+            agreement >= AGREEMENT,
+            {
+                "agreement_percent": agreement,
+                "required_percent": AGREEMENT,
+                "images_with_another_logit": int((ours != theirs).any(1).sum()),
+                "largest_logit_difference": float((ours - theirs).abs().max()),
+            },
+        ),
+    ]
+    if labels is not None:
+        accuracy = {
+            "trained_percent": accuracy_of(ours, labels),
+            "onnxruntime_percent": accuracy_of(theirs, labels),
+        }
+        gap = abs(accuracy["trained_percent"] - accuracy["onnxruntime_percent"])
+        checks.append(
+            Check(
+                "accuracy is the same",
+                gap <= ACCURACY_GAP,
+                accuracy | {"images": len(images), "allowed_points": ACCURACY_GAP},
+            )
+        )
+    return checks

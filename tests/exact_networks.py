@@ -1,0 +1,58 @@
+"""Small networks whose neurons fire, whose bits can be compared wherever they run."""
+
+import onnxruntime
+import torch
+from torch import Tensor, fx, nn
+
+from export.graph import write_graph
+
+
+def awaken(model: nn.Module, seed: int = 0) -> nn.Module:
+    """Random norms, as training leaves them, so that every layer fires."""
+    draw = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for norm in model.modules():
+            if isinstance(norm, nn.BatchNorm2d):
+                norm.running_mean.normal_(0, 0.1, generator=draw)
+                norm.running_var.uniform_(0.5, 1.5, generator=draw)
+                norm.weight.uniform_(0.5, 1.5, generator=draw)
+                norm.bias.normal_(0.2, 0.3, generator=draw)
+    return model.eval()
+
+
+def pixels(model: nn.Module, count: int, seed: int = 0) -> Tensor:
+    shape = (count, *model.pretrained_cfg["input_size"])
+    draw = torch.Generator().manual_seed(seed)
+    return torch.randint(256, shape, dtype=torch.uint8, generator=draw)
+
+
+def run_graph(
+    deployed: fx.GraphModule, x: Tensor, batch: int = 64, threads: int = 1, optimised: bool = True
+) -> Tensor:
+    """Logits of onnxruntime on the graph of a deployed network."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3
+    if not optimised:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    graph = write_graph(deployed, "uint8" if x.dtype == torch.uint8 else "float")
+    session = onnxruntime.InferenceSession(graph.SerializeToString(), options)
+    parts = [session.run(None, {"pixel_values": part.numpy()})[0] for part in x.split(batch)]
+    return torch.cat([torch.from_numpy(part) for part in parts])
+
+
+@torch.inference_mode()
+def ways_to_run(deployed: fx.GraphModule, x: Tensor) -> dict[str, Tensor]:
+    """Logits from every way to run a deployed network that a user may come upon."""
+    return {
+        "contiguous": deployed(x),
+        "channels_last": deployed(x.contiguous(memory_format=torch.channels_last)),
+        "one by one": torch.cat([deployed(image) for image in x.split(1)]),
+        "onnxruntime": run_graph(deployed, x),
+        "onnxruntime, one by one": run_graph(deployed, x, batch=1, threads=2),
+        "onnxruntime, not optimised": run_graph(deployed, x, batch=3, optimised=False),
+    }
+
+
+def that_differ(ways: dict[str, Tensor]) -> list[str]:
+    return [name for name, logits in ways.items() if not torch.equal(logits, ways["contiguous"])]

@@ -1,0 +1,159 @@
+"""The deployed network: folded, on a grid, the same bits in every way to run it."""
+
+import re
+
+import pytest
+import torch
+from exact_networks import awaken, pixels, run_graph, that_differ, ways_to_run
+from torch import nn
+
+import zoo
+from export.exact import certify
+from export.graph import write_graph
+from export.images import random_images
+from zoo.data import normalise
+from zoo.deployed import FoldedLIF, PixelConv, whole_pixels
+
+
+def create(name="short_bp_resnet20_slim", size=16, **kwargs):
+    torch.manual_seed(0)
+    kwargs = {
+        "depths": (1,) * (3 if name.endswith(("19", "slim")) else 4),
+        "time_steps": 3,
+    } | kwargs
+    cfg = {"input_size": (3, size, size)}
+    return awaken(zoo.create_model(name, pretrained_cfg_overlay=cfg, **kwargs))
+
+
+def values(model, x):
+    cfg = model.pretrained_cfg
+    return normalise(x, *(whole_pixels(key, cfg[key]) for key in ("mean", "std")))
+
+
+@pytest.mark.parametrize("name", zoo.list_models())
+def test_every_network_gives_equal_bits_in_every_way_to_run_it(name):
+    model = create(name, size=64 if "imagenet" in name else 16, shortcut_heads=True)
+    deployed, x = zoo.deploy(model), pixels(model, 4)
+    ways = ways_to_run(deployed, values(model, x))
+    ways["uint8"], ways["uint8, onnxruntime"] = deployed(x), run_graph(deployed, x)
+    assert that_differ(ways) == []
+    assert len(ways["contiguous"].unique()) > 10
+    certify(write_graph(deployed))
+
+
+@pytest.mark.parametrize("reset", ["zero", "subtract"])
+@pytest.mark.parametrize("time_steps", [1, 4])
+def test_both_resets_and_a_single_step_are_exact(reset, time_steps):
+    neurons = {"reset": reset, "decay": 0.25, "v_threshold": 0.5}
+    model = create(time_steps=time_steps, spike_layer=neurons)
+    deployed = zoo.deploy(model)
+    assert that_differ(ways_to_run(deployed, values(model, pixels(model, 4)))) == []
+    certify(write_graph(deployed))
+
+
+def test_deploying_leaves_the_network_as_it_was():
+    model = create(shortcut_heads=True).train()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    deployed = zoo.deploy(model)
+    assert model.training
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+    assert not [name for name, _ in deployed.named_modules() if "shortcut_heads" in name]
+
+
+@torch.inference_mode()
+def test_the_grid_moves_a_potential_by_little():
+    model = create()
+    deployed, x = zoo.deploy(model), values(model, pixels(model, 4))
+    folded = zoo.deploy(model, exact=False)
+    for network, allowed in ((deployed, 2.0**-16), (folded, 1e-5)):
+        raw, ours = model.stem[0](x), network.stem.get_submodule("0")(x)
+        assert torch.allclose(raw[0], ours, atol=allowed, rtol=0)
+
+
+def test_folding_alone_keeps_the_logits_of_images_without_a_flip():
+    model = create()
+    folded, x = zoo.deploy(model, exact=False), values(model, pixels(model, 16))
+    with torch.inference_mode():
+        close = (model(x) - folded(x)).abs().amax(1) < 1e-5
+    assert close.sum() >= 8
+
+
+def test_a_float_is_taken_for_its_nearest_pixel():
+    model = create()
+    deployed, x = zoo.deploy(model), values(model, pixels(model, 4))
+    noise = (torch.rand(x.shape, generator=torch.Generator().manual_seed(1)) - 0.5) * 0.9
+    nudged = x + noise / torch.tensor([63.0, 62.0, 67.0]).view(1, 3, 1, 1)
+    assert torch.equal(deployed(nudged), deployed(x))
+    assert torch.equal(run_graph(deployed, nudged), deployed(x))
+    far = torch.full((1, 3, 16, 16), 1e6)
+    assert torch.equal(deployed(far), deployed(torch.full((1, 3, 16, 16), 255, dtype=torch.uint8)))
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        ({"spike_layer": {"decay": 0.3}}, "stem.1: expected a grid of at least 0 fractional bits"),
+        ({"spike_layer": {"decay": 0.25}, "time_steps": 16}, "16 time steps of decay 0.25 take 30"),
+        (
+            {"spike_layer": {"v_threshold": 0.3, "reset": "subtract"}},
+            "stem.1: expected a grid of at least 5",
+        ),
+        ({"spike_layer": nn.ReLU}, "stem.1: no exact form of ReLU is known here"),
+        ({"global_pool": "max"}, "head: expected average pooling and a classifier"),
+    ],
+)
+def test_what_cannot_be_exact_says_which_layer_and_why(kwargs, message):
+    with pytest.raises(zoo.NotExactError, match=re.escape(message)):
+        zoo.deploy(create(**kwargs))
+
+
+def test_a_mean_that_is_no_whole_pixel_is_refused():
+    model = create()
+    model.pretrained_cfg["mean"] = (0.485, 0.456, 0.406)
+    with pytest.raises(zoo.NotExactError, match=r"pretrained_cfg.mean: expected whole numbers"):
+        zoo.deploy(model)
+
+
+def test_weights_that_are_no_numbers_are_refused():
+    model = create()
+    model.stages[1][0].conv1.conv.weight.data[0, 0, 0, 0] = float("nan")
+    with pytest.raises(ValueError, match=r"expected finite weights, .*1.0.conv1.conv.weight"):
+        zoo.deploy(model)
+
+
+@pytest.mark.parametrize(
+    "x", [torch.zeros(1, 3, 32, 32), torch.zeros(1, 3, 16, 16, dtype=torch.float64)]
+)
+def test_another_size_or_type_of_image_is_refused(x):
+    with pytest.raises(ValueError, match=re.escape("x: expected ['B', 3, 16, 16] of uint8 or fl")):
+        zoo.deploy(create())(x)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_a_gpu_gives_the_bits_of_the_cpu(monkeypatch):
+    model = create()
+    deployed, x = zoo.deploy(model), values(model, pixels(model, 4))
+    expected = deployed(x)
+    deployed.cuda()
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    with pytest.raises(ValueError, match=r"set torch.backends.cudnn.allow_tf32 = False"):
+        deployed(x.cuda())
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    assert torch.equal(deployed(x.cuda()).cpu(), expected)
+
+
+def test_random_images_are_repeatable_and_hold_close_calls():
+    model = create()
+    images, again = random_images(model, 40), random_images(model, 40)
+    assert torch.equal(images.pixels, again.pixels)
+    assert images.pixels.shape == (40, 3, 16, 16)
+    assert images.are == "40 random images, seed 0, 20 of them chosen for close calls"
+    assert torch.equal(images.values, values(model, images.pixels))
+
+
+def test_layers_keep_their_names():
+    deployed = zoo.deploy(create())
+    kinds = {name: type(module) for name, module in deployed.named_modules()}
+    assert kinds["stem.0"] is PixelConv
+    assert kinds["stages.0.0.spike1"] is FoldedLIF
