@@ -73,6 +73,9 @@ class _Proof:
         graph = model.graph
         self.nodes = graph.node
         self.constants = {t.name: numpy_helper.to_array(t) for t in graph.initializer}
+        for name, array in self.constants.items():
+            if not np.isfinite(array).all():
+                raise InexactError(f"{name}: expected finite numbers, got others")
         self.values = [*graph.value_info, *graph.input, *graph.output]
         self.shapes = {
             value.name: [d.dim_value for d in value.type.tensor_type.shape.dim]

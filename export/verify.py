@@ -188,9 +188,6 @@ def check_certificate(folder: Path) -> Check:
         return Check("fp32 rounds nowhere", False, {"where": f"{path.name}: {error}"})
     measured = {
         "least_head_room_bits": min(row.head_room for row in rows),
-        "least_fraction_bits": min(
-            row.fraction_bits for row in rows if row.whole_bits and row.fraction_bits
-        ),
         "layers": [asdict(row) for row in rows],
     }
     return Check("fp32 rounds nowhere", True, measured)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from export.to_onnx import Options, export
 from zoo.training.config import Config, load_config
 from zoo.training.engine import train
 
@@ -27,3 +28,9 @@ def run(recipe, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "digits"
     train(replace(recipe, output=str(folder)))
     return folder
+
+
+@pytest.fixture(scope="session")
+def exported(run, tmp_path_factory) -> Path:
+    """The published folder of that run, by the exact rule."""
+    return export(Options(source=str(run), output=str(tmp_path_factory.mktemp("export") / "slim")))

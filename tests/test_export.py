@@ -8,11 +8,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import onnx
 import onnxruntime
 import pytest
 import torch
+from digits_images import IMAGES, PIXELS
 from hub_server import HubServer
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
@@ -21,24 +21,14 @@ import zoo
 from export.publish import PublishError, publish_to_folder
 from export.strip import load_source
 from export.to_onnx import ExportError, Options, export
-from export.verify import check_graph, check_liveness, check_stripping
+from export.verify import check_liveness
 from zoo.hub import checkpoints
 
 ROOT = Path(__file__).parent.parent
-IMAGES = torch.randn(60, 1, 8, 8, generator=torch.Generator().manual_seed(0))
-
-
-@pytest.fixture(scope="module")
-def exported(run, tmp_path_factory) -> Path:
-    return export(Options(source=str(run), output=str(tmp_path_factory.mktemp("export") / "slim")))
 
 
 def load(folder: Path):
     return zoo.create_model(f"local-dir:{folder}", pretrained=True).eval()
-
-
-def failed(checks) -> set[str]:
-    return {check.name for check in checks if not check.passed}
 
 
 def test_the_folder_holds_the_network_without_heads(run, exported):
@@ -48,6 +38,7 @@ def test_the_folder_holds_the_network_without_heads(run, exported):
         "config.json",
         "model.safetensors",
         "onnx/model.onnx",
+        "onnx/model_uint8.onnx",
         "verification.json",
     }
     assert not [k for k in load_file(exported / "model.safetensors") if "shortcut_heads" in k]
@@ -58,27 +49,31 @@ def test_the_folder_holds_the_network_without_heads(run, exported):
         assert torch.equal(load(exported)(IMAGES), trained(IMAGES))
 
 
-def test_the_graph_takes_any_batch_and_tells_nothing_of_this_machine(exported):
-    path = exported / "onnx/model.onnx"
+@pytest.mark.parametrize("name", ["model.onnx", "model_uint8.onnx"])
+def test_a_graph_takes_any_batch_and_tells_nothing_of_this_machine(exported, name):
+    path = exported / "onnx" / name
     graph = onnx.load(path)
     assert {entry.domain: entry.version for entry in graph.opset_import} == {"": 20}
     assert [value.name for value in graph.graph.input] == ["pixel_values"]
     assert [value.name for value in graph.graph.output] == ["logits"]
     assert not any(node.metadata_props or node.doc_string for node in graph.graph.node)
+    assert not {node.op_type for node in graph.graph.node} & {"Shape", "Expand", "Where", "Slice"}
     for place in (ROOT, Path.home(), Path(sys.prefix)):
         assert str(place).encode() not in path.read_bytes()
     session = onnxruntime.InferenceSession(path)
+    deployed = zoo.deploy(load(exported))
+    images = PIXELS if "uint8" in name else IMAGES
     for batch in (1, 3, 60):
-        (logits,) = session.run(["logits"], {"pixel_values": IMAGES[:batch].numpy()})
-        assert logits.shape == (batch, 10)
+        (logits,) = session.run(["logits"], {"pixel_values": images[:batch].numpy()})
         with torch.inference_mode():
-            assert np.array_equal(logits.argmax(1), load(exported)(IMAGES[:batch]).argmax(1))
+            assert torch.equal(torch.from_numpy(logits), deployed(IMAGES[:batch]))
 
 
 def test_the_report_names_every_file_by_its_hash(exported):
     report = json.loads((exported / "verification.json").read_text())
     assert report["passed"] is True
     assert report["images"] == "360 test images of digits"
+    assert report["rule"] == "exact"
     assert len(report["checks"]) == 8
     for name, digest in report["sha256"].items():
         assert hashlib.sha256((exported / name).read_bytes()).hexdigest() == digest
@@ -88,7 +83,9 @@ def test_the_report_names_every_file_by_its_hash(exported):
 def test_the_card_says_what_was_measured_and_its_snippet_runs(exported):
     card = (exported / "README.md").read_text()
     report = json.loads((exported / "verification.json").read_text())
-    (accuracy,) = [c["measured"] for c in report["checks"] if c["name"] == "accuracy is the same"]
+    (accuracy,) = [
+        c["measured"] for c in report["checks"] if c["name"] == "the grid keeps the accuracy"
+    ]
     assert f"{accuracy['onnxruntime_percent']:.2f} % in onnxruntime" in card
     snippets = re.findall(r"```python\n(.*?)```", card, flags=re.S)
     assert len(snippets) == 2
@@ -110,56 +107,6 @@ def test_the_source_may_be_a_run_a_checkpoint_or_a_name(run, monkeypatch, tmp_pa
     assert load_source(name).folder == tmp_path / name
 
 
-def test_another_weight_in_the_graph_is_caught(exported, tmp_path):
-    model = onnx.load(exported / "onnx/model.onnx")
-    for tensor in model.graph.initializer:
-        if len(tensor.dims) == 4 and tensor.dims[2] == 3:
-            values = onnx.numpy_helper.to_array(tensor).copy()
-            values[0] *= 1.05
-            tensor.CopyFrom(onnx.numpy_helper.from_array(values, tensor.name))
-            break
-    onnx.save(model, tmp_path / "model.onnx")
-    checks = check_graph(load(exported), tmp_path / "model.onnx", IMAGES, None)
-    assert "every first flip is at the threshold" in failed(checks)
-
-
-def test_another_bias_of_the_classifier_is_caught(exported, tmp_path):
-    model = onnx.load(exported / "onnx/model.onnx")
-    (bias,) = [t for t in model.graph.initializer if t.name == "head.fc.bias"]
-    values = onnx.numpy_helper.to_array(bias) + np.float32(1e-3)
-    bias.CopyFrom(onnx.numpy_helper.from_array(values, bias.name))
-    onnx.save(model, tmp_path / "model.onnx")
-    checks = check_graph(load(exported), tmp_path / "model.onnx", IMAGES, None)
-    assert failed(checks) == {"images without a flip agree"}
-
-
-def test_a_graph_of_fewer_time_steps_is_caught(exported, tmp_path):
-    from export.to_onnx import write_graph
-
-    shorter = zoo.create_model(f"local-dir:{exported}", pretrained=True, time_steps=1).eval()
-    write_graph(shorter, tmp_path / "model.onnx")
-    checks = check_graph(load(exported), tmp_path / "model.onnx", IMAGES, None)
-    assert failed(checks) == {"graph has every spiking layer and step"}
-
-
-def test_logits_that_are_no_numbers_are_caught(exported, tmp_path):
-    model = onnx.load(exported / "onnx/model.onnx")
-    (bias,) = [t for t in model.graph.initializer if t.name == "head.fc.bias"]
-    bias.CopyFrom(onnx.numpy_helper.from_array(np.full(10, np.nan, np.float32), bias.name))
-    onnx.save(model, tmp_path / "model.onnx")
-    checks = check_graph(load(exported), tmp_path / "model.onnx", IMAGES, None)
-    assert "logits are finite" in failed(checks)
-
-
-def test_a_strip_that_changes_a_weight_is_caught(run):
-    whole = load(checkpoints(run)[-1])
-    stripped = zoo.strip_heads(whole)
-    assert check_stripping(whole, stripped, IMAGES).passed
-    with torch.no_grad():
-        stripped.head.fc.bias[0] = torch.nextafter(stripped.head.fc.bias[0], torch.tensor(9.0))
-    assert not check_stripping(whole, stripped, IMAGES).passed
-
-
 @pytest.fixture
 def dead(run, tmp_path) -> Path:
     """A trained network whose sixth spiking layer can no longer fire."""
@@ -172,7 +119,7 @@ def dead(run, tmp_path) -> Path:
 
 
 def test_a_dead_layer_is_refused_by_name_and_nothing_is_left(dead, tmp_path):
-    assert failed([check_liveness(load(dead), IMAGES)])
+    assert not check_liveness(load(dead), IMAGES).passed
     with pytest.raises(ExportError, match=r"every spiking layer fires: .*stages\.0\.2\.spike1"):
         export(Options(source=str(dead), output=str(tmp_path / "out" / "slim")))
     assert list((tmp_path / "out").iterdir()) == []
@@ -208,7 +155,7 @@ def test_images_of_other_classes_are_refused(run, tmp_path):
     config = json.loads((copy / "config.json").read_text())
     config["label_names"][3] = "three"
     (copy / "config.json").write_text(json.dumps(config))
-    with pytest.raises(ValueError, match=r"copy: expected images of .*'three'.*, got classes"):
+    with pytest.raises(ValueError, match=r"config.json: expected images of .*'three'"):
         export(Options(source=str(copy), output=str(tmp_path / "out")))
 
 
@@ -217,8 +164,8 @@ def test_random_pixels_verify_a_network_whose_data_are_not_at_hand(run, tmp_path
         source=str(run), output=str(tmp_path / "out"), random_images=True, num_images=20
     )
     report = json.loads((export(options) / "verification.json").read_text())
-    assert report["images"] == "20 of random pixels, seed 0"
-    assert "accuracy is the same" not in {check["name"] for check in report["checks"]}
+    assert report["images"].startswith("20 random images, seed 0, ")
+    assert "onnxruntime_percent" not in json.dumps(report)
     assert "Not measured" in (tmp_path / "out" / "README.md").read_text()
 
 
@@ -250,7 +197,7 @@ def test_a_published_folder_loads_with_equal_bits(exported, tmp_path):
     assert (target / "README.md").read_text() == "mine"
 
 
-@pytest.mark.parametrize("name", ["model.safetensors", "config.json", "onnx/model.onnx"])
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json", "onnx/model_uint8.onnx"])
 def test_a_folder_that_changed_after_its_verification_is_not_published(exported, tmp_path, name):
     folder = shutil.copytree(exported, tmp_path / "changed")
     content = bytearray((folder / name).read_bytes())

@@ -1,0 +1,83 @@
+"""The rule for networks that cannot be exact, and what it catches."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from digits_images import IMAGES
+
+import zoo
+from export.graph import write_graph
+from export.spike_aware import check_spike_aware
+from export.to_onnx import Options, export
+from zoo.hub import checkpoints
+
+
+@pytest.fixture(scope="module")
+def inexact(run, tmp_path_factory) -> Path:
+    """The published folder of a network whose decay is no whole multiple of a power of two."""
+    scratch = tmp_path_factory.mktemp("inexact")
+    folder = shutil.copytree(checkpoints(run)[-1], scratch / "run")
+    config = json.loads((folder / "config.json").read_text())
+    config["model_args"]["spike_layer"]["decay"] = 0.3
+    (folder / "config.json").write_text(json.dumps(config))
+    return export(Options(source=str(folder), output=str(scratch / "out")))
+
+
+def load(folder: Path):
+    return zoo.create_model(f"local-dir:{folder}", pretrained=True).eval()
+
+
+def failed(model, graph: Path) -> set[str]:
+    checks = check_spike_aware(model, graph, IMAGES, None)
+    return {check.name for check in checks if not check.passed}
+
+
+def changed(folder: Path, name: str, change, target: Path) -> Path:
+    model = onnx.load(folder / "onnx/model.onnx")
+    (tensor,) = [t for t in model.graph.initializer if t.name == name]
+    array = onnx.numpy_helper.to_array(tensor).copy()
+    change(array)
+    tensor.CopyFrom(onnx.numpy_helper.from_array(array, name))
+    onnx.save(model, target)
+    return target
+
+
+def test_a_network_that_cannot_be_exact_says_why_in_its_report_and_card(inexact):
+    report = json.loads((inexact / "verification.json").read_text())
+    assert report["rule"] == "spike-aware"
+    assert report["why_not_exact"].startswith("stem.1: expected a grid of at least 0 fractional")
+    assert "Not exact: stem.1: expected a grid" in (inexact / "README.md").read_text()
+
+
+def test_another_weight_in_the_graph_is_caught(inexact, tmp_path):
+    def grow(weight):
+        weight[0] *= 1.05
+
+    name = "stages.0.0.conv1.conv.weight"
+    graph = changed(inexact, name, grow, tmp_path / "model.onnx")
+    assert "every first flip is at the threshold" in failed(load(inexact), graph)
+
+
+def test_another_bias_of_the_classifier_is_caught(inexact, tmp_path):
+    def shift(bias):
+        bias += np.float32(1e-3)
+
+    graph = changed(inexact, "head.fc.bias", shift, tmp_path / "model.onnx")
+    assert failed(load(inexact), graph) == {"images without a flip agree"}
+
+
+def test_a_graph_of_fewer_time_steps_is_caught(inexact, tmp_path):
+    shorter = zoo.create_model(f"local-dir:{inexact}", pretrained=True, time_steps=1).eval()
+    graph = write_graph(zoo.deploy(shorter, exact=False))
+    (tmp_path / "model.onnx").write_bytes(graph.SerializeToString())
+    found = failed(load(inexact), tmp_path / "model.onnx")
+    assert found == {"graph has every spiking layer and step"}
+
+
+def test_logits_that_are_no_numbers_are_caught(inexact, tmp_path):
+    graph = changed(inexact, "head.fc.bias", lambda b: b.fill(np.nan), tmp_path / "model.onnx")
+    assert "logits are finite" in failed(load(inexact), graph)

@@ -1,0 +1,159 @@
+"""What verification catches: in the network, in the graphs, and in a folder after the fact."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import jsonschema
+import numpy as np
+import onnx
+import pytest
+import torch
+from digits_images import IMAGES, PIXELS
+from onnx import numpy_helper
+from safetensors.torch import load_file, save_file
+
+import zoo
+from export.folder import changed_files, hashes
+from export.images import Images
+from export.verify import check_stripping, verify
+from zoo.hub import checkpoints
+
+ROOT = Path(__file__).parent.parent
+GRAPHS = ["onnx/model.onnx", "onnx/model_uint8.onnx"]
+
+
+def load(folder: Path):
+    return zoo.create_model(f"local-dir:{folder}", pretrained=True).eval()
+
+
+def failed(folder: Path) -> dict[str, dict]:
+    """What each failed check measured, by its name."""
+    report = verify(folder, load(folder), Images(PIXELS, IMAGES, None, "60 random images"))
+    assert report["passed"] == all(check["passed"] for check in report["checks"])
+    return {check["name"]: check["measured"] for check in report["checks"] if not check["passed"]}
+
+
+def command(folder: Path, *options: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, ROOT / "export/verify.py", folder, *options],
+        capture_output=True,
+        text=True,
+    )
+
+
+@pytest.fixture
+def folder(exported, tmp_path) -> Path:
+    return shutil.copytree(exported, tmp_path / "slim")
+
+
+def change_constant(graph: Path, name: str, change) -> None:
+    model = onnx.load(graph)
+    (tensor,) = [t for t in model.graph.initializer if t.name == name]
+    array = numpy_helper.to_array(tensor).copy()
+    change(array)
+    tensor.CopyFrom(numpy_helper.from_array(array, name))
+    onnx.save(model, graph)
+
+
+def test_an_untouched_folder_passes_and_its_report_keeps_to_the_schema(folder, tmp_path):
+    assert failed(folder) == {}
+    before = hashes(folder)
+    run = command(folder, "--report", str(tmp_path / "again.json"))
+    assert run.returncode == 0, run.stderr
+    assert hashes(folder) == before
+    schema = json.loads((ROOT / "docs/verification.schema.json").read_text())
+    for report in (folder / "verification.json", tmp_path / "again.json"):
+        jsonschema.validate(json.loads(report.read_text()), schema)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json", *GRAPHS, "README.md"])
+def test_a_file_that_changed_by_one_bit_is_named(folder, name):
+    content = bytearray((folder / name).read_bytes())
+    content[len(content) // 2] ^= 1
+    (folder / name).write_bytes(content)
+    assert changed_files(folder) == [name]
+
+
+def test_a_file_too_many_or_too_few_is_named(folder):
+    (folder / "model.bin").write_bytes(b"pickle")
+    (folder / "README.md").unlink()
+    run = command(folder)
+    assert run.returncode == 1
+    assert "expected the files it names, got others: ['README.md', 'model.bin']" in run.stderr
+
+
+@pytest.mark.parametrize("graph", GRAPHS)
+def test_one_bit_of_a_weight_in_a_graph_is_caught(folder, graph):
+    def nudge(weight):
+        weight[0, 0, 1, 1] = np.nextafter(weight[0, 0, 1, 1], np.float32(9))
+
+    change_constant(folder / graph, "stages.1.0.conv1.conv.weight", nudge)
+    found = failed(folder)
+    name = f"{Path(graph).name}: stages.1.0.conv1.conv.weight"
+    assert found["graphs hold the weights"] == {"that_differ": [name]}
+    assert Path(graph).name in found["fp32 rounds nowhere"]["where"]
+
+
+def test_another_weight_on_the_grid_gives_other_bits(folder):
+    def shift(bias):
+        bias += np.float32(0.25)
+
+    change_constant(folder / GRAPHS[0], "stages.0.0.conv1.conv.bias", shift)
+    found = failed(folder)
+    assert found.keys() == {"graphs hold the weights", "equal bits in every setting"}
+    different = found["equal bits in every setting"]["by_setting"]
+    assert different["float, batch 1, 1 threads, no optimisations"] > 0
+    assert different["uint8, batch 64, 2 threads, all optimisations"] == 0
+
+
+def test_weights_of_another_network_are_caught(folder):
+    weights = load_file(folder / "model.safetensors")
+    weights["stages.1.0.conv1.conv.weight"] *= 1.01
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    assert {"graphs hold the weights", "equal bits in every setting"} <= failed(folder).keys()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"time_steps": 1}, {"spike_layer": {"decay": 0.25}}, {"spike_layer": {"reset": "subtract"}}],
+)
+def test_a_swapped_config_is_caught(folder, change):
+    config = json.loads((folder / "config.json").read_text())
+    args = config["model_args"]
+    args["spike_layer"] |= change.pop("spike_layer", {})
+    args |= change
+    (folder / "config.json").write_text(json.dumps(config))
+    assert "equal bits in every setting" in failed(folder)
+
+
+def test_logits_that_are_no_numbers_are_caught(folder):
+    change_constant(folder / GRAPHS[0], "head.fc.bias", lambda bias: bias.fill(np.nan))
+    found = failed(folder)
+    assert "equal bits in every setting" in found
+    assert "head.fc.bias: expected finite numbers" in found["fp32 rounds nowhere"]["where"]
+
+
+def test_heads_among_the_weights_are_caught(folder):
+    weights = load_file(folder / "model.safetensors")
+    weights["shortcut_heads.heads.0.bias"] = torch.zeros(10)
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    assert failed(folder)["weights hold no shortcut heads"]["heads"] == [
+        "shortcut_heads.heads.0.bias"
+    ]
+
+
+def test_a_strip_that_changes_a_weight_is_caught(run):
+    whole = load(checkpoints(run)[-1])
+    stripped = zoo.strip_heads(whole)
+    assert check_stripping(whole, stripped, IMAGES).passed
+    with torch.no_grad():
+        stripped.head.fc.bias[0] = torch.nextafter(stripped.head.fc.bias[0], torch.tensor(9.0))
+    assert not check_stripping(whole, stripped, IMAGES).passed
+
+
+def test_a_folder_without_a_report_is_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match="expected a verification report, found none"):
+        changed_files(tmp_path)
