@@ -139,6 +139,11 @@ class _Proof:
             raise InexactError(f"{name}: expected whole steps of a grid, got rounded numbers")
         return x
 
+    def _constant(self, node, value) -> _Range:
+        (name,) = node.output
+        self.constants[name] = numpy_helper.to_array(value)
+        return self._of(name)
+
     def _identity(self, node, x) -> _Range:
         return self._of(x)
 

@@ -5,6 +5,7 @@ config.json          timm's schema, with the neuron constants
 model.safetensors    the weights, without heads
 onnx/model.onnx      the graph, for normalised floats
 onnx/model_uint8.onnx  the same for whole pixels
+onnx/model_readable.onnx  the first once more, each neuron one node
 verification.json    what was checked, with the sha256 of every other file
 """
 
@@ -13,7 +14,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-GRAPH, UINT8_GRAPH, REPORT = "onnx/model.onnx", "onnx/model_uint8.onnx", "verification.json"
+GRAPH = "onnx/model.onnx"
+UINT8_GRAPH = "onnx/model_uint8.onnx"
+READABLE_GRAPH = "onnx/model_readable.onnx"
+GRAPHS = (GRAPH, UINT8_GRAPH, READABLE_GRAPH)
+REPORT = "verification.json"
 
 
 def read_report(folder: Path) -> dict[str, Any]:

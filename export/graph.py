@@ -1,7 +1,9 @@
 """A deployed network (zoo.deployed) as an ONNX graph that every runtime can read.
 
 Plain operators only, no shape arithmetic: time is folded into the batch, one Split takes it apart
-before a neuron and one Concat puts it together after it. Values are named after the layers.
+before a neuron and one Concat puts it together after it. Values are named after the layers. A
+readable graph shows a neuron as one node, a function of the model's own, which runtimes that know
+functions put in its place.
 """
 
 import operator
@@ -16,23 +18,29 @@ from torch import Tensor, fx, nn
 import zoo
 from zoo.deployed import FoldedLIF, PixelConv, SpikeCountHead, SumPool2d
 
-OPSET, IR_VERSION = 20, 10
+STANDARD, OURS = helper.make_opsetid("", 20), helper.make_opsetid("zoo", 1)
+IR_VERSION = 10
 Pixels = Literal["float", "uint8"]
 
 
-def write_graph(deployed: fx.GraphModule, pixels: Pixels = "float") -> onnx.ModelProto:
+def write_graph(
+    deployed: fx.GraphModule, pixels: Pixels = "float", readable: bool = False
+) -> onnx.ModelProto:
     """The graph of a deployed network, its weights inside and its batch dynamic.
 
     Args:
         pixels: What goes in as ``pixel_values`` [B, C, H, W]: "float" is normalised floats,
             "uint8" whole pixels.
+        readable: Write neurons as functions zoo::LIF and, after the first convolution, whose
+            current is the same at every step, zoo::RepeatedLIF.
     """
-    return _Writer(deployed, pixels).model()
+    return _Writer(deployed, pixels, readable).model()
 
 
 class _Writer:
-    def __init__(self, deployed: fx.GraphModule, pixels: Pixels):
-        self.deployed, self.pixels = deployed, pixels
+    def __init__(self, deployed: fx.GraphModule, pixels: Pixels, readable: bool):
+        self.deployed, self.pixels, self.readable = deployed, pixels, readable
+        self.functions: dict[str, onnx.FunctionProto] = {}
         self.nodes: list[onnx.NodeProto] = []
         self.constants: dict[str, onnx.TensorProto] = {}
 
@@ -62,7 +70,8 @@ class _Writer:
         )
         model = helper.make_model(
             graph,
-            opset_imports=[helper.make_opsetid("", OPSET)],
+            functions=list(self.functions.values()),
+            opset_imports=[STANDARD, OURS] if self.readable else [STANDARD],
             ir_version=IR_VERSION,
             producer_name="short-bp-zoo",
             producer_version=zoo.__version__,
@@ -74,7 +83,7 @@ class _Writer:
         if isinstance(module, PixelConv):
             return self._pixel_conv(name, module, x)
         if isinstance(module, FoldedLIF):
-            return self._lif(name, module, x)
+            return (self._call_lif if self.readable else self._lif)(name, module, x)
         if isinstance(module, nn.Conv2d):
             return self._conv(name, module, x)
         if isinstance(module, nn.AvgPool2d):
@@ -135,6 +144,20 @@ class _Writer:
             pads=[side for _ in range(2) for side in _pair(pool.padding)],
             count_include_pad=1,
         )
+
+    def _call_lif(self, name: str, lif: FoldedLIF, x: str) -> str:
+        function = "RepeatedLIF" if lif.repeated else "LIF"
+        if function not in self.functions:
+            body = _Writer(self.deployed, self.pixels, readable=False)
+            body._lif("spikes", lif, "x")
+            numbers = [
+                helper.make_node("Constant", [], [number], value=tensor)
+                for number, tensor in body.constants.items()
+            ]
+            self.functions[function] = helper.make_function(
+                OURS.domain, function, ["x"], ["spikes"], numbers + body.nodes, [STANDARD]
+            )
+        return self._node(function, [x], name, domain=OURS.domain)
 
     def _lif(self, name: str, lif: FoldedLIF, x: str) -> str:
         T = lif.time_steps

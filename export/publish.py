@@ -19,9 +19,8 @@ from huggingface_hub.errors import HfHubHTTPError
 
 import zoo
 from export.folder import (
-    GRAPH,
+    GRAPHS,
     REPORT,
-    UINT8_GRAPH,
     changed_files,
     check_target,
     hashes,
@@ -57,7 +56,7 @@ def check_verified(folder: Path) -> None:
         raise PublishError(str(error)) from None
     if passed is not True:
         raise PublishError(f"{folder / REPORT}: expected a passed verification, got {passed!r}")
-    if missing := {CONFIG, WEIGHTS, GRAPH, UINT8_GRAPH, "README.md"} - hashes(folder).keys():
+    if missing := {CONFIG, WEIGHTS, *GRAPHS, "README.md"} - hashes(folder).keys():
         raise PublishError(f"{folder}: expected {sorted(missing)}, found none; export it again")
     if changed := changed_files(folder):
         raise PublishError(

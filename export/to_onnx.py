@@ -19,7 +19,15 @@ from torch import nn
 
 import zoo
 from export.card import write_card
-from export.folder import GRAPH, REPORT, UINT8_GRAPH, check_target, hashes, move_into_place
+from export.folder import (
+    GRAPH,
+    READABLE_GRAPH,
+    REPORT,
+    UINT8_GRAPH,
+    check_target,
+    hashes,
+    move_into_place,
+)
 from export.graph import write_graph
 from export.images import data_images, random_images
 from export.strip import load_source, write_stripped
@@ -85,13 +93,16 @@ def export(options: Options) -> Path:
 
 
 def write_graphs(model: nn.Module, folder: Path) -> None:
-    """Both graphs, exact where the network can be."""
+    """All graphs, exact where the network can be."""
     try:
         deployed = zoo.deploy(model)
     except zoo.NotExactError:
         deployed = zoo.deploy(model, exact=False)
-    for path, pixels in ((GRAPH, "float"), (UINT8_GRAPH, "uint8")):
-        graph = write_graph(deployed, pixels)
+    for path, graph in {
+        GRAPH: write_graph(deployed),
+        UINT8_GRAPH: write_graph(deployed, pixels="uint8"),
+        READABLE_GRAPH: write_graph(deployed, readable=True),
+    }.items():
         (folder / path).write_bytes(graph.SerializeToString(deterministic=True))
 
 

@@ -16,13 +16,12 @@ from onnx import numpy_helper
 from safetensors.torch import load_file, save_file
 
 import zoo
-from export.folder import changed_files, hashes
+from export.folder import GRAPH, GRAPHS, changed_files, hashes
 from export.images import Images
 from export.verify import check_stripping, verify
 from zoo.hub import checkpoints
 
 ROOT = Path(__file__).parent.parent
-GRAPHS = ["onnx/model.onnx", "onnx/model_uint8.onnx"]
 
 
 def load(folder: Path):
@@ -92,21 +91,21 @@ def test_one_bit_of_a_weight_in_a_graph_is_caught(folder, graph):
 
     change_constant(folder / graph, "stages.1.0.conv1.conv.weight", nudge)
     found = failed(folder)
-    name = f"{Path(graph).name}: stages.1.0.conv1.conv.weight"
-    assert found["graphs hold the weights"] == {"that_differ": [name]}
-    assert Path(graph).name in found["fp32 rounds nowhere"]["where"]
+    changed = f"{graph}: stages.1.0.conv1.conv.weight"
+    assert found["graphs hold the weights"] == {"that_differ": [changed]}
+    assert found["fp32 rounds nowhere"]["where"].startswith(f"{graph}: stages.1.0.conv1.conv: ")
 
 
 def test_another_weight_on_the_grid_gives_other_bits(folder):
     def shift(bias):
         bias += np.float32(0.25)
 
-    change_constant(folder / GRAPHS[0], "stages.0.0.conv1.conv.bias", shift)
+    change_constant(folder / GRAPH, "stages.0.0.conv1.conv.bias", shift)
     found = failed(folder)
     assert found.keys() == {"graphs hold the weights", "equal bits in every setting"}
     different = found["equal bits in every setting"]["by_setting"]
-    assert different["float, batch 1, 1 threads, no optimisations"] > 0
-    assert different["uint8, batch 64, 2 threads, all optimisations"] == 0
+    assert different["onnx/model.onnx, batch 1, 1 threads, no optimisations"] > 0
+    assert different["onnx/model_uint8.onnx, batch 64, 2 threads, all optimisations"] == 0
 
 
 def test_weights_of_another_network_are_caught(folder):
@@ -130,7 +129,7 @@ def test_a_swapped_config_is_caught(folder, change):
 
 
 def test_logits_that_are_no_numbers_are_caught(folder):
-    change_constant(folder / GRAPHS[0], "head.fc.bias", lambda bias: bias.fill(np.nan))
+    change_constant(folder / GRAPH, "head.fc.bias", lambda bias: bias.fill(np.nan))
     found = failed(folder)
     assert "equal bits in every setting" in found
     assert "head.fc.bias: expected finite numbers" in found["fp32 rounds nowhere"]["where"]
