@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+SETTLE = 0.05  # seconds; threads of the contestant before still spin for some milliseconds
 RESULTS = Path(__file__).parent.parent / "docs" / "results"
 
 
@@ -22,6 +23,7 @@ def interleaved(runs: dict[str, Callable[[], Any]], rounds: int) -> dict[str, fl
     for turn in track(range(rounds + 1), "measuring", transient=True):
         for name, run in runs.items():
             _synchronise()
+            time.sleep(SETTLE)
             start = time.perf_counter()
             run()
             _synchronise()

@@ -13,7 +13,7 @@ import zoo
 from zoo import hub
 from zoo.data import DataConfig, load_images, normalise
 from zoo.hub import checkpoints
-from zoo.training.engine import train
+from zoo.training.engine import _data, train
 from zoo.training.losses import LossConfig
 
 
@@ -105,6 +105,16 @@ def test_held_out_images_are_the_ones_measured(recipe, tmp_path):
     entry = train(replace(recipe, output=str(tmp_path), epochs=1, data=data))
     assert "holdout_accuracy" in entry
     assert "test_accuracy" not in entry
+
+
+def test_a_limit_leaves_the_images_that_are_measured_as_they_are(recipe):
+    device = torch.device("cpu")
+    data = replace(recipe.data, holdout=200)
+    whole, held_out, _ = _data(replace(recipe, data=data), device)
+    few, same_held_out, name = _data(replace(recipe, data=replace(data, limit=100)), device)
+    assert (len(whole), len(few), name) == (1237, 100, "holdout")
+    assert torch.equal(held_out.images, same_held_out.images)
+    assert torch.equal(few.images, whole.images[:100])
 
 
 def test_bf16_trains_in_bf16_and_is_measured_in_fp32(recipe, tmp_path, monkeypatch):

@@ -38,12 +38,15 @@ class DataConfig:
     """Deviation of each channel, in pixel values."""
     holdout: int = 0
     """Training images set aside to measure each epoch on, so that test images choose nothing."""
+    limit: int = 0
+    """Training images to use of those that are not set aside, drawn once; 0 uses all."""
     title: str = ""
     """What cards call the set, where its name says too little: "CIFAR-10 (JPEG)"."""
 
     def __post_init__(self):
-        if self.holdout < 0:
-            raise ValueError(f"data.holdout: expected a number >= 0, got {self.holdout}")
+        for key in ("holdout", "limit"):
+            if getattr(self, key) < 0:
+                raise ValueError(f"data.{key}: expected a number >= 0, got {getattr(self, key)}")
         if min(self.std, default=1) <= 0:
             raise ValueError(f"data.std: expected numbers > 0, got {self.std}")
 

@@ -211,11 +211,11 @@ def _data(config: Config, device: torch.device) -> tuple[ImageSet, ImageSet, str
             f"data.holdout: expected fewer than the {len(train_set)} training images, "
             f"got {config.data.holdout}"
         )
+    # Of the set, not of the run: every seed holds out the same images.
+    order = torch.randperm(len(train_set), generator=torch.Generator().manual_seed(0))
+    held_out, order = order[: config.data.holdout], order[config.data.holdout :]
     if config.data.holdout:
-        # Of the set, not of the run: every seed holds out the same images.
-        order = torch.randperm(len(train_set), generator=torch.Generator().manual_seed(0))
-        eval_set, eval_name = train_set.subset(order[: config.data.holdout]), "holdout"
-        train_set = train_set.subset(order[config.data.holdout :])
+        eval_set, eval_name = train_set.subset(held_out), "holdout"
     else:
         eval_set, eval_name = load_images(config.data, "test"), "test"
         if eval_set.classes != train_set.classes:
@@ -223,6 +223,8 @@ def _data(config: Config, device: torch.device) -> tuple[ImageSet, ImageSet, str
                 f"data.root: expected the same classes in train and test, got "
                 f"{train_set.classes} and {eval_set.classes}"
             )
+    if config.data.holdout or config.data.limit:
+        train_set = train_set.subset(order[: config.data.limit or None])
     return train_set.to(device), eval_set.to(device), eval_name
 
 
