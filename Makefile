@@ -19,6 +19,7 @@ bench: .venv/ready
 	$(BIN)/python benchmarks/neuron.py
 	$(BIN)/python benchmarks/heads.py
 	$(BIN)/python benchmarks/train_step.py
+	$(BIN)/python benchmarks/inference.py
 
 .venv/ready: pyproject.toml
 	test -d .venv || $(PYTHON) -m venv .venv

@@ -129,7 +129,7 @@ def networks(name: str, time_steps: int) -> dict[str, Callable[[], Contestant]]:
         theirs = {"SpikingJelly": partial(with_neuron, name, time_steps, spikingjelly_lif)}
     return {
         "ours": partial(ours, name, time_steps),
-        "ours, lean": partial(ours, name, time_steps, memory="lean"),
+        "ours, fast": partial(ours, name, time_steps, memory="fast"),
         **theirs,
         "snnTorch": partial(with_neuron, name, time_steps, SnnTorchLeaky),
         "ReLU": partial(with_neuron, name, time_steps, ReLU),

@@ -19,7 +19,7 @@ from measure import interleaved, report
 
 from zoo.training.allocator import keep_large_buffers
 
-BATCH, ROUNDS = 32, 3
+BATCH, ROUNDS = 32, 5
 CASES = [
     ("short_bp_resnet18", 4),
     ("short_bp_resnet18", 2),

@@ -8,6 +8,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from safetensors import safe_open
 
 from zoo import hub
+from zoo.deployed import BITS
 
 DATASETS = {
     "cifar10": ("uoft-cs/cifar10", "CIFAR-10"),
@@ -40,6 +41,8 @@ session = onnxruntime.InferenceSession("onnx/model.onnx")
 ```
 
 `pixel_values` are (pixel - mean) / std with pixels from 0 to 255, mean {mean} and std {std}.
+`onnx/model_uint8.onnx` takes the pixels themselves, as uint8; `onnx/model_readable.onnx` is the
+first graph once more, each neuron one node.
 
 ## Accuracy
 
@@ -152,17 +155,22 @@ def _body(folder: Path, config: dict[str, Any], report: dict[str, Any], training
     )
 
 
-EXACT = """The graphs give the same bits in every runtime, batch size and number of threads, on any
-input: norms are folded into their convolutions, and every weight is a whole multiple of a power of
-two, chosen so that no sum needs more than the 24 bits that fp32 has. In the worst case that any
-input could bring about:
+EXACT = """The graphs give the same bits in every runtime that convolves in fp32, in every batch
+size and number of threads, on any input: norms are folded into their convolutions, and every weight
+is a whole multiple of a power of two, chosen so that no sum needs more than the 24 bits that fp32
+has. `model.safetensors` holds the weights as they were trained; `zoo.deploy(model)` puts them on the
+grid, which changed {changed} of {count} classes.
+
+The certificate, for the worst that any input could bring about: no value needs more than {needed}
+bits. The largest sum or potential of any layer is {largest:.4g} (in `{where}`).
+
+<details><summary>Layer by layer</summary>
 
 | layer | largest sum or potential | bits before the point | bits behind it | bits to spare |
 |---|---|---|---|---|
 {rows}
 
-`model.safetensors` holds the weights as they were trained; `zoo.deploy(model)` puts them on the
-grid. On {images} that changed {changed} of {count} classes."""
+</details>"""
 
 SPIKE_AWARE = """Not exact: {reason}. Another runtime may round a potential to the other side of the
 threshold; how often onnxruntime does is measured below."""
@@ -172,13 +180,18 @@ def _exactness(report: dict[str, Any], checks: dict[str, Any]) -> str:
     if report["rule"] != "exact":
         return SPIKE_AWARE.format(reason=report["why_not_exact"])
     accuracy = checks["the grid keeps the accuracy"]
+    layers = checks["fp32 rounds nowhere"]["layers"]
+    counted = [row for row in layers if row["fraction_bits"]]  # sums of spikes are no potentials
+    largest = max(counted, key=lambda row: row["largest"])
     return EXACT.format(
+        needed=BITS - min(row["head_room"] for row in layers),
+        largest=largest["largest"],
+        where=largest["layer"],
         rows="\n".join(
             f"| `{row['layer']}` | {row['largest']:.4g} | {row['whole_bits']} | "
             f"{row['fraction_bits']} | {row['head_room']} |"
-            for row in checks["fp32 rounds nowhere"]["layers"]
+            for row in layers
         ),
-        images=report["images"],
         changed=accuracy["classes_that_changed"],
         count=accuracy["images"],
     )

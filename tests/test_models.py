@@ -185,6 +185,19 @@ def test_lean_memory_leaves_a_frozen_norm_alone():
     assert all(torch.equal(*pair) for pair in zip(*results, strict=True))
 
 
+def test_a_neuron_of_another_library_runs_once_for_each_step_of_training():
+    calls = []
+
+    class Stateful(torch.nn.Module):
+        def forward(self, x):
+            calls.append(x)
+            return (x > 0).to(x) * x
+
+    model = create("short_bp_resnet20_slim", spike_layer=Stateful).train()
+    model(torch.randn(2, 3, 16, 16)).sum().backward()
+    assert len(calls) == 19
+
+
 def test_a_network_without_classes_trains_without_heads():
     model = create("short_bp_resnet20_slim", shortcut_heads=True, num_classes=0).train()
     assert model(torch.randn(2, 3, 16, 16)).shape == (2, 64)

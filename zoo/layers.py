@@ -10,6 +10,7 @@ from timm.layers import register_notrace_module
 from torch import Tensor, nn
 
 from zoo.lean import norm_spike
+from zoo.neurons import LIF
 
 
 class TimeFold(nn.Sequential):
@@ -33,7 +34,7 @@ def conv_norm(
 class ConvNorm(TimeFold):
     """Convolution and batch norm at every time step, [T, B, C, H, W] -> [T, B, C', H', W']."""
 
-    lean = False
+    lean = True
 
     def __init__(self, in_chs: int, out_chs: int, kernel_size: int, stride: int = 1, **dd):
         super().__init__(conv_norm(in_chs, out_chs, kernel_size, stride, **dd))
@@ -41,11 +42,24 @@ class ConvNorm(TimeFold):
 
 def fire(spike: nn.Module, conv: ConvNorm, x: Tensor, shortcut: Tensor | None = None) -> Tensor:
     """spike(conv(x) + shortcut), [T, B, C, H, W] -> spikes [T, B, C', H', W']."""
-    plain = type(conv.norm) is nn.BatchNorm2d and conv.norm.training
-    if conv.lean and plain and torch.is_grad_enabled():
+    if conv.lean and _can_be_lean(spike, conv.norm, x):
         return norm_spike(conv.conv(x.flatten(0, 1)), conv.norm, spike, shortcut, x.shape[0])
     current = conv(x)
     return spike(current if shortcut is None else current + shortcut)
+
+
+def _can_be_lean(spike: nn.Module, norm: nn.Module, x: Tensor) -> bool:
+    """Whether norm and neuron may run twice, and somebody asks for their gradient. A neuron that
+    keeps a state may not, a compiler decides for itself, and a tracer's x is no tensor.
+    """
+    return (
+        isinstance(spike, LIF)
+        and type(norm) is nn.BatchNorm2d
+        and norm.training
+        and isinstance(x, Tensor)
+        and torch.is_grad_enabled()
+        and not torch.compiler.is_compiling()
+    )
 
 
 @register_notrace_module

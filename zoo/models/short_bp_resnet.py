@@ -124,8 +124,8 @@ class ShortBPResNet(nn.Module):
         spike_layer: Builds one spiking layer: LIF, ``partial(LIF, decay=0.25)``, or a mapping of
             LIF's arguments.
         shortcut_heads: Hang a classifier on the exit of every stage but the last.
-        memory: "lean" computes norms and neurons again in the backward pass instead of remembering
-            their inputs; the same bits. What it saves and costs: docs/results/train_step.md.
+        memory: "lean" computes norms and neurons again in the backward pass, "fast" remembers their
+            inputs; the same bits. What each costs: docs/results/train_step.md.
         num_classes, in_chans, global_pool, drop_rate, device, dtype: As everywhere in timm.
 
     Raises:
@@ -143,7 +143,7 @@ class ShortBPResNet(nn.Module):
         time_steps: int = 4,
         spike_layer: SpikeLayer = LIF,
         shortcut_heads: bool = False,
-        memory: Memory = "fast",
+        memory: Memory = "lean",
         num_classes: int = 1000,
         in_chans: int = 3,
         global_pool: str = "avg",
