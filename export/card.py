@@ -155,11 +155,11 @@ def _body(folder: Path, config: dict[str, Any], report: dict[str, Any], training
     )
 
 
-EXACT = """The graphs give the same bits in every runtime that convolves in fp32, in every batch
-size and number of threads, on any input: norms are folded into their convolutions, and every weight
-is a whole multiple of a power of two, chosen so that no sum needs more than the 24 bits that fp32
-has. `model.safetensors` holds the weights as they were trained; `zoo.deploy(model)` puts them on
-the grid, which changed {changed} of {count} classes.
+EXACT = """The graphs give the same bits in every runtime that convolves in plain fp32, in every
+batch size and number of threads, on any input: norms are folded into their convolutions, and every
+weight is a whole multiple of a power of two, chosen so that no sum needs more than the 24 bits that
+fp32 has. `model.safetensors` holds the weights as they were trained; `zoo.deploy(model)` puts them
+on the grid, which changed {changed} of {count} classes.
 
 The certificate, for the worst that any input could bring about: no value needs more than {needed}
 bits. The largest sum or potential of any layer is {largest:.4g} (in `{where}`).

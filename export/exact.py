@@ -20,6 +20,7 @@ from zoo.deployed import BITS
 
 ROUNDED = {"Conv", "Gemm", "AveragePool", "ReduceSum", "Sum", "Add", "Sub", "Mul"}
 SUMS = {"Conv", "Gemm", "ReduceSum", "Sum", "Add"}
+SMALLEST, LARGEST = 126, 2.0**127  # steps of 2^-126, and numbers, that fp32 has without fail
 NEAR = 2.0**-20  # a quotient of small whole numbers, relative to what it should be
 STEP = re.compile(r"\.(potential|leaked|reset|kept|fall|fires|spike|current|counts)_\d+$")
 
@@ -65,84 +66,122 @@ def certify(model: onnx.ModelProto) -> list[Row]:
     Raises:
         InexactError: It may not be, or it holds an operator that this proof knows nothing of.
     """
-    return _Proof(onnx.shape_inference.infer_shapes(model)).run()
+    try:
+        return _Proof(model).run()
+    except (onnx.shape_inference.InferenceError, onnx.checker.ValidationError) as error:
+        raise InexactError(f"graph: expected a valid one, got {error}") from None
 
 
 class _Proof:
     def __init__(self, model: onnx.ModelProto):
-        graph = model.graph
-        self.nodes = graph.node
+        plain = onnx.ModelProto()
+        plain.CopyFrom(model)
+        del plain.graph.value_info[:]  # what a file says of its shapes is no proof
+        plain = onnx.shape_inference.infer_shapes(plain, check_type=True, strict_mode=True)
+        graph = plain.graph
+        self.nodes, self.outputs = graph.node, graph.output
         self.constants = {t.name: numpy_helper.to_array(t) for t in graph.initializer}
-        for name, array in self.constants.items():
-            if not np.isfinite(array).all():
-                raise InexactError(f"{name}: expected finite numbers, got others")
         self.values = [*graph.value_info, *graph.input, *graph.output]
         self.shapes = {
             value.name: [d.dim_value for d in value.type.tensor_type.shape.dim]
             for value in self.values
         }
+        for name, array in self.constants.items():
+            if not np.isfinite(array).all():
+                raise InexactError(f"{name}: expected finite numbers, got others")
         self.ranges: dict[str, _Range | None] = {}  # None: any float, a multiple of nothing
+        self.whole: dict[str, _Range] = {}  # uint8 and bool, which only a Cast may touch
         for value in graph.input:
-            uint8 = value.type.tensor_type.elem_type == onnx.TensorProto.UINT8
-            pixels = _Range(np.zeros(1), np.full(1, 255.0), np.zeros(1))
-            self.ranges[value.name] = pixels if uint8 else None
+            if value.name in self.constants:
+                raise InexactError(f"{value.name}: expected a constant, got one to override")
+            kind = value.type.tensor_type.elem_type
+            if kind == onnx.TensorProto.UINT8:
+                self.whole[value.name] = _Range(np.zeros(1), np.full(1, 255.0), np.zeros(1))
+            elif kind == onnx.TensorProto.FLOAT:
+                self.ranges[value.name] = None
         self.rows: dict[str, Row] = {}
 
     def run(self) -> list[Row]:
         for node in self.nodes:
             rule: Callable | None = getattr(self, f"_{node.op_type.lower()}", None)
-            if node.domain or rule is None:
-                raise InexactError(f"{node.name}: nothing is known of {node.op_type}")
+            if node.domain or rule is None or not node.op_type[0].isupper():
+                raise InexactError(f"{node.name}: nothing is known of {node.op_type!r}")
             attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
-            result = rule(node, *node.input, **attributes)
-            if node.op_type in ROUNDED and result and not result.near and result.divisor == 1:
+            try:
+                result = rule(node, *node.input, **attributes)
+            except (TypeError, KeyError, IndexError) as error:
+                raise InexactError(
+                    f"{node.name}: nothing is known of this {node.op_type} ({error!r})"
+                ) from None
+            if result and not result.near and result.divisor == 1:
                 self._check(node, result)
-            self.ranges.update(dict.fromkeys(node.output, result))
+            ranges = self.whole if node.op_type == "GreaterOrEqual" else self.ranges
+            ranges.update(dict.fromkeys(node.output, result))
+        for output in self.outputs:
+            self._of(output.name)
+        if not self.rows:
+            raise InexactError("graph: expected a network, found nothing that adds up")
         return list(self.rows.values())
 
     def _check(self, node: onnx.NodeProto, x: _Range) -> None:
         """Raise unless fp32 holds every value of x; note what a sum needs."""
         reach = np.maximum(-x.low, x.high)
+        if x.fraction.max() > SMALLEST or (np.isfinite(reach) & (reach >= LARGEST)).any():
+            raise InexactError(f"{node.name}: expected numbers that fp32 has, got others")
+        if node.op_type not in ROUNDED:
+            return
         needed = reach * np.exp2(x.fraction)
         if not (np.isfinite(needed).all() and (needed <= 2**BITS).all()):
             worst = int(np.argmax(needed))
             raise InexactError(
                 f"{node.name}: expected at most {BITS} bits, got {np.log2(needed.max()):.2f} in "
-                f"channel {worst}: sums up to {reach[worst]:.6g} in steps of "
+                f"channel {worst}: sums up to {reach[min(worst, len(reach) - 1)]:.6g} in steps of "
                 f"2^-{x.fraction[min(worst, len(x.fraction) - 1)]:.0f}"
             )
         if node.op_type not in SUMS:
             return
-        layer = STEP.sub("", node.name)
-        room = BITS - max(0, math.ceil(math.log2(max(needed.max(), 1))))
         row = Row(
-            layer,
+            STEP.sub("", node.name),
             largest=float(reach.max()),
             whole_bits=max(0, math.ceil(math.log2(max(reach.max(), 1)))),
             fraction_bits=int(x.fraction.max()),
-            head_room=room,
+            head_room=BITS - max(0, math.ceil(math.log2(max(needed.max(), 1)))),
         )
-        before = self.rows.get(layer)
+        before = self.rows.get(row.layer)
         if before is None or row.head_room <= before.head_room:
-            self.rows[layer] = row
+            self.rows[row.layer] = row
 
     def _of(self, name: str) -> _Range:
-        """The range of a tensor that must be exact; a constant is what it is."""
-        if name in self.constants:
-            values = self.constants[name].astype(np.float64)
-            if values.ndim > 1:  # [1, C, 1, 1]
-                values = values.reshape(values.shape[1])
-            values = np.atleast_1d(values)
-            return _Range(values, values, _fraction(values[:, None]))
-        x = self.ranges[name]
+        """The range of a tensor that must be exact."""
+        x = self.ranges.get(name)
         if x is None or x.near or x.divisor != 1:
             raise InexactError(f"{name}: expected whole steps of a grid, got rounded numbers")
         return x
 
-    def _constant(self, node, value) -> _Range:
+    def _operand(self, name: str, other: str) -> _Range:
+        """The range of what stands beside another tensor: one like it, a number, or a constant
+        [1, C, 1, 1] beside [N, C, H, W].
+        """
+        if name not in self.constants:
+            if other not in self.constants and self.shapes[name] != self.shapes[other]:
+                raise InexactError(f"{name}: expected the shape of {other}")
+            return self._of(name)
+        array = self.constants[name].astype(np.float64)
+        if array.size > 1:
+            shape = self.shapes[other]
+            if len(shape) != 4 or array.shape != (1, shape[1], 1, 1):
+                raise InexactError(f"{name}: expected one number for each channel of {other}")
+        values = array.reshape(-1)
+        return _Range(values, values, _fraction(values[:, None]))
+
+    def _weights(self, *names: str) -> list[np.ndarray]:
+        return [self.constants[name].astype(np.float64) for name in names]
+
+    def _constant(self, node, value) -> None:
         (name,) = node.output
         self.constants[name] = numpy_helper.to_array(value)
-        return self._of(name)
+        if not np.isfinite(self.constants[name]).all():
+            raise InexactError(f"{name}: expected finite numbers, got others")
 
     def _identity(self, node, x) -> _Range:
         return self._of(x)
@@ -150,14 +189,16 @@ class _Proof:
     def _cast(self, node, x, to) -> _Range:
         if to != onnx.TensorProto.FLOAT:
             raise InexactError(f"{node.name}: expected a cast to float")
-        return self._of(x)
+        return self.whole[x]
 
     def _greaterorequal(self, node, x, threshold) -> _Range:
         self._of(x)
-        self._of(threshold)
+        self._operand(threshold, x)
         return _Range(np.zeros(1), np.ones(1), np.zeros(1))
 
-    def _split(self, node, x, **_) -> _Range:
+    def _split(self, node, x, axis, num_outputs) -> _Range:
+        if axis != 0:
+            raise InexactError(f"{node.name}: expected time steps taken apart, got axis {axis}")
         return self._of(x)
 
     def _concat(self, node, *parts, axis) -> _Range:
@@ -171,7 +212,7 @@ class _Proof:
         )
 
     def _sum(self, node, *parts) -> _Range:
-        ranges = [self._of(part) for part in parts]
+        ranges = [self._operand(part, parts[0]) for part in parts]
         return _Range(
             sum(np.minimum(r.low, 0) for r in ranges),
             sum(np.maximum(r.high, 0) for r in ranges),
@@ -179,25 +220,25 @@ class _Proof:
         )
 
     def _add(self, node, left, right) -> _Range:
-        left, right = self._of(left), self._of(right)
+        left, right = self._operand(left, right), self._operand(right, left)
         fraction = np.maximum(left.fraction, right.fraction)
         return _Range(left.low + right.low, left.high + right.high, fraction)
 
     def _sub(self, node, left, right) -> _Range:
-        left, right = self._of(left), self._of(right)
+        left, right = self._operand(left, right), self._operand(right, left)
         fraction = np.maximum(left.fraction, right.fraction)
         return _Range(left.low - right.high, left.high - right.low, fraction)
 
     def _mul(self, node, left, right) -> _Range | None:
-        x = self.ranges.get(left)
-        if left in self.ranges and x is None:
-            return None  # one rounding, the same everywhere
-        if x and x.divisor != 1:
-            (factor,) = np.atleast_1d(self.constants[right])
-            if factor != x.divisor:
-                raise InexactError(f"{node.name}: expected a factor of {x.divisor}, got {factor}")
-            return replace(x, divisor=1, near=True)
-        left, right = self._of(left), self._of(right)
+        if left in self.ranges and right in self.constants:
+            x = self.ranges[left]
+            if x is None:
+                return None  # one rounding, the same everywhere
+            if x.divisor != 1:
+                if (self.constants[right] != x.divisor).any():
+                    raise InexactError(f"{node.name}: expected a factor of {x.divisor}")
+                return replace(x, divisor=1, near=True)
+        left, right = self._operand(left, right), self._operand(right, left)
         ends = [a * b for a in (left.low, left.high) for b in (right.low, right.high)]
         fraction = left.fraction + right.fraction
         return _Range(np.minimum.reduce(ends), np.maximum.reduce(ends), fraction)
@@ -206,7 +247,8 @@ class _Proof:
         x, whole = self.ranges[x], np.zeros(1)
         if x is None:
             return _Range(np.full(1, -np.inf), np.full(1, np.inf), whole)
-        if x.divisor != 1 or (x.near and (x.fraction.any() or (x.high * NEAR >= 0.5).any())):
+        unclear = x.near and (x.fraction.any() or (np.maximum(-x.low, x.high) * NEAR >= 0.5).any())
+        if x.divisor != 1 or unclear:
             raise InexactError(f"{node.name}: expected numbers that are whole but for a rounding")
         return _Range(np.floor(x.low), np.ceil(x.high), np.minimum(x.fraction, whole))
 
@@ -217,12 +259,14 @@ class _Proof:
         return self._both(x, most, np.minimum)
 
     def _both(self, left, right, choose) -> _Range:
-        left, right = self._of(left), self._of(right)
+        left, right = self._operand(left, right), self._operand(right, left)
         low, high = choose(left.low, right.low), choose(left.high, right.high)
         return _Range(low, high, np.maximum(left.fraction, right.fraction))
 
-    def _conv(self, node, x, weight, bias, group=1, **_) -> _Range:
-        x, weight = self._of(x), self.constants[weight].astype(np.float64)
+    def _conv(self, node, x, weight, bias, group=1, auto_pad=b"NOTSET", **_) -> _Range:
+        x, (weight, bias) = self._of(x), self._weights(weight, bias)
+        if weight.ndim != 4 or auto_pad != b"NOTSET":
+            raise InexactError(f"{node.name}: expected a convolution of images with its own pads")
         low, high, fraction = (
             np.broadcast_to(v, weight.shape[1] * group) for v in (x.low, x.high, x.fraction)
         )
@@ -234,31 +278,21 @@ class _Proof:
             coarsest = fraction
         else:
             raise InexactError(f"{node.name}: nothing is known of {group} groups")
-        return self._weighted_sum(weight, self.constants[bias], low, high, coarsest)
+        return _weighted_sum(weight, bias, low, high, coarsest)
 
-    def _gemm(self, node, x, weight, bias, transB=0, alpha=1.0, beta=1.0) -> _Range:
-        x, weight = self._of(x), self.constants[weight].astype(np.float64)
-        if (transB, alpha, beta) != (1, 1.0, 1.0):
-            raise InexactError(f"{node.name}: expected x W^T + b, got other attributes")
+    def _gemm(self, node, x, weight, bias, transB=0, alpha=1.0, beta=1.0, transA=0) -> _Range:
+        x, (weight, bias) = self._of(x), self._weights(weight, bias)
+        if (transA, transB, alpha, beta) != (0, 1, 1.0, 1.0) or bias.shape != weight.shape[:1]:
+            raise InexactError(f"{node.name}: expected x W^T + b")
         low, high = (np.broadcast_to(v, weight.shape[1])[None] for v in (x.low, x.high))
         coarsest = np.full(len(weight), x.fraction.max())
-        return self._weighted_sum(weight, self.constants[bias], low, high, coarsest)
+        return _weighted_sum(weight, bias, low, high, coarsest)
 
-    def _weighted_sum(self, weight, bias, low, high, fraction) -> _Range:
-        ends = weight * low, weight * high
-        axes = tuple(range(1, weight.ndim))
-        bias = bias.astype(np.float64)
-        # A padded pixel is 0 and so is a sum before its first term.
-        least = np.minimum(np.minimum(*ends), 0).sum(axes) + np.minimum(bias, 0)
-        most = np.maximum(np.maximum(*ends), 0).sum(axes) + np.maximum(bias, 0)
-        steps = np.maximum(
-            _fraction(weight.reshape(len(weight), -1)) + fraction, _fraction(bias[:, None])
-        )
-        return _Range(least, most, steps)
-
-    def _averagepool(self, node, x, kernel_shape, count_include_pad=0, ceil_mode=0, **_) -> _Range:
+    def _averagepool(
+        self, node, x, kernel_shape, count_include_pad=0, ceil_mode=0, auto_pad=b"NOTSET", **_
+    ) -> _Range:
         x, window = self._of(x), math.prod(kernel_shape)
-        if not count_include_pad or ceil_mode:
+        if not count_include_pad or ceil_mode or len(kernel_shape) != 2 or auto_pad != b"NOTSET":
             raise InexactError(f"{node.name}: expected a division by the whole window")
         sums = _Range(np.minimum(x.low, 0) * window, np.maximum(x.high, 0) * window, x.fraction)
         self._check(node, sums)
@@ -267,14 +301,23 @@ class _Proof:
             return _Range(sums.low / window, sums.high / window, steps)
         return replace(sums, divisor=window)
 
-    def _reducesum(self, node, x, axes, keepdims=1, **_) -> _Range:
+    def _reducesum(self, node, x, axes, keepdims=1, noop_with_empty_axes=0) -> _Range:
         shape, axes = self.shapes[x], self.constants[axes].tolist()
-        if axes != [2, 3] or keepdims:
-            raise InexactError(f"{node.name}: expected a sum over pixels, got axes {axes}")
+        if axes != [2, 3] or keepdims or len(shape) != 4 or not shape[2] * shape[3]:
+            raise InexactError(f"{node.name}: expected a sum over a fixed number of pixels")
         x, pixels = self._of(x), shape[2] * shape[3]
-        if not pixels:
-            raise InexactError(f"{node.name}: expected a fixed number of pixels")
         return _Range(np.minimum(x.low, 0) * pixels, np.maximum(x.high, 0) * pixels, x.fraction)
+
+
+def _weighted_sum(weight, bias, low, high, fraction) -> _Range:
+    """Every partial sum of bias and weights times inputs, in any order."""
+    ends = weight * low, weight * high
+    axes = tuple(range(1, weight.ndim))
+    # A padded pixel is 0 and so is a sum before its first term.
+    least = np.minimum(np.minimum(*ends), 0).sum(axes) + np.minimum(bias, 0)
+    most = np.maximum(np.maximum(*ends), 0).sum(axes) + np.maximum(bias, 0)
+    products = _fraction(weight.reshape(len(weight), -1)) + fraction
+    return _Range(least, most, np.maximum(products, _fraction(bias[:, None])))
 
 
 def _fraction(values: np.ndarray) -> np.ndarray:

@@ -33,9 +33,12 @@ def read_report(folder: Path) -> dict[str, Any]:
             f"{path}: expected a verification report, found none; export it again"
         )
     try:
-        return dict(json.loads(path.read_text()))
+        report = json.loads(path.read_text())
     except ValueError as error:
         raise ValueError(f"{path}: expected a verification report, got {error}") from None
+    if not isinstance(report, dict) or not isinstance(report.get("sha256", {}), dict):
+        raise ValueError(f"{path}: expected a verification report, got other JSON")
+    return report
 
 
 def changed_files(folder: Path) -> list[str]:

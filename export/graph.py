@@ -40,7 +40,8 @@ def write_graph(
 class _Writer:
     def __init__(self, deployed: fx.GraphModule, pixels: Pixels, readable: bool):
         self.deployed, self.pixels, self.readable = deployed, pixels, readable
-        self.functions: dict[str, onnx.FunctionProto] = {}
+        self.functions: list[onnx.FunctionProto] = []
+        self.function_names: dict[tuple, str] = {}  # by kind and constants
         self.nodes: list[onnx.NodeProto] = []
         self.constants: dict[str, onnx.TensorProto] = {}
 
@@ -58,19 +59,23 @@ class _Writer:
             elif node.op == "output":
                 self._node("Identity", inputs, "logits")
         kind = TensorProto.FLOAT if self.pixels == "float" else TensorProto.UINT8
-        modules = self.deployed.modules()
-        shape = ["batch", *self.deployed.pretrained_cfg["input_size"]]
-        (classes,) = (m.fc.out_features for m in modules if isinstance(m, SpikeCountHead))
+        modules = list(self.deployed.modules())
+        (size,) = (module.size for module in modules if isinstance(module, PixelConv))
+        (head,) = (module for module in modules if isinstance(module, SpikeCountHead))
         graph = helper.make_graph(
             self.nodes,
             "network",
-            [helper.make_tensor_value_info("pixel_values", kind, shape)],
-            [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", classes])],
+            [helper.make_tensor_value_info("pixel_values", kind, ["batch", *size])],
+            [
+                helper.make_tensor_value_info(
+                    "logits", TensorProto.FLOAT, ["batch", head.fc.out_features]
+                )
+            ],
             list(self.constants.values()),
         )
         model = helper.make_model(
             graph,
-            functions=list(self.functions.values()),
+            functions=self.functions,
             opset_imports=[STANDARD, OURS] if self.readable else [STANDARD],
             ir_version=IR_VERSION,
             producer_name="short-bp-zoo",
@@ -146,18 +151,27 @@ class _Writer:
         )
 
     def _call_lif(self, name: str, lif: FoldedLIF, x: str) -> str:
-        function = "RepeatedLIF" if lif.repeated else "LIF"
-        if function not in self.functions:
+        kind = "RepeatedLIF" if lif.repeated else "LIF"
+        constants = (kind, *lif.constants().values())
+        if constants not in self.function_names:
+            alike = sum(known[0] == kind for known in self.function_names)
+            self.function_names[constants] = f"{kind}_{alike + 1}" if alike else kind
             body = _Writer(self.deployed, self.pixels, readable=False)
             body._lif("spikes", lif, "x")
             numbers = [
                 helper.make_node("Constant", [], [number], value=tensor)
                 for number, tensor in body.constants.items()
             ]
-            self.functions[function] = helper.make_function(
-                OURS.domain, function, ["x"], ["spikes"], numbers + body.nodes, [STANDARD]
+            function = helper.make_function(
+                OURS.domain,
+                self.function_names[constants],
+                ["x"],
+                ["spikes"],
+                numbers + body.nodes,
+                [STANDARD],
             )
-        return self._node(function, [x], name, domain=OURS.domain)
+            self.functions.append(function)
+        return self._node(self.function_names[constants], [x], name, domain=OURS.domain)
 
     def _lif(self, name: str, lif: FoldedLIF, x: str) -> str:
         T = lif.time_steps
@@ -202,7 +216,8 @@ class _Writer:
         self.nodes.append(helper.make_node(op, inputs, outputs, name=outputs[0], **attributes))
 
     def _number(self, value: float) -> str:
-        return self._tensor(f"number_{value:g}", np.array(value, dtype=np.float32))
+        number = np.array(value, dtype=np.float32)
+        return self._tensor(f"number_{float(number)!r}", number)
 
     def _tensor(self, name: str, value: Tensor | np.ndarray) -> str:
         array = value.detach().numpy() if isinstance(value, Tensor) else value

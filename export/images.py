@@ -38,10 +38,10 @@ def data_images(model: nn.Module, config: dict[str, Any], data_root: str, count:
     Raises:
         FileNotFoundError, ValueError: The set is not there, or is another.
     """
-    if "training" not in config:
+    if not config.get("training"):
         raise ValueError(
             "config.json: expected the data set that the network was trained on, found none; "
-            "pass --random-images"
+            "verify on random images"
         )
     names = {f.name for f in fields(DataConfig)}
     data = {k: v for k, v in config["training"]["data"].items() if k in names}

@@ -1,6 +1,8 @@
-"""Is a published folder what it says it is? Every check anew, each with what it measured.
+"""Is a published folder what it says it is? Its checks anew, each with what it measured.
 
     python export/verify.py DIR [--data-root FOLDER_OR_TAR] [--num-images 2000]
+
+The heads are not in the folder, so that stripping itself is checked by export/to_onnx.py alone.
 
 One flipped spike changes a logit, so that closeness of logits proves nothing: it fails on correct
 graphs and passes on wrong ones. A graph by the exact rule carries a proof that fp32 rounds nowhere
@@ -23,6 +25,8 @@ import onnx.inliner
 import onnxruntime
 import torch
 import tyro
+from google.protobuf.message import DecodeError
+from onnxruntime.capi import onnxruntime_pybind11_state as runtime_errors
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, fx, nn
@@ -32,11 +36,12 @@ from export.checks import Check, accuracy_of, batches, logits_of, session
 from export.exact import InexactError, certify
 from export.folder import GRAPH, GRAPHS, READABLE_GRAPH, REPORT, UINT8_GRAPH, changed_files
 from export.images import Images, data_images, random_images
-from export.spike_aware import check_spike_aware
+from export.spike_aware import AGREEMENT, TOLERANCE, check_spike_aware
 from zoo import hub
 from zoo.neurons import LIF
 
-ACCURACY_GAP = 0.25  # points between the trained network and its graph
+ACCURACY_GAP = 0.25  # points between the trained network and its graph, or one image
+CHANGED = 10.0  # percent of images with another class; on a half-trained network 5 were seen
 
 
 @dataclass(frozen=True)
@@ -53,6 +58,15 @@ class Setting:
 
 
 SETTINGS = [Setting(b, t, o) for b in (64, 7, 1) for t in (2, 1) for o in (True, False)]
+NOT_A_GRAPH = (  # what onnx and onnxruntime raise, of no common kind
+    DecodeError,
+    onnx.checker.ValidationError,
+    runtime_errors.Fail,
+    runtime_errors.InvalidArgument,
+    runtime_errors.InvalidGraph,
+    runtime_errors.InvalidProtobuf,
+    runtime_errors.NotImplemented,
+)
 FEWER_SETTINGS = [Setting(64, 2, True), Setting(7, 1, False)]
 
 
@@ -82,6 +96,7 @@ def verify(folder: Path, model: nn.Module, images: Images) -> dict[str, Any]:
         checks += check_exact(folder, model, deployed, images)
     else:
         checks += check_spike_aware(model, folder / GRAPH, images.values, images.labels)
+        checks += [check_other_graphs(folder, images)]
     report = {
         "passed": all(check.passed for check in checks),
         "rule": rule,
@@ -198,6 +213,21 @@ def _run(graph: Path, images: Tensor, setting: Setting) -> Tensor:
     return torch.cat([torch.from_numpy(part) for part in logits])
 
 
+def check_other_graphs(folder: Path, images: Images) -> Check:
+    """By the spike-aware rule: the readable graph and that of pixels give the classes of the first,
+    and all but the same logits.
+    """
+    setting = FEWER_SETTINGS[0]
+    expected = _run(folder / GRAPH, images.values, setting)
+    measured = {"required_percent": AGREEMENT}
+    for graph, x in ((UINT8_GRAPH, images.pixels), (READABLE_GRAPH, images.values)):
+        close = (_run(folder / graph, x, setting) - expected).abs().amax(1) <= TOLERANCE
+        measured[f"{graph}_percent"] = float(100 * close.float().mean())
+    passed = min(measured.values()) >= AGREEMENT
+    return Check("all graphs give the same logits", passed, measured)
+
+
+@torch.inference_mode()
 def check_exact(
     folder: Path, model: nn.Module, deployed: fx.GraphModule, images: Images
 ) -> Iterator[Check]:
@@ -231,14 +261,15 @@ def check_exact(
         "classes_that_changed": changed,
         "changed_percent": 100 * changed / len(exact),
     }
-    gap = 0.0
+    kept = measured["changed_percent"] <= CHANGED
     if images.labels is not None:
         folded = logits_of(zoo.deploy(model, exact=False), images.values, "folded")
         ours = {"trained": raw, "folded": folded, "exact": exact}
         for name, logits in (ours | {"onnxruntime": settings[f"{GRAPH}, {SETTINGS[0]}"]}).items():
             measured[f"{name}_percent"] = accuracy_of(logits, images.labels)
         gap = abs(measured["trained_percent"] - measured["onnxruntime_percent"])
-    yield Check("the grid keeps the accuracy", gap <= ACCURACY_GAP, measured)
+        kept = kept and gap <= max(ACCURACY_GAP, 100 / len(exact))
+    yield Check("the grid keeps the accuracy", kept, measured)
 
 
 def print_report(report: dict[str, Any]) -> None:
@@ -277,13 +308,16 @@ def main() -> None:
     options = tyro.cli(Options, description=__doc__)
     folder = Path(options.folder)
     try:
+        if options.num_images < 1:
+            raise ValueError(f"--num-images: expected at least 1, got {options.num_images}")
         if changed := changed_files(folder):
             sys.exit(
                 f"error: {folder / REPORT}: expected the files it names, got others: {changed}"
             )
         config = hub.read_config(folder)
         model = zoo.create_model(f"local-dir:{folder}", pretrained=True).eval()
-        if options.data_root or config.get("training", {}).get("data", {}).get("name") == "digits":
+        training = config.get("training") or {}
+        if options.data_root or training.get("data", {}).get("name") == "digits":
             images = data_images(model, config, options.data_root, options.num_images)
         else:
             images = random_images(model, options.num_images)
@@ -291,7 +325,7 @@ def main() -> None:
         print_report(report)
         if options.report:
             Path(options.report).write_text(json.dumps(report, indent=2))
-    except (ValueError, OSError, RuntimeError) as error:
+    except (ValueError, OSError, RuntimeError, *NOT_A_GRAPH) as error:
         sys.exit(f"error: {error}")
     if not report["passed"]:
         sys.exit(f"error: {folder} failed:\n{failures(report)}")

@@ -27,7 +27,12 @@ def pixels(model: nn.Module, count: int, seed: int = 0) -> Tensor:
 
 
 def run_graph(
-    deployed: fx.GraphModule, x: Tensor, batch: int = 64, threads: int = 1, optimised: bool = True
+    deployed: fx.GraphModule,
+    x: Tensor,
+    batch: int = 64,
+    threads: int = 1,
+    optimised: bool = True,
+    readable: bool = False,
 ) -> Tensor:
     """Logits of onnxruntime on the graph of a deployed network."""
     options = onnxruntime.SessionOptions()
@@ -35,7 +40,8 @@ def run_graph(
     options.log_severity_level = 3
     if not optimised:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    graph = write_graph(deployed, "uint8" if x.dtype == torch.uint8 else "float")
+    kind = "uint8" if x.dtype == torch.uint8 else "float"
+    graph = write_graph(deployed, kind, readable)
     session = onnxruntime.InferenceSession(graph.SerializeToString(), options)
     parts = [session.run(None, {"pixel_values": part.numpy()})[0] for part in x.split(batch)]
     return torch.cat([torch.from_numpy(part) for part in parts])

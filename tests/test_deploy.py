@@ -30,6 +30,13 @@ def values(model, x):
     return normalise(x, *(whole_pixels(key, cfg[key]) for key in ("mean", "std")))
 
 
+class Loud(zoo.LIF):
+    """Not what its parent is."""
+
+    def forward(self, x):
+        return super().forward(3 * x)
+
+
 @pytest.mark.parametrize("name", zoo.list_models())
 def test_every_network_gives_equal_bits_in_every_way_to_run_it(name):
     model = create(name, size=64 if "imagenet" in name else 16, shortcut_heads=True)
@@ -98,6 +105,11 @@ def test_a_float_is_taken_for_its_nearest_pixel():
             {"spike_layer": {"v_threshold": 0.3, "reset": "subtract"}},
             "stem.1: expected a grid of at least 5",
         ),
+        (
+            {"in_chans": 1},
+            "stem.0: expected 3 channels, as many as pretrained_cfg's mean has, got 1",
+        ),
+        ({"spike_layer": Loud}, "stem.1: no exact form of Loud is known here"),
         ({"spike_layer": nn.ReLU}, "stem.1: no exact form of ReLU is known here"),
         ({"global_pool": "max"}, "head: expected average pooling and a classifier"),
     ],
@@ -136,11 +148,45 @@ def test_a_gpu_gives_the_bits_of_the_cpu(monkeypatch):
     deployed, x = zoo.deploy(model), values(model, pixels(model, 4))
     expected = deployed(x)
     deployed.cuda()
-    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
-    with pytest.raises(ValueError, match=r"set torch.backends.cudnn.allow_tf32 = False"):
+    monkeypatch.setattr(torch.backends.cudnn.conv, "fp32_precision", "tf32")
+    with pytest.raises(ValueError, match=r"set torch.backends.cudnn.conv.fp32_precision = "):
         deployed(x.cuda())
-    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    monkeypatch.setattr(torch.backends.cudnn.conv, "fp32_precision", "ieee")
     assert torch.equal(deployed(x.cuda()).cpu(), expected)
+
+
+def test_autocast_and_winograd_are_refused():
+    deployed, x = zoo.deploy(create()), torch.zeros(1, 3, 16, 16)
+    with (
+        torch.autocast("cpu", torch.bfloat16),
+        pytest.raises(ValueError, match="expected exact convolutions, got autocast"),
+    ):
+        deployed(x)
+    with (
+        torch.backends.mkldnn.flags(enabled=False),
+        pytest.raises(ValueError, match="got NNPACK's Winograd"),
+    ):
+        deployed(x)
+
+
+@pytest.mark.parametrize("classes", [3, 2000])
+def test_a_head_of_many_terms_keeps_to_its_bits(classes):
+    model = create(time_steps=8, size=64, num_classes=classes)
+    draw = torch.Generator().manual_seed(10)
+    rows = torch.exp2(torch.rand(classes, 1, generator=draw))
+    model.head.fc.weight.data.normal_(generator=draw).mul_(rows)
+    certify(write_graph(zoo.deploy(model)))
+
+
+def test_neurons_may_differ_and_numbers_may_be_close():
+    model = create()
+    model.stages[1][0].spike1.decay = 0.25
+    model.stages[1][0].spike2.v_threshold = 0.5 + 2.0**-22
+    model.stages[2][0].spike2.v_threshold = 1 + 2.0**-20
+    deployed, x = zoo.deploy(model), pixels(model, 8)
+    expected = deployed(x)
+    assert torch.equal(run_graph(deployed, x), expected)
+    assert torch.equal(run_graph(deployed, values(model, x), readable=True), expected)
 
 
 def test_random_images_are_repeatable_and_hold_close_calls():

@@ -48,7 +48,7 @@ def build(network: dict, width: int, gain: float, seed: int) -> nn.Module:
         if isinstance(module, nn.BatchNorm2d):
             module.weight.data *= gain
     thirds = (124 / 255, 116 / 255, 104 / 255)
-    model.pretrained_cfg = {"input_size": (3, 12, 12), "mean": thirds, "std": thirds}
+    model.pretrained_cfg = {"input_size": (3, 16, 16), "mean": thirds, "std": thirds}
     return model
 
 
@@ -88,8 +88,8 @@ def _push(deployed, lif: FoldedLIF, conv: nn.Module, x: Tensor, draw: torch.Gene
 @given(networks, st.integers(2, 8), st.sampled_from([0.5, 1.0, 3.0]), st.integers(0, 999))
 @torch.inference_mode()
 def test_any_network_gives_equal_bits_in_every_way_to_run_it(network, width, gain, seed):
-    deployed = zoo.deploy(build(network, width, gain, seed))
-    x = pixels(deployed, 5, seed)
+    model = build(network, width, gain, seed)
+    deployed, x = zoo.deploy(model), pixels(model, 5, seed)
     assert that_differ(ways_to_run(deployed, x)) == []
     certify(write_graph(deployed, "uint8"))
 
@@ -98,11 +98,12 @@ def test_any_network_gives_equal_bits_in_every_way_to_run_it(network, width, gai
 @given(networks, st.integers(2, 8), st.integers(0, 999))
 def test_potentials_on_the_threshold_fire_everywhere_or_nowhere(monkeypatch, network, width, seed):
     monkeypatch.setattr(zoo.deployed, "BITS", 20)  # room for the biases to move
+    model = build(network, width, 1.0, seed)
     try:
-        deployed = zoo.deploy(build(network, width, 1.0, seed))
+        deployed = zoo.deploy(model)
     except zoo.NotExactError:  # 8 steps of decay 1/4 leave 6 of 20 bits
         return
-    x = pixels(deployed, 5, seed)
+    x = pixels(model, 5, seed)
     push_to_threshold(deployed, x, torch.Generator().manual_seed(seed))
     certify(write_graph(deployed, "uint8"))
     assert that_differ(ways_to_run(deployed, x)) == []
@@ -112,8 +113,9 @@ def test_without_the_grid_bits_differ():
     network = {"depths": (1, 1), "time_steps": 4}
     differ = set()
     for seed in range(12):
-        deployed = zoo.deploy(build(network, 8, 1.0, seed), exact=False)
-        differ |= {*that_differ(ways_to_run(deployed, pixels(deployed, 20, seed)))}
+        model = build(network, 8, 1.0, seed)
+        deployed = zoo.deploy(model, exact=False)
+        differ |= {*that_differ(ways_to_run(deployed, pixels(model, 20, seed)))}
     assert "onnxruntime" in differ
     assert len(differ) > 1
 
@@ -121,8 +123,8 @@ def test_without_the_grid_bits_differ():
 @pytest.mark.parametrize("seed", range(3))
 def test_the_push_puts_potentials_on_the_threshold(monkeypatch, seed):
     monkeypatch.setattr(zoo.deployed, "BITS", 20)
-    deployed = zoo.deploy(build({"depths": (1, 1), "time_steps": 2}, 8, 1.0, seed))
-    x = pixels(deployed, 5, seed)
+    model = build({"depths": (1, 1), "time_steps": 2}, 8, 1.0, seed)
+    deployed, x = zoo.deploy(model), pixels(model, 5, seed)
     push_to_threshold(deployed, x, torch.Generator().manual_seed(seed))
     exactly = []
 

@@ -4,15 +4,18 @@ import json
 import shutil
 from pathlib import Path
 
+import jsonschema
 import numpy as np
 import onnx
 import pytest
-from digits_images import IMAGES
+from digits_images import IMAGES, PIXELS
 
 import zoo
 from export.graph import write_graph
+from export.images import Images
 from export.spike_aware import check_spike_aware
 from export.to_onnx import Options, export
+from export.verify import check_other_graphs
 from zoo.hub import checkpoints
 
 
@@ -48,6 +51,8 @@ def changed(folder: Path, name: str, change, target: Path) -> Path:
 
 def test_a_network_that_cannot_be_exact_says_why_in_its_report_and_card(inexact):
     report = json.loads((inexact / "verification.json").read_text())
+    schema = Path(__file__).parent.parent / "docs/verification.schema.json"
+    jsonschema.validate(report, json.loads(schema.read_text()))
     assert report["rule"] == "spike-aware"
     assert report["why_not_exact"].startswith("stem.1: expected a grid of at least 0 fractional")
     assert "Not exact: stem.1: expected a grid" in (inexact / "README.md").read_text()
@@ -80,4 +85,29 @@ def test_a_graph_of_fewer_time_steps_is_caught(inexact, tmp_path):
 
 def test_logits_that_are_no_numbers_are_caught(inexact, tmp_path):
     graph = changed(inexact, "head.fc.bias", lambda b: b.fill(np.nan), tmp_path / "model.onnx")
-    assert "logits are finite" in failed(load(inexact), graph)
+    assert "potentials and logits are finite" in failed(load(inexact), graph)
+
+
+def test_potentials_that_are_no_numbers_are_caught(inexact, tmp_path):
+    def spoil(bias):
+        bias[0] = np.nan
+
+    name = "stages.0.0.conv1.conv.bias"
+    graph = changed(inexact, name, spoil, tmp_path / "model.onnx")
+    assert "potentials and logits are finite" in failed(load(inexact), graph)
+
+
+@pytest.mark.parametrize(
+    ("graph", "name"),
+    [("onnx/model_uint8.onnx", "stem.0.mean"), ("onnx/model_readable.onnx", "head.fc.bias")],
+)
+def test_the_other_graphs_are_held_to_the_first(inexact, tmp_path, graph, name):
+    folder = shutil.copytree(inexact, tmp_path / "out")
+    model = onnx.load(folder / graph)
+    (tensor,) = [t for t in model.graph.initializer if t.name == name]
+    array = onnx.numpy_helper.to_array(tensor) + np.float32(60)
+    tensor.CopyFrom(onnx.numpy_helper.from_array(array, name))
+    onnx.save(model, folder / graph)
+    check = check_other_graphs(folder, Images(PIXELS, IMAGES, None, "60 random images"))
+    assert not check.passed
+    assert check_other_graphs(inexact, Images(PIXELS, IMAGES, None, "60 random images")).passed

@@ -80,11 +80,8 @@ class PixelConv(nn.Module):
                 f"x: expected {['B', *self.size]} of uint8 or float32, got {list(x.shape)} of "
                 f"{x.dtype}; other sizes need another deploy"
             )
-        if x.is_cuda and torch.backends.cudnn.allow_tf32:
-            raise ValueError(
-                "x: expected exact convolutions, got cuDNN's TF32; set "
-                "torch.backends.cudnn.allow_tf32 = False"
-            )
+        if reason := _rounds(x.device.type):
+            raise ValueError(f"x: expected exact convolutions, got {reason}")
         if x.dtype == torch.uint8:
             pixels = x.float() - self.mean
         else:
@@ -95,6 +92,22 @@ class PixelConv(nn.Module):
 
     def _on_grid(self, current: Tensor) -> Tensor:
         return (current * self.steps).round() / self.steps
+
+
+def _rounds(device: str) -> str | None:
+    """Why convolutions on a device may round more than they must, and what to do, or None."""
+    if torch.is_autocast_enabled(device):
+        return "autocast; leave it"
+    if device == "cuda":
+        for name, backend in (
+            ("cudnn.conv", torch.backends.cudnn.conv),
+            ("cuda.matmul", torch.backends.cuda.matmul),
+        ):
+            if backend.fp32_precision == "tf32":
+                return f'TF32; set torch.backends.{name}.fp32_precision = "ieee"'
+    if device == "cpu" and not torch.backends.mkldnn.enabled:
+        return "NNPACK's Winograd; set torch.backends.mkldnn.enabled = True"
+    return None
 
 
 class SumPool2d(nn.Module):
@@ -196,7 +209,6 @@ class _Deployment:
             else:
                 raise NotExactError(f"{node.name}: no exact form of {node.target!r} is known")
         deployed = fx.GraphModule(self.modules, self.graph, class_name="Deployed").eval()
-        deployed.time_steps, deployed.pretrained_cfg = self.T, self.model.pretrained_cfg
         return deployed.float().requires_grad_(False)
 
     def _call(self, name: str, module: nn.Module, x: fx.Node) -> fx.Node:
@@ -207,7 +219,7 @@ class _Deployment:
         module = self.model.get_submodule(name)
         if isinstance(module, DirectCoding) and isinstance(x, fx.Node):
             return self._pixels(name, module, x)
-        if isinstance(module, LIF) and isinstance(x, _Current):
+        if type(module) is LIF and isinstance(x, _Current):
             return self._neuron(name, module, x)
         if isinstance(module, TimeFold) and isinstance(x, _Spikes):
             return self._fold(name, module, x)
@@ -220,6 +232,11 @@ class _Deployment:
     def _pixels(self, name: str, coding: DirectCoding, x: fx.Node) -> _Current:
         cfg = self.model.pretrained_cfg
         mean, std = (whole_pixels(key, cfg[key]) for key in ("mean", "std"))
+        if coding.conv.in_channels != len(mean) or cfg["input_size"][0] != len(mean):
+            raise NotExactError(
+                f"{name}: expected {len(mean)} channels, as many as pretrained_cfg's mean has, got "
+                f"{coding.conv.in_channels}, and {cfg['input_size'][0]} in its input_size"
+            )
         stem = PixelConv(_folded(coding.conv, coding.norm), mean, std, cfg["input_size"])
         stem.conv.weight.div_(stem.std)
         if self.exact:
@@ -255,7 +272,9 @@ class _Deployment:
 
     def _add(self, left: "_Spikes | _Current", right: "_Spikes | _Current") -> _Current:
         left, right = self._as_current(left), self._as_current(right)
-        node = self.graph.call_function(operator.add, (left.node, right.node))
+        node = self.graph.create_node(
+            "call_function", operator.add, (left.node, right.node), name=f"{left.node.name}_sum"
+        )
         if left.pixels or right.pixels:
             raise NotExactError(f"{node.name}: expected a neuron after the first convolution")
         return _Current(node, left.convs + right.convs, left.spikes + right.spikes)
@@ -289,7 +308,7 @@ class _Deployment:
         """Choose the grid of a current, channel by channel, and put its convolutions on it."""
         lost = (self.T - 1) * _fraction_bits(lif.decay)
         least = max([0, *(spikes.fraction for spikes in x.spikes)])
-        if lif.reset == "subtract":
+        if lif.reset == "subtract" and self.T > 1:
             least = max(least, _fraction_bits(lif.v_threshold))
         raw = [(conv, conv.weight.clone(), conv.bias.clone(), spikes) for conv, spikes in x.convs]
         fraction = self._spare_bits(lif, x) - lost
@@ -370,10 +389,18 @@ def _snap_sums(layer: nn.Conv2d | nn.Linear, low, high, fraction: int = 0) -> No
     """Put a layer whose own sums are all there is on its finest grid, for inputs between low and
     high in steps of 2^-fraction.
     """
-    raw = layer.weight.clone(), layer.bias.clone()
-    spare = _bits_beside(torch.maximum(*(s.abs() for s in sums(layer, low, high))) * 1.0001)
-    layer.weight.copy_(_snapped(raw[0], spare - fraction))
-    layer.bias.copy_(_snapped(raw[1], spare))
+    weight, bias = layer.weight.clone(), layer.bias.clone()
+    spare = _bits_beside(_reach(layer, low, high))
+    too_fine = torch.ones_like(spare)
+    while too_fine.any():
+        layer.weight.copy_(_snapped(weight, spare - fraction))
+        layer.bias.copy_(_snapped(bias, spare))
+        too_fine = (spare > _bits_beside(_reach(layer, low, high))).double()  # as in a neuron's
+        spare = spare - too_fine
+
+
+def _reach(layer: nn.Conv2d | nn.Linear, low, high) -> Tensor:
+    return torch.maximum(*(ends.abs() for ends in sums(layer, low, high)))
 
 
 def _folded(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> nn.Conv2d:
@@ -411,4 +438,6 @@ def whole_pixels(key: str, values: Sequence[float]) -> list[int]:
         raise NotExactError(
             f"pretrained_cfg.{key}: expected whole numbers over 255, got {list(values)}"
         )
+    if key == "std" and min(pixels) <= 0:
+        raise NotExactError(f"pretrained_cfg.std: expected numbers > 0, got {list(values)}")
     return pixels

@@ -15,7 +15,6 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from safetensors.torch import load_file
 from timm.optim import create_optimizer_v2
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
@@ -48,7 +47,9 @@ def train(config: Config) -> dict[str, Any]:
 
     train_set, eval_set, eval_name = _data(config, accelerator.device)
     found = hub.checkpoints(run)
-    model = build_model(dataclasses.replace(config, start_from="") if found else config, train_set)
+    # A run goes on with the arguments that it began with, of which some may be start_from's.
+    begun = dataclasses.replace(config, start_from=str(found[-1])) if found else config
+    model = build_model(begun, train_set)
     model.to(accelerator.device, memory_format=torch.channels_last)
     optimizer = create_optimizer_v2(
         model, opt=config.optim.name, lr=config.optim.lr, weight_decay=config.optim.weight_decay
@@ -58,7 +59,6 @@ def train(config: Config) -> dict[str, Any]:
     first_epoch, log = 0, []
     if found:
         trainer, state = load_checkpoint(found[-1])
-        model.load_state_dict(load_file(found[-1] / hub.WEIGHTS))
         optimizer.load_state_dict(trainer["optimizer"])
         schedule.load_state_dict(trainer["schedule"])
         first_epoch, log = state["epoch"], state["log"]
