@@ -13,6 +13,7 @@ import zoo
 from zoo import hub
 from zoo.data import DataConfig, load_images, normalise
 from zoo.hub import checkpoints
+from zoo.training import engine
 from zoo.training.engine import _data, train
 from zoo.training.losses import LossConfig
 
@@ -49,21 +50,36 @@ def test_an_interrupted_run_ends_with_the_bits_of_an_unbroken_one(
     run, recipe, tmp_path, monkeypatch
 ):
     config = replace(recipe, output=str(tmp_path / "run"))
-    from zoo.training import engine
+    for _ in range(2):
+        train_an_epoch_and_die(config, monkeypatch)
+    train(config)
+    assert same(weights(tmp_path / "run"), weights(run))
 
+
+def train_an_epoch_and_die(config, monkeypatch):
     save = engine.save_checkpoint
 
     def save_and_die(*arguments, **kwargs):
         save(*arguments, **kwargs)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(engine, "save_checkpoint", save_and_die)
-    for _ in range(2):
+    with monkeypatch.context() as patch:
+        patch.setattr(engine, "save_checkpoint", save_and_die)
         with pytest.raises(KeyboardInterrupt):
             train(config)
-    monkeypatch.undo()
+
+
+def test_an_interrupted_run_keeps_what_it_began_with(run, recipe, tmp_path, monkeypatch):
+    config = replace(recipe, output=str(tmp_path), epochs=2, model_args={}, start_from=str(run))
+    train_an_epoch_and_die(config, monkeypatch)
     train(config)
-    assert same(weights(tmp_path / "run"), weights(run))
+    before, after = (hub.read_config(checkpoints(r)[-1])["model_args"] for r in (run, tmp_path))
+    assert after == before
+    assert (
+        after["time_steps"]
+        == recipe.model_args["time_steps"]
+        != zoo.create_model(recipe.model).time_steps
+    )
 
 
 def test_a_finished_run_does_nothing_more(run, recipe):
