@@ -12,6 +12,7 @@ from measure import interleaved, report
 from torch import nn
 
 import zoo
+from export.checks import session
 from export.graph import write_graph
 from zoo.training.allocator import keep_large_buffers
 
@@ -48,11 +49,9 @@ def _torch(model: nn.Module, x: torch.Tensor) -> Callable[[], Any]:
 
 
 def _onnx(graph, x: torch.Tensor) -> Callable[[], Any]:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
-    session = onnxruntime.InferenceSession(graph.SerializeToString(), options)
+    running = session(graph.SerializeToString())
     feed = {"pixel_values": x.numpy()}
-    return lambda: session.run(["logits"], feed)
+    return lambda: running.run(["logits"], feed)
 
 
 def main() -> None:

@@ -17,7 +17,6 @@ from typing import Annotated
 import tyro
 from torch import nn
 
-import zoo
 from export.card import write_card
 from export.folder import (
     GRAPH,
@@ -31,7 +30,7 @@ from export.folder import (
 from export.graph import write_graph
 from export.images import data_images, random_images
 from export.strip import load_source, write_stripped
-from export.verify import check_stripping, failures, print_report, verify
+from export.verify import check_stripping, deploy_by_rule, failures, print_report, verify
 
 
 class ExportError(Exception):
@@ -94,10 +93,7 @@ def export(options: Options) -> Path:
 
 def write_graphs(model: nn.Module, folder: Path) -> None:
     """All graphs, exact where the network can be."""
-    try:
-        deployed = zoo.deploy(model)
-    except zoo.NotExactError:
-        deployed = zoo.deploy(model, exact=False)
+    deployed, _ = deploy_by_rule(model)
     for path, graph in {
         GRAPH: write_graph(deployed),
         UINT8_GRAPH: write_graph(deployed, pixels="uint8"),

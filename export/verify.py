@@ -79,19 +79,14 @@ def verify(folder: Path, model: nn.Module, images: Images) -> dict[str, Any]:
     Returns:
         What verification.json holds, less the hashes: rule, images, checks and versions.
     """
-    rule, reason = "exact", None
-    try:
-        deployed = zoo.deploy(model)
-    except zoo.NotExactError as error:
-        rule, reason = "spike-aware", str(error)
-        deployed = zoo.deploy(model, exact=False)
+    deployed, reason = deploy_by_rule(model)
     checks = [
         check_no_heads(folder),
         check_liveness(model, images.values),
         check_paths(folder),
         check_constants(folder, deployed),
     ]
-    if rule == "exact":
+    if reason is None:
         checks += [check_certificate(folder)]
         checks += check_exact(folder, model, deployed, images)
     else:
@@ -99,12 +94,20 @@ def verify(folder: Path, model: nn.Module, images: Images) -> dict[str, Any]:
         checks += [check_other_graphs(folder, images)]
     report = {
         "passed": all(check.passed for check in checks),
-        "rule": rule,
+        "rule": "exact" if reason is None else "spike-aware",
         "images": images.are,
         "checks": [asdict(check) for check in checks],
         "made_with": versions(),
     }
     return report | ({"why_not_exact": reason} if reason else {})
+
+
+def deploy_by_rule(model: nn.Module) -> tuple[fx.GraphModule, str | None]:
+    """The deployed network, on the grid if it can be, and why it cannot."""
+    try:
+        return zoo.deploy(model), None
+    except zoo.NotExactError as error:
+        return zoo.deploy(model, exact=False), str(error)
 
 
 def versions() -> dict[str, str]:

@@ -1,9 +1,9 @@
 """Small networks whose neurons fire, whose bits can be compared wherever they run."""
 
-import onnxruntime
 import torch
 from torch import Tensor, fx, nn
 
+from export.checks import session
 from export.graph import write_graph
 
 
@@ -35,15 +35,10 @@ def run_graph(
     readable: bool = False,
 ) -> Tensor:
     """Logits of onnxruntime on the graph of a deployed network."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.log_severity_level = 3
-    if not optimised:
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     kind = "uint8" if x.dtype == torch.uint8 else "float"
     graph = write_graph(deployed, kind, readable)
-    session = onnxruntime.InferenceSession(graph.SerializeToString(), options)
-    parts = [session.run(None, {"pixel_values": part.numpy()})[0] for part in x.split(batch)]
+    running = session(graph.SerializeToString(), threads, optimised)
+    parts = [running.run(None, {"pixel_values": part.numpy()})[0] for part in x.split(batch)]
     return torch.cat([torch.from_numpy(part) for part in parts])
 
 

@@ -64,7 +64,7 @@ class PixelConv(nn.Module):
     leaves a coarse grid for the weights; what they lose on it is a second convolution's.
 
     Raises:
-        ValueError: x has another shape or type, or this GPU would convolve in TF32.
+        ValueError: x has another shape or type, or would be convolved inexactly here.
     """
 
     def __init__(self, conv: nn.Conv2d, mean: Sequence[int], std: Sequence[int], size: tuple):
@@ -115,7 +115,7 @@ class SumPool2d(nn.Module):
 
     def __init__(self, pool: nn.AvgPool2d):
         super().__init__()
-        self.pool, self.pixels = pool, pool_window(pool)
+        self.pool, self.pixels = pool, _pool_window(pool)
 
     def forward(self, x: Tensor) -> Tensor:
         return (self.pool(x) * self.pixels).round()
@@ -134,7 +134,7 @@ class SpikeCountHead(nn.Module):
 
 @dataclass(frozen=True)
 class _Spikes:
-    """What a layer of the deployed graph gives off: whole multiples of 2^-fraction between low and
+    """What a layer of the deployed graph gives off: whole multiples of 2^-fraction between 0 and
     high, and times what the raw network gives off there.
     """
 
@@ -261,7 +261,7 @@ class _Deployment:
         return _Current(self._call(f"{name}.conv", conv, x.node), convs=((conv, x),))
 
     def _pool(self, name: str, pool: nn.AvgPool2d, x: _Spikes) -> _Spikes:
-        window = pool_window(pool)
+        window = _pool_window(pool)
         if window & (window - 1) == 0:  # a division by a power of two
             fraction = x.fraction + window.bit_length() - 1
             return _Spikes(self._call(name, pool, x.node), x.high, fraction, x.times)
@@ -331,10 +331,10 @@ class _Deployment:
 
     def _spare_bits(self, lif: LIF, x: _Current) -> Tensor:
         """Bits that the largest potential leaves for the fraction, [C]."""
-        bounds = [sums(conv, 0, spikes.high) for conv, spikes in x.convs]
+        bounds = [_sums(conv, 0, spikes.high) for conv, spikes in x.convs]
         if x.pixels:
             pixels = -x.pixels.mean, 255 - x.pixels.mean
-            bounds += [sums(conv, *pixels) for conv in (x.pixels.conv, x.pixels.rest)]
+            bounds += [_sums(conv, *pixels) for conv in (x.pixels.conv, x.pixels.rest)]
             if x.pixels.steps is not None:  # both are rounded
                 bounds += [(-1 / x.pixels.steps.flatten(), 1 / x.pixels.steps.flatten())]
         low, high = (sum(ends) for ends in zip(*bounds, strict=True))
@@ -354,7 +354,7 @@ class _Deployment:
         return self._call(name, SpikeCountHead(fc, self.T), x.node)
 
 
-def sums(layer: nn.Conv2d | nn.Linear, low, high) -> tuple[Tensor, Tensor]:
+def _sums(layer: nn.Conv2d | nn.Linear, low, high) -> tuple[Tensor, Tensor]:
     """The least and the greatest partial sum of each output channel, in any order of its terms, of
     inputs between low <= 0 and high >= 0 (numbers, or [1, C, 1, 1]).
     """
@@ -400,7 +400,7 @@ def _snap_sums(layer: nn.Conv2d | nn.Linear, low, high, fraction: int = 0) -> No
 
 
 def _reach(layer: nn.Conv2d | nn.Linear, low, high) -> Tensor:
-    return torch.maximum(*(ends.abs() for ends in sums(layer, low, high)))
+    return torch.maximum(*(ends.abs() for ends in _sums(layer, low, high)))
 
 
 def _folded(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> nn.Conv2d:
@@ -414,7 +414,7 @@ def _folded(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> nn.Conv2d:
     return folded
 
 
-def pool_window(pool: nn.AvgPool2d) -> int:
+def _pool_window(pool: nn.AvgPool2d) -> int:
     """Pixels that a padded average divides by."""
     if not pool.count_include_pad or pool.divisor_override or pool.ceil_mode:
         raise NotExactError(f"{pool}: expected an average that always divides by its window")
