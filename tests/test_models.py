@@ -144,12 +144,14 @@ def test_gradient_checkpointing_runs_blocks_again_and_changes_no_gradient():
         torch.testing.assert_close(recomputed, plain)
 
 
+@pytest.mark.parametrize("bf16", [False, True])
 @pytest.mark.parametrize("name", ["short_bp_resnet20_slim", "short_bp_resnet50"])
-def test_lean_memory_changes_no_bit_of_a_training_step(name):
+def test_lean_memory_changes_no_bit_of_a_training_step(name, bf16):
     results = []
     for memory in ("fast", "lean"):
         model = create(name, shortcut_heads=True, memory=memory).train()
-        logits, side_logits = model(images(model))
+        with torch.autocast("cpu", enabled=bf16):
+            logits, side_logits = model(images(model))
         (logits.square().sum() + side_logits.square().sum()).backward()
         gradients = [parameter.grad for parameter in model.parameters()]
         results.append([logits, side_logits, *gradients, *model.buffers()])
@@ -170,7 +172,7 @@ def test_lean_memory_remembers_less():
             logits = model(torch.randn(8, 3, 32, 32))
         remembered[memory] = sum(storages.values())
         del logits
-    assert remembered["lean"] < 0.75 * remembered["fast"]
+    assert remembered["lean"] < 0.6 * remembered["fast"]
 
 
 def test_lean_memory_leaves_a_frozen_norm_alone():

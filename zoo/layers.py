@@ -9,7 +9,7 @@ import torch
 from timm.layers import register_notrace_module
 from torch import Tensor, nn
 
-from zoo.lean import norm_spike
+from zoo.lean import norm_spike, spike_conv
 from zoo.neurons import LIF
 
 
@@ -39,11 +39,14 @@ class ConvNorm(TimeFold):
     def __init__(self, in_chs: int, out_chs: int, kernel_size: int, stride: int = 1, **dd):
         super().__init__(conv_norm(in_chs, out_chs, kernel_size, stride, **dd))
 
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(spike_conv(self.conv, x)).unflatten(0, (x.shape[0], -1))
+
 
 def fire(spike: nn.Module, conv: ConvNorm, x: Tensor, shortcut: Tensor | None = None) -> Tensor:
     """spike(conv(x) + shortcut), [T, B, C, H, W] -> spikes [T, B, C', H', W']."""
     if conv.lean and _can_be_lean(spike, conv.norm, x):
-        return norm_spike(conv.conv(x.flatten(0, 1)), conv.norm, spike, shortcut, x.shape[0])
+        return norm_spike(spike_conv(conv.conv, x), conv.norm, spike, shortcut, x.shape[0])
     current = conv(x)
     return spike(current if shortcut is None else current + shortcut)
 

@@ -1,13 +1,23 @@
-"""Norm and neuron that are computed again in the backward pass instead of remembered.
+"""Training that remembers little: spikes as bytes, norm and neuron computed again.
 
 Training remembers three tensors for a convolution, its norm and its neuron: the convolution's input
-and output and the neuron's current. The current follows from the output, so that two are enough, as
-many as a ReLU network needs.
+and output and the neuron's current. The input is spikes, for which a byte each is plenty, and the
+current follows from the output; a ReLU network has to remember more.
 Shapes: T time steps, B batch, C channels, H height, W width.
 """
 
 import torch
 from torch import Tensor, nn
+
+
+def spike_conv(conv: nn.Conv2d, x: Tensor) -> Tensor:
+    """conv at every time step, [T, B, C, H, W] -> [T*B, C', H', W']; what x was is remembered as
+    bytes where x came from norm_spike.
+    """
+    packed = _packed(x)
+    if packed is None or type(conv) is not nn.Conv2d:
+        return conv(x.flatten(0, 1))
+    return _SpikeConv.apply(x.flatten(0, 1), conv.weight, conv.bias, packed.flatten(0, 1), conv)
 
 
 def norm_spike(
@@ -23,7 +33,42 @@ def norm_spike(
         Spikes, [T, B, C, H, W].
     """
     norm.num_batches_tracked.add_(1)
-    return _NormSpike.apply(y, norm.weight, norm.bias, shortcut, norm, spike, T)
+    spikes = _NormSpike.apply(y, norm.weight, norm.bias, shortcut, norm, spike, T)
+    # Once for all that read them; the next layers and the shortcut find it by the tensor.
+    spikes.packed = spikes.detach().to(torch.uint8)
+    return spikes
+
+
+def _packed(x: Tensor | None) -> Tensor | None:
+    """Spikes as bytes, of a tensor that norm_spike gave."""
+    return getattr(x, "packed", None)
+
+
+class _SpikeConv(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, weight, bias, packed, conv):
+        ctx.save_for_backward(packed, weight)
+        ctx.conv = conv
+        return conv(x)
+
+    @staticmethod
+    def backward(ctx, grad):
+        (packed, weight), conv = ctx.saved_tensors, ctx.conv
+        wanted = list(ctx.needs_input_grad[:3])
+        grads = torch.ops.aten.convolution_backward(
+            grad,
+            packed.to(grad.dtype),
+            weight.to(grad.dtype),
+            None if conv.bias is None else [conv.out_channels],
+            conv.stride,
+            conv.padding,
+            conv.dilation,
+            False,
+            [0, 0],
+            conv.groups,
+            wanted,
+        )
+        return *grads, None, None
 
 
 class _NormSpike(torch.autograd.Function):
@@ -33,7 +78,9 @@ class _NormSpike(torch.autograd.Function):
         current, mean, invstd = torch.native_batch_norm(
             y, weight, bias, *stats, True, norm.momentum, norm.eps
         )
-        ctx.save_for_backward(y, weight, bias, shortcut, mean, invstd)
+        packed = _packed(shortcut)
+        remembered = shortcut if packed is None else packed
+        ctx.save_for_backward(y, weight, bias, remembered, mean, invstd)
         ctx.eps, ctx.spike, ctx.T = norm.eps, spike, T
         return _fire(spike, _unfold(current, shortcut, T))[1].detach()
 
