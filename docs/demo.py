@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 import zoo
-from zoo import hub
+from zoo import runs
 from zoo.data import DataConfig, load_images, normalise
 
 NAME = "short_bp_resnet20_slim.digits"
@@ -45,7 +45,7 @@ def main() -> None:
     os.environ["SHORT_BP_ZOO_WEIGHTS"] = "hub"
     by_name = zoo.create_model(NAME, pretrained=True).eval()
     by_folder = zoo.create_model(f"local-dir:{PUBLISHED}", pretrained=True).eval()
-    checkpoint = hub.checkpoints(RUN)[-1]
+    checkpoint = runs.newest_checkpoint(RUN)
     trained = zoo.create_model(f"local-dir:{checkpoint}", pretrained=True).eval()
 
     config = json.loads((checkpoint / "config.json").read_text())["training"]["data"]

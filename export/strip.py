@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from zoo import create_model, hub, strip_heads
+from zoo import create_model, hub, runs, strip_heads
 
 
 @dataclass(frozen=True)
@@ -30,10 +30,10 @@ def load_source(source: str) -> Source:
     """
     folder = Path(source)
     if folder.is_dir() and (folder / "checkpoints").is_dir():
-        found = hub.checkpoints(folder)
-        if not found:
-            raise FileNotFoundError(f"{folder}: expected a finished epoch, found no checkpoint yet")
-        folder = found[-1]
+        found = runs.newest_checkpoint(folder)
+        if found is None:
+            raise FileNotFoundError(f"{folder}: expected a checkpoint, found none yet")
+        folder = found
     elif not folder.is_dir():
         if folder.suffix == ".safetensors" or len(folder.parts) > 1:
             raise FileNotFoundError(

@@ -22,7 +22,7 @@ from export.publish import PublishError, publish_to_folder
 from export.strip import load_source
 from export.to_onnx import ExportError, Options, export
 from export.verify import check_liveness
-from zoo.hub import checkpoints
+from zoo.runs import checkpoints
 
 ROOT = Path(__file__).parent.parent
 

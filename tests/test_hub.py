@@ -12,7 +12,7 @@ from hub_server import HubServer
 from safetensors.torch import load_file, save_file
 
 import zoo
-from zoo.hub import checkpoints
+from zoo.runs import checkpoints
 
 
 @pytest.fixture

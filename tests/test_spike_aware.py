@@ -16,7 +16,7 @@ from export.images import Images
 from export.spike_aware import check_spike_aware
 from export.to_onnx import Options, export
 from export.verify import check_other_graphs
-from zoo.hub import checkpoints
+from zoo.runs import checkpoints
 
 
 @pytest.fixture(scope="module")

@@ -12,9 +12,9 @@ from torchvision.io import write_png
 import zoo
 from zoo import hub
 from zoo.data import DataConfig, load_images, normalise
-from zoo.hub import checkpoints
+from zoo.runs import checkpoints
 from zoo.training import engine
-from zoo.training.engine import _data, train
+from zoo.training.engine import load_data, train
 from zoo.training.losses import LossConfig
 
 
@@ -35,7 +35,7 @@ def test_a_run_learns_and_logs_every_epoch(run):
 
 
 def test_the_last_two_checkpoints_stay_and_each_is_a_pretrained_folder(run):
-    assert [path.name for path in checkpoints(run)] == ["epoch_0002", "epoch_0003"]
+    assert [path.name for path in checkpoints(run)] == ["step_0000046", "step_0000069"]
     assert not list(run.rglob("*.partial"))
     model = zoo.create_model(f"local-dir:{checkpoints(run)[-1]}", pretrained=True).eval()
     digits = load_images(DataConfig(name="digits", mean=(78,), std=(96,)), "test")
@@ -124,13 +124,12 @@ def test_held_out_images_are_the_ones_measured(recipe, tmp_path):
 
 
 def test_a_limit_leaves_the_images_that_are_measured_as_they_are(recipe):
-    device = torch.device("cpu")
     data = replace(recipe.data, holdout=200)
-    whole, held_out, _ = _data(replace(recipe, data=data), device)
-    few, same_held_out, name = _data(replace(recipe, data=replace(data, limit=100)), device)
-    assert (len(whole), len(few), name) == (1237, 100, "holdout")
-    assert torch.equal(held_out.images, same_held_out.images)
-    assert torch.equal(few.images, whole.images[:100])
+    whole = load_data(replace(recipe, data=data))
+    few = load_data(replace(recipe, data=replace(data, limit=100)))
+    assert (len(whole.train), len(few.train), few.name) == (1237, 100, "holdout")
+    assert torch.equal(whole.measured.images, few.measured.images)
+    assert torch.equal(few.train.images, whole.train.images[:100])
 
 
 def test_bf16_trains_in_bf16_and_is_measured_in_fp32(recipe, tmp_path, monkeypatch):
@@ -183,5 +182,5 @@ def test_a_config_that_cannot_be_is_refused(recipe, tmp_path, change, message):
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
 def test_a_missing_cuda_device_is_named(recipe, tmp_path):
-    with pytest.raises(ValueError, match="device: expected a CUDA device, found none"):
+    with pytest.raises(ValueError, match="device: expected a CUDA device for cuda, found none"):
         train(replace(recipe, output=str(tmp_path), device="cuda"))

@@ -19,7 +19,7 @@ import zoo
 from export.folder import GRAPH, GRAPHS, changed_files, hashes
 from export.images import Images
 from export.verify import check_stripping, verify
-from zoo.hub import checkpoints
+from zoo.runs import checkpoints
 
 ROOT = Path(__file__).parent.parent
 

@@ -21,6 +21,14 @@ from torchvision.io import ImageReadMode, decode_image
 
 DatasetName = Literal["digits", "cifar10", "cifar100", "fashion_mnist", "image_folder"]
 Split = Literal["train", "test"]
+SHAPES: dict[str, tuple[tuple[int, ...], int]] = {
+    "digits": ((1, 8, 8), 10),
+    "cifar10": ((3, 32, 32), 10),
+    "cifar100": ((3, 32, 32), 100),
+    "fashion_mnist": ((1, 28, 28), 10),
+    "image_folder": ((3, 32, 32), 10),
+}
+"""Shape of an image and number of classes; of image_folder just what is usual here."""
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
 
 

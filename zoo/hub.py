@@ -11,7 +11,7 @@ from typing import Any
 
 from huggingface_hub import snapshot_download
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from timm.models import is_model, model_entrypoint
 from timm.models._hub import save_config_for_hf
 from torch import nn
@@ -50,8 +50,7 @@ def save_pretrained(model: nn.Module, folder: Path, **extra: Any) -> None:
         "shortcut_heads": model.shortcut_heads is not None,
     }
     tensors = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
-    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
-    (folder / WEIGHTS).chmod(0o644)  # safetensors makes it private to its writer
+    (folder / WEIGHTS).write_bytes(save(tensors, metadata={"format": "pt"}))
     save_config_for_hf(model, folder / CONFIG, model_config=extra, model_args=model_args)
 
 
@@ -146,12 +145,6 @@ def find_pretrained(name: str) -> Path:
         f"{name}: expected pretrained weights, found none; weights exist for "
         f"{sorted(folders) or 'no network yet'}"
     )
-
-
-def checkpoints(run: Path) -> list[Path]:
-    """The whole checkpoints of a training run, oldest first; each is a pretrained folder."""
-    found = [path for path in run.glob("checkpoints/epoch_*") if path.suffix != ".partial"]
-    return sorted(found, key=lambda path: int(path.name.removeprefix("epoch_")))
 
 
 def download(repo_id: str) -> Path:

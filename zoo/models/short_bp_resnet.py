@@ -124,8 +124,8 @@ class ShortBPResNet(nn.Module):
         spike_layer: Builds one spiking layer: LIF, ``partial(LIF, decay=0.25)``, or a mapping of
             LIF's arguments.
         shortcut_heads: Hang a classifier on the exit of every stage but the last.
-        memory: "lean" remembers spikes as bytes and computes norms and neurons again in the backward
-            pass, "fast" remembers their inputs; the same bits. What each costs:
+        memory: "lean" remembers spikes as bytes and computes norms and neurons again in the
+            backward pass, "fast" remembers their inputs; the same bits. What each costs:
             docs/results/train_step.md.
         num_classes, in_chans, global_pool, drop_rate, device, dtype: As everywhere in timm.
 

@@ -1,4 +1,4 @@
-"""python -m zoo.training configs/RECIPE.yaml [--epochs 3 --optim.lr 0.1 ...]"""
+"""python -m zoo.training configs/RECIPE.yaml [--epochs 3 --optim.lr 0.1 ...] [--dry-run]"""
 
 import sys
 from pathlib import Path
@@ -8,19 +8,30 @@ import tyro
 from zoo.training.allocator import keep_large_buffers
 from zoo.training.config import Config, load_config
 from zoo.training.engine import train
+from zoo.training.rehearsal import rehearse
+
+HELP = {
+    "prog": "python -m zoo.training RECIPE",
+    "description": "Trains what a recipe says, or goes on with it. --dry-run builds everything and "
+    "takes two steps on noise, without data and without a trace.",
+}
 
 
 def main() -> None:
     if len(sys.argv) < 2 or sys.argv[1].startswith("-"):
-        tyro.cli(Config, prog="python -m zoo.training RECIPE", args=["--help"])
+        tyro.cli(Config, args=["--help"], **HELP)
+    overrides = [argument for argument in sys.argv[2:] if argument != "--dry-run"]
+    dry = len(overrides) < len(sys.argv[2:])
     try:
         recipe = load_config(Path(sys.argv[1]))
-        config = tyro.cli(
-            Config, prog="python -m zoo.training RECIPE", default=recipe, args=sys.argv[2:]
-        )
+        config = tyro.cli(Config, default=recipe, args=overrides, **HELP)
         if config.keep_large_buffers and keep_large_buffers():
             print("allocator: large buffers stay in the process (glibc)")
-        train(config)
+        if dry:
+            rehearse(config)
+            print(f"{sys.argv[1]}: everything was built, and two steps were taken on noise")
+        else:
+            train(config)
     except (ValueError, OSError, RuntimeError, FloatingPointError) as error:
         sys.exit(f"error: {error}")
 

@@ -1,26 +1,109 @@
-"""Augmentation of whole batches on the device.
+"""Augmentation: of single images as they are read, and of whole batches on the device.
 
-Shapes: B batch, C channels, H height, W width.
+All of it draws from torch's own generator, which the feed seeds for each image and each step.
+Shapes: B batch, C channels, H height, W width, K classes; event frames fold their T into C.
 """
+
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
+from torchvision.transforms import v2
+
+AutoAugment = Literal["none", "autoaugment_cifar10", "autoaugment_imagenet", "randaugment"]
 
 
-def random_crop(images: Tensor, padding: int, generator: torch.Generator) -> Tensor:
+@dataclass(frozen=True, kw_only=True)
+class AugmentConfig:
+    auto: AutoAugment = "none"
+    """Policy for each image, on whole pixels: torchvision's AutoAugment or RandAugment."""
+    crop_padding: int = 4
+    """Pixels added on each side before a random crop back to size; 0 does not crop."""
+    flip: bool = True
+    """Mirror half of the images."""
+    roll: int = 0
+    """Shift each image around its edges by up to so many pixels."""
+    cutout: int = 0
+    """Side in pixels of a square that is set to the mean, in each image."""
+    mixup: float = 0.0
+    """Beta parameter of mixup; 0 does not mix."""
+    cutmix: float = 0.0
+    """Beta parameter of CutMix; where mixup is set too, each step draws one of both."""
+
+    def __post_init__(self):
+        for key in ("crop_padding", "roll", "cutout", "mixup", "cutmix"):
+            if not getattr(self, key) >= 0:
+                raise ValueError(f"augment.{key}: expected a number >= 0, got {getattr(self, key)}")
+
+
+def image_policy(name: AutoAugment) -> v2.Transform | None:
+    """What is done to single images, uint8 [C, H, W]."""
+    return {
+        "none": lambda: None,
+        "autoaugment_cifar10": lambda: v2.AutoAugment(v2.AutoAugmentPolicy.CIFAR10),
+        "autoaugment_imagenet": lambda: v2.AutoAugment(v2.AutoAugmentPolicy.IMAGENET),
+        "randaugment": v2.RandAugment,
+    }[name]()
+
+
+def augment(
+    config: AugmentConfig, images: Tensor, labels: Tensor, num_classes: int
+) -> tuple[Tensor, Tensor]:
+    """Normalised images [B, ..., H, W] and labels [B] -> the same, augmented; labels become
+    [B, K], shares of the classes, where images are mixed.
+    """
+    shape, images = images.shape, images.flatten(1, -3)
+    if config.crop_padding:
+        images = random_crop(images, config.crop_padding)
+    if config.flip:
+        images = random_flip(images)
+    if config.roll:
+        images = random_roll(images, config.roll)
+    if config.cutout:
+        images = cutout(images, config.cutout)
+    if config.mixup or config.cutmix:
+        mixes = [v2.MixUp(alpha=config.mixup, num_classes=num_classes)] if config.mixup else []
+        if config.cutmix:
+            mixes.append(v2.CutMix(alpha=config.cutmix, num_classes=num_classes))
+        images, labels = mixes[int(torch.randint(len(mixes), ()))](images, labels)
+    return images.view(shape), labels
+
+
+def random_crop(images: Tensor, padding: int) -> Tensor:
     """Pad with zeros and crop back at a random place each, [B, C, H, W]."""
     B, _, H, W = images.shape
-    padded = pad(images, [padding] * 4)
-    y, x = torch.randint(0, 2 * padding + 1, (2, B, 1), generator=generator)
-    rows = (y + torch.arange(H)).to(images.device)  # [B, H]
-    columns = (x + torch.arange(W)).to(images.device)  # [B, W]
-    batch = torch.arange(B, device=images.device)
-    cropped = padded[batch[:, None, None], :, rows[:, :, None], columns[:, None, :]]
-    return cropped.permute(0, 3, 1, 2)
+    y, x = torch.randint(0, 2 * padding + 1, (2, B, 1))
+    return _gather(pad(images, [padding] * 4), y + torch.arange(H), x + torch.arange(W))
 
 
-def random_flip(images: Tensor, generator: torch.Generator) -> Tensor:
+def random_roll(images: Tensor, most: int) -> Tensor:
+    """Shift each image around its edges by up to `most` pixels each way, [B, C, H, W]."""
+    B, _, H, W = images.shape
+    y, x = torch.randint(-most, most + 1, (2, B, 1))
+    return _gather(images, (y + torch.arange(H)) % H, (x + torch.arange(W)) % W)
+
+
+def random_flip(images: Tensor) -> Tensor:
     """Mirror each image left to right with probability 1/2, [B, C, H, W]."""
-    mirrored = torch.rand(len(images), generator=generator) < 0.5
+    mirrored = torch.rand(len(images)) < 0.5
     return torch.where(mirrored.to(images.device)[:, None, None, None], images.flip(3), images)
+
+
+def cutout(images: Tensor, side: int) -> Tensor:
+    """Set a square around a random pixel of each image to zero, [B, C, H, W]."""
+    B, _, H, W = images.shape
+    y, x = torch.randint(H, (B, 1)), torch.randint(W, (B, 1))
+    rows = (torch.arange(H) - y + side // 2).div(side, rounding_mode="floor") == 0
+    columns = (torch.arange(W) - x + side // 2).div(side, rounding_mode="floor") == 0
+    hole = (rows[:, :, None] & columns[:, None, :]).to(images.device)
+    return images.masked_fill(hole[:, None], 0.0)
+
+
+def _gather(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """images [B, C, ...] at each image's rows [B, H] and columns [B, W]."""
+    rows, columns = rows.to(images.device), columns.to(images.device)
+    batch = torch.arange(len(images), device=images.device)
+    picked = images[batch[:, None, None], :, rows[:, :, None], columns[:, None, :]]
+    return picked.permute(0, 3, 1, 2)

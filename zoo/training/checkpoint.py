@@ -1,9 +1,11 @@
 """Checkpoints of a run: a pretrained folder (zoo.hub) plus what it takes to go on.
 
-A checkpoint is written under a temporary name and renamed when it is whole, so that a kill leaves
-either the old ones or the new one; the last two are kept.
+A checkpoint is written under a temporary name, sealed with its hashes, seen onto the disk and then
+renamed, so that a kill or a power cut leaves either the old ones or the new one; the last two are
+kept.
 """
 
+import io
 import json
 import shutil
 from pathlib import Path
@@ -12,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from zoo import hub
+from zoo import hub, runs
 
 KEPT = 2
 STATE, TRAINER = "state.json", "trainer.pt"
@@ -25,23 +27,42 @@ def save_checkpoint(
     state: dict[str, Any],
     **config: Any,
 ) -> Path:
-    """Write ``run/checkpoints/epoch_NNNN``.
+    """Write ``run/checkpoints/step_NNNNNNN``.
 
     Args:
         trainer: State dicts of optimizer and schedule: tensors, numbers, lists and dicts.
-        state: What JSON can hold; ``state["epoch"]`` names the checkpoint.
+        state: What JSON can hold; ``state["iteration"]`` names the checkpoint.
         config: More keys for the config.json beside the weights.
+
+    Raises:
+        OSError: The disk is full or will not be written; the checkpoints before stay whole.
     """
-    folder = run / "checkpoints" / f"epoch_{state['epoch']:04d}"
+    folder = run / "checkpoints" / f"step_{state['iteration']:07d}"
     partial = folder.with_suffix(".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    hub.save_pretrained(model, partial, **config)
-    torch.save(trainer, partial / TRAINER)
-    (partial / STATE).write_text(json.dumps(state, indent=2))
-    partial.rename(folder)
-    for old in hub.checkpoints(run)[:-KEPT]:
-        shutil.rmtree(old)
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        hub.save_pretrained(model, partial, **config)
+        content = io.BytesIO()
+        torch.save(trainer, content)
+        (partial / TRAINER).write_bytes(content.getbuffer())
+        (partial / STATE).write_text(json.dumps(state, indent=2))
+        runs.seal(partial)
+        if folder.exists():  # torn, or this step had not been taken again
+            shutil.rmtree(folder)
+        partial.rename(folder)
+        runs.sync(folder.parent)
+    except OSError as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        kept = [path.name for path in runs.checkpoints(run)]
+        raise OSError(
+            f"{folder}: expected room for a checkpoint, got: {error}; {kept or 'nothing'} stands "
+            "as it was, and the same command goes on from there"
+        ) from error
+    found = runs.checkpoints(run)
+    kept = found[: found.index(folder) + 1][-KEPT:]  # a later one was torn, and is made anew
+    for other in set(found) - set(kept):
+        shutil.rmtree(other)
     return folder
 
 

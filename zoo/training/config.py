@@ -8,20 +8,10 @@ from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 import yaml
 
 from zoo.data import DataConfig
+from zoo.training.augment import AugmentConfig
 from zoo.training.losses import LossConfig
 
 Section = TypeVar("Section")
-
-
-@dataclass(frozen=True, kw_only=True)
-class AugmentConfig:
-    crop_padding: int = 4
-    """Pixels added on each side before a random crop back to size; 0 does not crop."""
-    flip: bool = True
-    """Mirror half of the images."""
-
-    def __post_init__(self):
-        _at_least("augment.crop_padding", self.crop_padding, 0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +23,13 @@ class OptimConfig:
     weight_decay: float = 0.02
     warmup_epochs: float = 0.0
     """Epochs over which the learning rate rises to its peak; cosine to 0 after that."""
+    ema_decay: float = 0.0
+    """Share of the moving average of the weights that a step keeps; 0 has no average. Where there
+    is one, it is what is measured, saved and exported."""
+
+    def __post_init__(self):
+        if not 0 <= self.ema_decay < 1:
+            raise ValueError(f"optim.ema_decay: expected a number in [0, 1), got {self.ema_decay}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,11 +47,22 @@ class Config:
     optim: OptimConfig = field(default_factory=OptimConfig)
     epochs: int = 300
     batch_size: int = 128
-    precision: Literal["fp32", "bf16"] = "fp32"
-    """bf16: autocast."""
+    """Images of one step, over all processes."""
+    gradient_accumulation: int = 1
+    """Pieces of a step that each process computes one after the other; norms see a piece."""
+    sync_batchnorm: bool = False
+    """Norms see the pieces of all processes; CUDA only."""
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    """bf16 and fp16: autocast; fp16 on CUDA only, with a scaled loss."""
     device: Literal["auto", "cuda", "cpu"] = "auto"
     keep_large_buffers: bool = True
     """Tell glibc's allocator to keep freed buffers; on a CPU a step then takes far less time."""
+    workers: int = 0
+    """Processes that read and augment single images; 0 does it between the steps."""
+    checkpoint_minutes: float = 10.0
+    """How often a checkpoint is written inside an epoch; one is written after each epoch anyway."""
+    trackers: tuple[str, ...] = ()
+    """What else gets the log, by Accelerate's names: tensorboard, wandb, ..."""
     seed: int = 0
     output: str = ""
     """Run folder; runs/<recipe> if empty."""
@@ -62,6 +70,8 @@ class Config:
     def __post_init__(self):
         _at_least("epochs", self.epochs, 1)
         _at_least("batch_size", self.batch_size, 1)
+        _at_least("gradient_accumulation", self.gradient_accumulation, 1)
+        _at_least("workers", self.workers, 0)
         _at_least("optim.warmup_epochs", self.optim.warmup_epochs, 0)
 
 

@@ -1,136 +1,215 @@
-"""The training loop.
-
-Shapes: B batch, C channels, H height, W width, K classes.
-"""
+"""The training loop: from a recipe to a run folder, and on from wherever that folder stands."""
 
 import dataclasses
 import json
 import math
+import resource
 import time
-from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from accelerate.utils import broadcast
+from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from timm.optim import create_optimizer_v2
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import LambdaLR
 
-from zoo import create_model, hub
+from zoo import create_model, hub, runs
 from zoo.data import ImageSet, load_images, normalise
-from zoo.training.augment import random_crop, random_flip
 from zoo.training.checkpoint import load_checkpoint, save_checkpoint
 from zoo.training.config import Config
-from zoo.training.losses import classification_loss, head_weight
+from zoo.training.feed import Feed
+from zoo.training.learner import Learner
+from zoo.training.stop import StopSignal
+from zoo.training.watch import firing_rates, first_broken
 
 LOG, RESOLVED = "log.jsonl", "config.json"
 EVAL_BATCH = 250
+GLANCE = 10  # steps between two looks at the loss, each of which waits for a GPU
 
 
-def train(config: Config) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Data:
+    """Training images, the images to measure on, and what those are called."""
+
+    train: ImageSet
+    measured: ImageSet
+    name: str
+
+
+@dataclass
+class Position:
+    """How far a run has come."""
+
+    epoch: int = 0
+    """Whole epochs."""
+    step: int = 0
+    """Steps of the epoch after those."""
+    sums: list[float] = field(default_factory=list)
+    """Learner.step's, over these steps."""
+    seconds: float = 0.0
+    """Time that these steps took."""
+    log: list[dict[str, Any]] = field(default_factory=list)
+
+
+def train(config: Config, data: Data | None = None) -> dict[str, Any]:
     """Train a network, or go on where the run folder's newest checkpoint stands.
 
+    Args:
+        data: The images, where they are not what the config says.
+
     Returns:
-        The last line of the run's log.
+        The last line of the run's log; empty after a SIGTERM in the first epoch.
 
     Raises:
         ValueError: The config asks for what cannot be, or the run folder holds another run.
         FileNotFoundError: The data are not where the config says.
+        FloatingPointError: The loss is not finite any more.
+        OSError: A checkpoint could not be written; those before it stand.
     """
     run, resolved = Path(config.output), json.dumps(dataclasses.asdict(config), indent=2)
     _check_run_folder(run, resolved)
     accelerator = _accelerator(config)
+    data = data or load_data(config)
+    feed = Feed(config, data.train, accelerator.process_index, accelerator.num_processes)
+    found = runs.newest_checkpoint(run)
     torch.manual_seed(config.seed)
-
-    train_set, eval_set, eval_name = _data(config, accelerator.device)
-    found = hub.checkpoints(run)
     # A run goes on with the arguments that it began with, of which some may be start_from's.
-    begun = dataclasses.replace(config, start_from=str(found[-1])) if found else config
-    model = build_model(begun, train_set)
-    model.to(accelerator.device, memory_format=torch.channels_last)
-    optimizer = create_optimizer_v2(
-        model, opt=config.optim.name, lr=config.optim.lr, weight_decay=config.optim.weight_decay
-    )
-    steps = math.ceil(len(train_set) / config.batch_size)
-    schedule = LambdaLR(optimizer, _cosine(config, steps))
-    first_epoch, log = 0, []
+    begun = dataclasses.replace(config, start_from=str(found)) if found else config
+    learner = Learner(config, build_model(begun, data.train), feed.steps, accelerator)
+    position = Position()
     if found:
-        trainer, state = load_checkpoint(found[-1])
-        optimizer.load_state_dict(trainer["optimizer"])
-        schedule.load_state_dict(trainer["schedule"])
-        first_epoch, log = state["epoch"], state["log"]
-    run.mkdir(parents=True, exist_ok=True)
-    _write(run / RESOLVED, resolved)
-    _write_log(run, log)
+        trainer, state = load_checkpoint(found)
+        learner.load_state_dict(trainer)
+        position = Position(**state["position"])
+    if accelerator.is_main_process:
+        run.mkdir(parents=True, exist_ok=True)
+        _write(run / RESOLVED, resolved)
+        _write_log(run, position.log)
+    accelerator.wait_for_everyone()
+    if config.trackers:
+        accelerator.init_trackers("", config=None)
 
-    with _progress() as progress:
-        bar = progress.add_task("", total=config.epochs * steps, completed=first_epoch * steps)
-        if first_epoch:
-            progress.console.print(f"{run}: going on after epoch {first_epoch}")
-        for epoch in range(first_epoch, config.epochs):
-            start = time.perf_counter()
-            torch.manual_seed(config.seed * 100_003 + epoch)  # so that an epoch can be repeated
-            model.train()
-            loss_sum = correct = 0
-            for step, (images, labels) in enumerate(_batches(config, train_set)):
-                iteration = epoch * steps + step
-                weight = head_weight(config.loss, iteration, config.epochs * steps)
-                with accelerator.autocast():
-                    outputs = model(images)
-                    logits, side_logits = outputs if config.loss.needs_heads else (outputs, None)
-                    loss = classification_loss(config.loss, logits, side_logits, labels, weight)
-                optimizer.zero_grad(set_to_none=True)
-                accelerator.backward(loss)
-                optimizer.step()
-                schedule.step()
+    def save() -> None:
+        """Write a checkpoint of this position, for all processes."""
+        own = torch.tensor(position.sums, dtype=torch.float64, device=accelerator.device)
+        sums = accelerator.reduce(own, "sum")
+        if not accelerator.is_main_process:
+            return
+        now = dataclasses.replace(position, sums=sums.tolist())
+        save_checkpoint(
+            run,
+            learner.measured,
+            learner.state_dict(),
+            {
+                "iteration": position.epoch * feed.steps + position.step,
+                "position": dataclasses.asdict(now),
+            },
+            label_names=list(data.train.classes),
+            training=dataclasses.asdict(config),
+        )
+        _write_log(run, position.log)
 
-                loss_sum += loss.detach() * len(images)
-                correct += (logits.detach().argmax(1) == labels).sum()
-                if step % 10 == 0:
-                    seen = step * config.batch_size + len(images)
+    with _progress(accelerator) as progress, StopSignal() as stop:
+        say = partial(progress.console.print, highlight=False, soft_wrap=True)
+        done = position.epoch * feed.steps + position.step
+        bar = progress.add_task("", total=config.epochs * feed.steps, completed=done)
+        if found:
+            say(f"{run}: going on after epoch {position.epoch}, step {position.step}")
+        saved = time.perf_counter()
+        for epoch in range(position.epoch, config.epochs):
+            began = time.perf_counter() - position.seconds
+            sums = _sums_of(position, learner)
+            for step, chunks in enumerate(feed.epoch(epoch, position.step), position.step):
+                iteration = epoch * feed.steps + step
+                sums += learner.step(chunks, iteration)
+                if step % GLANCE == 0:
+                    _check_finite(sums, learner.model, epoch, step)
+                    seen = min((step + 1) * config.batch_size, len(data.train))
+                    speed = seen / (time.perf_counter() - began)
+                    share = accelerator.num_processes / seen
                     progress.update(
                         bar,
                         completed=iteration + 1,
                         description=f"epoch {epoch + 1}/{config.epochs}  "
-                        f"loss {loss_sum / seen:.3f}  accuracy {100 * correct / seen:.2f} %  "
-                        f"{seen / (time.perf_counter() - start):.0f} images/s",
+                        f"loss {share * sums[0]:.3f}  accuracy {100 * share * sums[1]:.2f} %  "
+                        f"{speed:.0f} images/s  {_memory():.0f} MiB",
                     )
-            seconds = time.perf_counter() - start
+                if accelerator.num_processes == 1 or step % GLANCE == 0:
+                    due = time.perf_counter() - saved > 60 * config.checkpoint_minutes
+                    due, stopping = _agreed(accelerator, due, stop.came)
+                    if due or stopping:
+                        _check_finite(sums, learner.model, epoch, step)
+                        position.step, position.sums = step + 1, sums.tolist()
+                        position.seconds = time.perf_counter() - began
+                        save()
+                        saved = time.perf_counter()
+                    if stopping:
+                        say(
+                            f"{run}: stopped on SIGTERM after epoch {epoch}, step {step + 1}; "
+                            "the same command goes on from there"
+                        )
+                        accelerator.end_training()
+                        return position.log[-1] if position.log else {}
+            last = feed.steps - 1
+            _check_finite(sums, learner.model, epoch, last)
+            seconds = time.perf_counter() - began
+            loss, correct, *heads = (accelerator.reduce(sums, "sum") / len(data.train)).tolist()
+            accuracy, rates = evaluate(config, learner.measured, data.measured, accelerator)
             entry = {
                 "epoch": epoch + 1,
-                "loss": float(loss_sum / len(train_set)),
-                "accuracy": float(100 * correct / len(train_set)),
-                f"{eval_name}_accuracy": evaluate(config, model, eval_set),
-                "learning_rate": schedule.get_last_lr()[0],
-                "head_weight": weight if config.loss.needs_heads else 0.0,
-                "images_per_second": len(train_set) / seconds,
+                "loss": loss,
+                "accuracy": 100 * correct,
+                f"{data.name}_accuracy": accuracy,
+                "head_accuracies": [100 * head for head in heads],
+                "learning_rate": learner.schedule.get_last_lr()[0],
+                "head_weight": learner.head_weight(epoch * feed.steps + last),
+                "firing_rates": rates,
+                "images_per_second": len(data.train) / seconds,
                 "seconds": seconds,
+                "peak_mib": _memory(),
             }
-            if not math.isfinite(entry["loss"]):
-                raise FloatingPointError(
-                    f"epoch {epoch + 1}: expected a finite loss, got {entry['loss']}; "
-                    "try a lower optim.lr or precision: fp32"
-                )
-            log.append(entry)
-            progress.console.print(
-                f"epoch {epoch + 1:>3}  loss {entry['loss']:.4f}  train {entry['accuracy']:.2f} %  "
-                f"{eval_name} {entry[f'{eval_name}_accuracy']:.2f} %  "
-                f"{entry['images_per_second']:.0f} images/s",
-                highlight=False,
+            say(
+                f"epoch {epoch + 1:>3}  loss {loss:.4f}  train {100 * correct:.2f} %  "
+                f"{data.name} {accuracy:.2f} %  {entry['images_per_second']:.0f} images/s"
             )
-            save_checkpoint(
-                run,
-                model,
-                {"optimizer": optimizer.state_dict(), "schedule": schedule.state_dict()},
-                {"epoch": epoch + 1, "log": log},
-                label_names=list(train_set.classes),
-                training=dataclasses.asdict(config),
+            if silent := [name for name, rate in rates.items() if rate == 0]:
+                say(f"warning: after epoch {epoch + 1} no neuron fires in {', '.join(silent)}")
+            accelerator.log(_curves(entry), step=epoch + 1)
+            position = Position(epoch=epoch + 1, log=[*position.log, entry])
+            save()
+            saved = time.perf_counter()
+    accelerator.end_training()
+    return position.log[-1]
+
+
+def load_data(config: Config) -> Data:
+    """What the config says, with images held out where it says so."""
+    train_set = load_images(config.data, "train")
+    if config.data.holdout >= len(train_set):
+        raise ValueError(
+            f"data.holdout: expected fewer than the {len(train_set)} training images, "
+            f"got {config.data.holdout}"
+        )
+    # Of the set, not of the run: every seed holds out the same images.
+    order = torch.randperm(len(train_set), generator=torch.Generator().manual_seed(0))
+    held_out, order = order[: config.data.holdout], order[config.data.holdout :]
+    if config.data.holdout:
+        measured, name = train_set.subset(held_out), "holdout"
+    else:
+        measured, name = load_images(config.data, "test"), "test"
+        if measured.classes != train_set.classes:
+            raise ValueError(
+                f"data.root: expected the same classes in train and test, got "
+                f"{train_set.classes} and {measured.classes}"
             )
-            _write_log(run, log)
-    return log[-1]
+    if config.data.holdout or config.data.limit:
+        train_set = train_set.subset(order[: config.data.limit or None])
+    return Data(train_set, measured, name)
 
 
 def build_model(config: Config, images: ImageSet) -> nn.Module:
@@ -140,7 +219,7 @@ def build_model(config: Config, images: ImageSet) -> nn.Module:
             "model_args.shortcut_heads: expected no such key, the loss decides; "
             "set loss.name: vanilla for a network without heads"
         )
-    _, C, H, W = images.images.shape
+    C, H, W = images.images.shape[-3:]
     cfg = {
         "tag": config.data.tag,
         "input_size": (C, H, W),
@@ -165,8 +244,7 @@ def build_model(config: Config, images: ImageSet) -> nn.Module:
 def _start(config: Config) -> Path:
     """The folder of the weights that a run begins with."""
     folder = Path(config.start_from)
-    if found := hub.checkpoints(folder):
-        folder = found[-1]
+    folder = runs.newest_checkpoint(folder) or folder
     architecture = hub.read_config(folder)["architecture"]
     if architecture != config.model:
         raise ValueError(f"start_from: expected {config.model}, got {architecture} in {folder}")
@@ -174,16 +252,41 @@ def _start(config: Config) -> Path:
 
 
 @torch.inference_mode()
-def evaluate(config: Config, model: nn.Module, images: ImageSet) -> float:
-    """Top-1 accuracy in percent."""
+def evaluate(
+    config: Config, model: nn.Module, images: ImageSet, accelerator: Accelerator
+) -> tuple[float, dict[str, float]]:
+    """Top-1 accuracy in percent, and each layer's firing rate over this process's first images."""
     model.eval()
-    correct = 0
-    for batch, labels in zip(
-        images.images.split(EVAL_BATCH), images.labels.split(EVAL_BATCH), strict=True
-    ):
-        logits = model(normalise(batch, config.data.mean, config.data.std))
-        correct += (logits.argmax(1) == labels).sum()
-    return float(100 * correct / len(images))
+    if accelerator.num_processes > 1:  # norms' statistics: every process measures what is saved
+        broadcast(list(model.buffers()))
+    correct = torch.zeros((), dtype=torch.float64, device=accelerator.device)
+    batches = range(EVAL_BATCH * accelerator.process_index, len(images), EVAL_BATCH)
+    with firing_rates(model) as rates:
+        for first in batches[:: accelerator.num_processes]:
+            batch = images.images[first : first + EVAL_BATCH].to(accelerator.device)
+            batch = normalise(batch, config.data.mean, config.data.std)
+            logits = model(batch.transpose(0, 1) if batch.ndim == 5 else batch)
+            labels = images.labels[first : first + EVAL_BATCH].to(accelerator.device)
+            correct += (logits.argmax(1) == labels).sum()
+    return 100 * accelerator.reduce(correct, "sum").item() / len(images), rates
+
+
+def _accelerator(config: Config) -> Accelerator:
+    for key, wanted in (("device", "cuda"), ("precision", "fp16"), ("sync_batchnorm", True)):
+        if getattr(config, key) == wanted and not _cuda(config):
+            found = "device: cpu" if torch.cuda.is_available() else "none"
+            raise ValueError(f"{key}: expected a CUDA device for {wanted}, found {found}")
+    AcceleratorState._reset_state(reset_partial_state=True)  # a process may train more than once
+    return Accelerator(
+        mixed_precision="no",  # the learner casts, so that what is measured stays fp32
+        cpu=config.device == "cpu",
+        log_with=list(config.trackers) or None,
+        project_dir=config.output,
+    )
+
+
+def _cuda(config: Config) -> bool:
+    return torch.cuda.is_available() and config.device != "cpu"
 
 
 def _check_run_folder(run: Path, resolved: str) -> None:
@@ -195,67 +298,56 @@ def _check_run_folder(run: Path, resolved: str) -> None:
         )
 
 
-def _accelerator(config: Config) -> Accelerator:
-    if config.device == "cuda" and not torch.cuda.is_available():
-        raise ValueError("device: expected a CUDA device, found none; use auto or cpu")
-    AcceleratorState._reset_state(reset_partial_state=True)  # a process may train more than once
-    precision = "bf16" if config.precision == "bf16" else "no"
-    return Accelerator(mixed_precision=precision, cpu=config.device == "cpu")
+def _sums_of(position: Position, learner: Learner) -> Tensor:
+    """Where the sums of an epoch begin: at those of a checkpoint, in the process that wrote it."""
+    begin = position.sums if learner.accelerator.is_main_process else []
+    sums = begin or [0.0] * (2 + learner.heads)
+    return torch.tensor(sums, dtype=torch.float64, device=learner.accelerator.device)
 
 
-def _data(config: Config, device: torch.device) -> tuple[ImageSet, ImageSet, str]:
-    """Training images, the images to measure on, and what those are called."""
-    train_set = load_images(config.data, "train")
-    if config.data.holdout >= len(train_set):
-        raise ValueError(
-            f"data.holdout: expected fewer than the {len(train_set)} training images, "
-            f"got {config.data.holdout}"
+def _agreed(accelerator: Accelerator, *flags: bool) -> list[bool]:
+    """Whether any process has each flag raised."""
+    if accelerator.num_processes == 1:
+        return list(flags)
+    raised = torch.tensor(flags, dtype=torch.float32, device=accelerator.device)
+    return (accelerator.reduce(raised, "sum") > 0).tolist()
+
+
+def _check_finite(sums: Tensor, model: nn.Module, epoch: int, step: int) -> None:
+    if not math.isfinite(sums[0]):
+        raise FloatingPointError(
+            f"epoch {epoch + 1}, step {step + 1}: expected a finite loss, got {sums[0]}; "
+            f"{first_broken(model)}; try a lower optim.lr or precision: fp32"
         )
-    # Of the set, not of the run: every seed holds out the same images.
-    order = torch.randperm(len(train_set), generator=torch.Generator().manual_seed(0))
-    held_out, order = order[: config.data.holdout], order[config.data.holdout :]
-    if config.data.holdout:
-        eval_set, eval_name = train_set.subset(held_out), "holdout"
-    else:
-        eval_set, eval_name = load_images(config.data, "test"), "test"
-        if eval_set.classes != train_set.classes:
-            raise ValueError(
-                f"data.root: expected the same classes in train and test, got "
-                f"{train_set.classes} and {eval_set.classes}"
-            )
-    if config.data.holdout or config.data.limit:
-        train_set = train_set.subset(order[: config.data.limit or None])
-    return train_set.to(device), eval_set.to(device), eval_name
 
 
-def _batches(config: Config, images: ImageSet) -> Iterator[tuple[Tensor, Tensor]]:
-    """One epoch in a new order: normalised, augmented images [B, C, H, W] and labels [B]."""
-    generator = torch.Generator().manual_seed(torch.initial_seed())
-    order = torch.randperm(len(images), generator=generator)
-    for chosen in order.to(images.labels.device).split(config.batch_size):
-        batch = normalise(images.images[chosen], config.data.mean, config.data.std)
-        if config.augment.crop_padding:
-            batch = random_crop(batch, config.augment.crop_padding, generator)
-        if config.augment.flip:
-            batch = random_flip(batch, generator)
-        yield batch.contiguous(memory_format=torch.channels_last), images.labels[chosen]
+def _memory() -> float:
+    """The most memory taken so far, MiB: of the GPU, or of this process."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
 
 
-def _cosine(config: Config, steps: int):
-    """Factor on the learning rate by iteration: linear warm-up, then half a cosine to 0."""
-    warmup, total = config.optim.warmup_epochs * steps, config.epochs * steps
+def _curves(entry: dict[str, Any]) -> dict[str, float]:
+    """An entry of the log as a tracker takes it: one number to a name."""
+    curves = {}
+    for name, value in entry.items():
+        if isinstance(value, list):
+            value = {str(i): item for i, item in enumerate(value)}
+        if isinstance(value, dict):
+            curves |= {f"{name}/{key}": item for key, item in value.items()}
+        else:
+            curves[name] = value
+    return curves
 
-    def factor(iteration: int) -> float:
-        if iteration < warmup:
-            return (iteration + 1) / (warmup + 1)
-        return 0.5 * (1 + math.cos(math.pi * (iteration - warmup) / max(1, total - warmup)))
 
-    return factor
-
-
-def _progress() -> Progress:
+def _progress(accelerator: Accelerator) -> Progress:
     return Progress(
-        TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn()
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=Console(quiet=not accelerator.is_main_process),
     )
 
 

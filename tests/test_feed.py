@@ -1,0 +1,106 @@
+"""Which images make up a step, and what is done to them."""
+
+import re
+from dataclasses import replace
+
+import pytest
+import torch
+
+from zoo.data import ImageSet
+from zoo.training.augment import AugmentConfig, augment, cutout, random_roll
+from zoo.training.config import Config
+from zoo.training.feed import Feed
+
+
+@pytest.fixture(scope="module")
+def images() -> ImageSet:
+    """Thirty images, of which each knows its number."""
+    pixels = torch.arange(30, dtype=torch.uint8)[:, None, None, None].expand(30, 3, 8, 8)
+    return ImageSet(pixels.contiguous(), torch.arange(30), tuple(map(str, range(30))))
+
+
+def taken(feed: Feed, *args) -> list[list[list[int]]]:
+    """Labels by step and chunk."""
+    return [[labels.tolist() for _, labels in chunks] for chunks in feed.epoch(*args)]
+
+
+def test_an_epoch_shows_every_image_once_in_an_order_of_its_own(images):
+    feed = Feed(Config(batch_size=8), images)
+    first, second = taken(feed, 0), taken(feed, 1)
+    assert feed.steps == 4
+    assert [len(step[0]) for step in first] == [8, 8, 8, 6]
+    assert sorted(i for step in first for i in step[0]) == list(range(30))
+    assert first != second
+    assert taken(feed, 0) == first
+
+
+def test_an_epoch_can_be_entered_at_any_step(images):
+    feed = Feed(Config(batch_size=8), images)
+    assert taken(feed, 3, 2) == taken(feed, 3)[2:]
+
+
+def test_two_processes_share_what_one_takes_in_two_turns(images):
+    one = taken(Feed(Config(batch_size=8, gradient_accumulation=2), images), 0)
+    parts = [taken(Feed(Config(batch_size=8), images, rank, 2), 0) for rank in range(2)]
+    assert one == [left + right for left, right in zip(*parts, strict=True)]
+
+
+def test_a_rest_with_nothing_for_some_process_is_left_out(images):
+    assert Feed(Config(batch_size=29), images, 0, 2).steps == 1
+    with pytest.raises(ValueError, match="batch_size: expected at least an image for each of 40 "):
+        Feed(Config(batch_size=32), images, 0, 40)
+
+
+def test_workers_change_no_bit(images):
+    config = Config(batch_size=8, augment=AugmentConfig(auto="autoaugment_cifar10"))
+    noise = torch.randint(256, images.images.shape, dtype=torch.uint8)
+    images = ImageSet(noise, images.labels, images.classes)
+    batches = []
+    for workers in (0, 2):
+        feed = Feed(replace(config, workers=workers), images)
+        batches.append([pixels for chunks in feed.epoch(0) for pixels, _ in chunks])
+    assert all(map(torch.equal, *batches))
+    assert not any(torch.equal(pixels, noise[:8]) for pixels in batches[0])
+
+
+def test_cutout_leaves_a_hole_in_each_image():
+    torch.manual_seed(0)
+    holes = (cutout(torch.ones(64, 3, 16, 16), 4) == 0).sum((1, 2, 3))
+    assert holes.max() == 3 * 4 * 4
+    assert holes.min() >= 3 * 2 * 2  # cut off by a corner
+
+
+def test_roll_loses_no_pixel():
+    torch.manual_seed(0)
+    image = torch.arange(36.0).view(1, 1, 6, 6).expand(8, 2, 6, 6)
+    rolled = random_roll(image, 2)
+    assert torch.equal(rolled.flatten(2).sort().values, image.flatten(2).sort().values)
+    assert not torch.equal(rolled, image)
+
+
+@pytest.mark.parametrize("key", ["mixup", "cutmix"])
+def test_mixes_give_shares_of_the_classes(key):
+    torch.manual_seed(0)
+    images, shares = augment(
+        AugmentConfig(**{key: 1.0}), torch.randn(4, 3, 8, 8), torch.arange(4), 10
+    )
+    assert images.shape == (4, 3, 8, 8)
+    assert shares.shape == (4, 10)
+    torch.testing.assert_close(shares.sum(1), torch.ones(4))
+    assert shares.max() < 1
+
+
+def test_the_frames_of_an_event_stream_move_together():
+    torch.manual_seed(0)
+    frames = torch.rand(4, 1, 2, 8, 8).expand(4, 5, 2, 8, 8)
+    changed, _ = augment(AugmentConfig(roll=3), frames, torch.arange(4), 10)
+    assert changed.shape == frames.shape
+    assert torch.equal(changed, changed[:, :1].expand_as(changed))
+    assert not torch.equal(changed, frames)
+
+
+def test_an_amount_below_zero_is_refused():
+    with pytest.raises(
+        ValueError, match=re.escape("augment.cutout: expected a number >= 0, got -1")
+    ):
+        AugmentConfig(cutout=-1)

@@ -1,0 +1,185 @@
+"""Runs that end before their time: killed, stopped, out of disk, or with a torn checkpoint."""
+
+import json
+import os
+import random
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from zoo import runs
+from zoo.training import engine
+from zoo.training.engine import train
+
+RECIPE = Path(__file__).parent.parent / "configs" / "digits_demo.yaml"
+SHORT = ("--epochs", "2", "--device", "cpu", "--checkpoint-minutes", "0.01")
+
+
+@pytest.fixture(scope="module")
+def whole(recipe, tmp_path_factory) -> Path:
+    """Two epochs without a break."""
+    run = tmp_path_factory.mktemp("whole")
+    train(replace(recipe, epochs=2, output=str(run)))
+    return run
+
+
+def start(run: Path, **kwargs) -> subprocess.Popen:
+    line = [sys.executable, "-m", "zoo.training", str(RECIPE), *SHORT, "--output", str(run)]
+    kwargs = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True} | kwargs
+    return subprocess.Popen(line, env=os.environ | {"OMP_NUM_THREADS": "1"}, **kwargs)
+
+
+def wait_for_a_step(run: Path, process: subprocess.Popen) -> None:
+    """Until the run has a checkpoint inside its first epoch."""
+    end = time.monotonic() + 120
+    while not runs.checkpoints(run):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < end, "no checkpoint was written"
+        time.sleep(0.01)
+
+
+def ends_like(run: Path, whole: Path) -> bool:
+    """Whether two runs have the same weights and, but for times and memory, the same log."""
+    logs = []
+    for folder in (run, whole):
+        log = [json.loads(line) for line in (folder / engine.LOG).read_text().splitlines()]
+        for entry in log:
+            for key in ("images_per_second", "seconds", "peak_mib"):
+                del entry[key]
+        logs.append(log)
+    weights = [
+        (runs.newest_checkpoint(folder) / "model.safetensors").read_bytes()
+        for folder in (run, whole)
+    ]
+    return logs[0] == logs[1] and weights[0] == weights[1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+def test_a_run_ended_inside_an_epoch_goes_on_to_the_bits_of_an_unbroken_one(tmp_path, whole, how):
+    process = start(tmp_path)
+    wait_for_a_step(tmp_path, process)
+    process.send_signal(how)
+    output, _ = process.communicate(timeout=60)
+    if how == signal.SIGTERM:
+        assert process.returncode == 0
+        assert "stopped on SIGTERM after epoch 0, step " in output
+    position = json.loads((runs.newest_checkpoint(tmp_path) / "state.json").read_text())["position"]
+    assert 0 < position["step"] < 23
+    again = start(tmp_path)
+    output, errors = again.communicate(timeout=120)
+    assert again.returncode == 0, errors
+    assert "going on after epoch 0, step " in output
+    assert ends_like(tmp_path, whole)
+
+
+def interrupted(config, monkeypatch, checkpoint: int) -> None:
+    """Train with a checkpoint after every step, and break off after one of them."""
+    save, written = engine.save_checkpoint, []
+
+    def save_and_count(*arguments, **kwargs):
+        written.append(save(*arguments, **kwargs))
+        if len(written) == checkpoint:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(engine, "save_checkpoint", save_and_count)
+        with pytest.raises(KeyboardInterrupt):
+            train(replace(config, checkpoint_minutes=0.0))
+
+
+def test_averages_mixes_and_policies_go_on_inside_an_epoch(recipe, tmp_path, monkeypatch):
+    config = replace(
+        recipe,
+        epochs=2,
+        data=replace(recipe.data, limit=320),
+        augment=replace(recipe.augment, auto="randaugment", mixup=0.2, cutmix=1.0),
+        optim=replace(recipe.optim, ema_decay=0.9),
+        checkpoint_minutes=0.0,
+    )
+    train(replace(config, output=str(tmp_path / "whole")))
+    broken = replace(config, output=str(tmp_path / "broken"))
+    for checkpoint in (3, 2, 3):
+        interrupted(broken, monkeypatch, checkpoint)
+    train(broken)
+    assert ends_like(tmp_path / "broken", tmp_path / "whole")
+
+
+def test_a_bit_that_changed_anywhere_in_a_checkpoint_is_never_taken_as_good(whole, tmp_path):
+    run = shutil.copytree(whole, tmp_path / "run")
+    before, newest = runs.checkpoints(run)
+    draw = random.Random(0)
+    for _ in range(100):
+        path = draw.choice(sorted(newest.iterdir()))
+        content = bytearray(path.read_bytes())
+        bit = draw.randrange(8 * len(content))
+        content[bit // 8] ^= 1 << bit % 8
+        good = path.read_bytes()
+        path.write_bytes(content)
+        with pytest.warns(UserWarning, match="passed by for the one before"):
+            assert runs.newest_checkpoint(run) == before
+        path.write_bytes(good)
+    assert runs.newest_checkpoint(run) == newest
+
+
+def test_a_run_with_a_torn_checkpoint_goes_on_from_the_one_before(recipe, whole, tmp_path):
+    run = shutil.copytree(whole, tmp_path / "run")
+    config = replace(recipe, epochs=2, output=str(run))
+    (run / engine.RESOLVED).unlink()  # it names the folder that was copied
+    newest = runs.checkpoints(run)[-1]
+    with (newest / "trainer.pt").open("r+b") as file:
+        file.truncate(1000)
+    with pytest.warns(UserWarning, match="this checkpoint is passed by for the one before"):
+        train(config)
+    assert runs.newest_checkpoint(run) == newest
+    assert ends_like(run, whole)
+
+
+def test_a_run_without_a_whole_checkpoint_says_so(recipe, whole, tmp_path):
+    run = shutil.copytree(whole, tmp_path / "run")
+    (run / engine.RESOLVED).unlink()
+    for folder in runs.checkpoints(run):
+        (folder / "state.json").write_text("{}")
+    with (
+        pytest.warns(UserWarning, match="passed by"),
+        pytest.raises(ValueError, match="expected a whole checkpoint, got 2 of which none has"),
+    ):
+        train(replace(recipe, epochs=2, output=str(run)))
+
+
+@pytest.mark.slow
+def test_a_full_disk_ends_in_an_error_and_leaves_the_checkpoints(tmp_path, whole):
+    run = shutil.copytree(whole, tmp_path / "run")
+    (run / engine.RESOLVED).unlink()
+    shutil.rmtree(runs.checkpoints(run)[-1])
+    (kept,) = runs.checkpoints(run)
+    room = (kept / "model.safetensors").stat().st_size // 2  # what the kernel then lets it write
+    process = start(run, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (room, room)))
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert "error: " in errors
+    assert "expected room for a checkpoint, got: [Errno 27] File too large" in errors
+    assert f"['{kept.name}'] stands as it was" in errors
+    assert runs.checkpoints(run) == [kept]
+    assert runs.newest_checkpoint(run) == kept
+    assert not list(run.rglob("*.partial"))
+
+
+def test_a_checkpoint_of_hostile_pickles_is_refused(whole, tmp_path):
+    class Hostile:
+        def __reduce__(self):
+            return (Path.touch, (tmp_path / "ran",))
+
+    folder = shutil.copytree(runs.checkpoints(whole)[-1], tmp_path / "checkpoint")
+    torch.save({"optimizer": Hostile()}, folder / "trainer.pt")
+    with pytest.raises(Exception, match="Weights only load failed"):
+        engine.load_checkpoint(folder)
+    assert not (tmp_path / "ran").exists()

@@ -1,0 +1,75 @@
+"""Run folders: their checkpoints, and which of them are whole.
+
+RUN/config.json                the resolved recipe
+RUN/log.jsonl                  a line per epoch
+RUN/checkpoints/step_NNNNNNN/  a pretrained folder (zoo.hub), what it takes to go on, sha256.json
+"""
+
+import hashlib
+import json
+import os
+import warnings
+from pathlib import Path
+
+HASHES = "sha256.json"
+
+
+def checkpoints(run: Path) -> list[Path]:
+    """The checkpoints of a training run, oldest first; each is a pretrained folder."""
+    found = [path for path in run.glob("checkpoints/step_*") if path.suffix != ".partial"]
+    return sorted(found, key=lambda path: int(path.name.removeprefix("step_")))
+
+
+def newest_checkpoint(run: Path) -> Path | None:
+    """The newest whole checkpoint; None if the run has none yet. A torn one is passed by with a
+    warning.
+
+    Raises:
+        ValueError: There are checkpoints, and none is whole.
+    """
+    found = checkpoints(run)
+    for folder in reversed(found):
+        if is_whole(folder):
+            return folder
+        warnings.warn(
+            f"{folder}: expected the files that {HASHES} names, got others; this checkpoint is "
+            "passed by for the one before",
+            stacklevel=2,
+        )
+    if found:
+        raise ValueError(
+            f"{run}: expected a whole checkpoint, got {len(found)} of which none has the hashes it "
+            "was written with; delete them to begin anew"
+        )
+    return None
+
+
+def seal(folder: Path) -> None:
+    """Write the hashes of a folder's files beside them, and see all of it onto the disk."""
+    (folder / HASHES).write_bytes(_hashes(folder))
+    for path in (*folder.iterdir(), folder):
+        sync(path)
+
+
+def is_whole(folder: Path) -> bool:
+    """Whether a folder holds the files that it was sealed with, and no other bit."""
+    path = folder / HASHES
+    return path.is_file() and path.read_bytes() == _hashes(folder)
+
+
+def sync(path: Path) -> None:
+    """See a file, or the names in a folder, onto the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _hashes(folder: Path) -> bytes:
+    digests = {
+        path.name: hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.iterdir())
+        if path.name != HASHES
+    }
+    return json.dumps(digests, indent=2).encode()

@@ -1,0 +1,142 @@
+"""A network and what changes it: one optimizer step, and all that a checkpoint must hold of it.
+
+Shapes: B images of a chunk, C channels, H height, W width, K classes.
+"""
+
+import math
+from collections.abc import Iterable
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from timm.optim import create_optimizer_v2
+from timm.utils import ModelEmaV3
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
+
+from zoo.data import normalise
+from zoo.training.augment import augment
+from zoo.training.config import Config
+from zoo.training.losses import classification_loss, head_weight
+
+AUTOCAST = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class Learner:
+    """A network in training.
+
+    Args:
+        model: The network as it is built or loaded; this process's copy where there are several.
+        steps: Optimizer steps of an epoch.
+    """
+
+    def __init__(self, config: Config, model: nn.Module, steps: int, accelerator: Accelerator):
+        self.config, self.accelerator, self.iterations = config, accelerator, config.epochs * steps
+        model.to(accelerator.device, memory_format=torch.channels_last)
+        if config.sync_batchnorm:
+            model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+        self.model = model
+        decay = config.optim.ema_decay
+        self.average = ModelEmaV3(model, decay=decay) if decay else None
+        self.optimizer = create_optimizer_v2(
+            model, opt=config.optim.name, lr=config.optim.lr, weight_decay=config.optim.weight_decay
+        )
+        self.schedule = LambdaLR(self.optimizer, _cosine(config, steps))
+        self.scaler = torch.amp.GradScaler(
+            accelerator.device.type, enabled=config.precision == "fp16"
+        )
+        self.wrapped = accelerator.prepare_model(model)
+
+    @property
+    def measured(self) -> nn.Module:
+        """The network that is measured and saved: the moving average where there is one."""
+        return self.average.module if self.average else self.model
+
+    def step(self, chunks: Iterable[tuple[Tensor, Tensor]], iteration: int) -> Tensor:
+        """One optimizer step.
+
+        Args:
+            chunks: uint8 images [B, C, H, W], or event frames [B, T, C, H, W], and labels [B]; each
+                is taken when its turn comes, since taking it seeds its augmentation.
+
+        Returns:
+            Sums over this process's images: of the loss, of those that the network got right, and
+            of those that each shortcut head did; float64.
+        """
+        config = self.config
+        weight = head_weight(config.loss, iteration, self.iterations)
+        sums = torch.zeros(2 + self.heads, dtype=torch.float64, device=self.accelerator.device)
+        self.optimizer.zero_grad(set_to_none=True)
+        self.wrapped.train()
+        for i, (images, labels) in enumerate(chunks):
+            images, targets = self._prepared(images, labels)
+            last = i == config.gradient_accumulation - 1
+            with nullcontext() if last else self.accelerator.no_sync(self.wrapped):
+                with self._autocast():
+                    outputs = self.wrapped(images)
+                    logits, side_logits = outputs if config.loss.needs_heads else (outputs, None)
+                    loss = classification_loss(config.loss, logits, side_logits, targets, weight)
+                self.scaler.scale(loss / config.gradient_accumulation).backward()
+            sums += self._sums(loss, logits, side_logits, targets)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.schedule.step()
+        if self.average:
+            self.average.update(self.model)
+        return sums
+
+    @property
+    def heads(self) -> int:
+        return len(self.model.shortcut_heads.heads) if self.config.loss.needs_heads else 0
+
+    def head_weight(self, iteration: int) -> float:
+        return head_weight(self.config.loss, iteration, self.iterations) if self.heads else 0.0
+
+    def state_dict(self) -> dict[str, Any]:
+        """What it takes to go on, beside the weights that are measured."""
+        state = {
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "scaler": self.scaler.state_dict(),
+        }
+        return state | ({"weights": self.model.state_dict()} if self.average else {})
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])
+        self.scaler.load_state_dict(state["scaler"])
+        if self.average:
+            self.model.load_state_dict(state["weights"])
+
+    def _prepared(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        data, device = self.config.data, self.accelerator.device
+        images = normalise(images.to(device, non_blocking=True), data.mean, data.std)
+        labels = labels.to(device, non_blocking=True)
+        images, targets = augment(self.config.augment, images, labels, self.model.num_classes)
+        if images.ndim == 5:
+            return images.transpose(0, 1), targets
+        return images.contiguous(memory_format=torch.channels_last), targets
+
+    def _autocast(self):
+        dtype = AUTOCAST[self.config.precision]
+        return torch.autocast(self.accelerator.device.type, dtype, enabled=dtype is not None)
+
+    @torch.no_grad()
+    def _sums(self, loss: Tensor, logits: Tensor, side: Tensor | None, targets: Tensor) -> Tensor:
+        classes = targets if targets.ndim == 1 else targets.argmax(1)
+        every = logits[None] if side is None else torch.cat([logits[None], side])
+        correct = (every.argmax(2) == classes).sum(1)  # [1 + heads]
+        return torch.cat([(loss * len(classes))[None].double(), correct.double()])
+
+
+def _cosine(config: Config, steps: int):
+    """Factor on the learning rate by iteration: linear warm-up, then half a cosine to 0."""
+    warmup, total = config.optim.warmup_epochs * steps, config.epochs * steps
+
+    def factor(iteration: int) -> float:
+        if iteration < warmup:
+            return (iteration + 1) / (warmup + 1)
+        return 0.5 * (1 + math.cos(math.pi * (iteration - warmup) / max(1, total - warmup)))
+
+    return factor
