@@ -22,13 +22,12 @@ from zoo import create_model, hub, runs
 from zoo.data import ImageSet, load_images, normalise
 from zoo.training.checkpoint import load_checkpoint, save_checkpoint
 from zoo.training.config import Config
-from zoo.training.feed import Feed
+from zoo.training.feed import Feed, measured_batches
 from zoo.training.learner import Learner
 from zoo.training.stop import StopSignal
 from zoo.training.watch import firing_rates, first_broken
 
 LOG, RESOLVED = "log.jsonl", "config.json"
-EVAL_BATCH = 250
 GLANCE = 10  # steps between two looks at the loss, each of which waits for a GPU
 
 
@@ -199,17 +198,17 @@ def load_data(config: Config) -> Data:
     order = torch.randperm(len(train_set), generator=torch.Generator().manual_seed(0))
     held_out, order = order[: config.data.holdout], order[config.data.holdout :]
     if config.data.holdout:
-        measured, name = train_set.subset(held_out), "holdout"
+        other, name = train_set.subset(held_out), "holdout"
     else:
-        measured, name = load_images(config.data, "test"), "test"
-        if measured.classes != train_set.classes:
+        other, name = load_images(config.data, "test"), "test"
+        if other.classes != train_set.classes:
             raise ValueError(
                 f"data.root: expected the same classes in train and test, got "
-                f"{train_set.classes} and {measured.classes}"
+                f"{train_set.classes} and {other.classes}"
             )
     if config.data.holdout or config.data.limit:
         train_set = train_set.subset(order[: config.data.limit or None])
-    return Data(train_set, measured, name)
+    return Data(train_set, other, name)
 
 
 def build_model(config: Config, images: ImageSet) -> nn.Module:
@@ -219,7 +218,7 @@ def build_model(config: Config, images: ImageSet) -> nn.Module:
             "model_args.shortcut_heads: expected no such key, the loss decides; "
             "set loss.name: vanilla for a network without heads"
         )
-    C, H, W = images.images.shape[-3:]
+    C, H, W = images.shape[-3:]
     cfg = {
         "tag": config.data.tag,
         "input_size": (C, H, W),
@@ -260,14 +259,12 @@ def evaluate(
     if accelerator.num_processes > 1:  # norms' statistics: every process measures what is saved
         broadcast(list(model.buffers()))
     correct = torch.zeros((), dtype=torch.float64, device=accelerator.device)
-    batches = range(EVAL_BATCH * accelerator.process_index, len(images), EVAL_BATCH)
+    share = accelerator.process_index, accelerator.num_processes
     with firing_rates(model) as rates:
-        for first in batches[:: accelerator.num_processes]:
-            batch = images.images[first : first + EVAL_BATCH].to(accelerator.device)
-            batch = normalise(batch, config.data.mean, config.data.std)
+        for pixels, labels in measured_batches(config, images, *share):
+            batch = normalise(pixels.to(accelerator.device), config.data.mean, config.data.std)
             logits = model(batch.transpose(0, 1) if batch.ndim == 5 else batch)
-            labels = images.labels[first : first + EVAL_BATCH].to(accelerator.device)
-            correct += (logits.argmax(1) == labels).sum()
+            correct += (logits.argmax(1) == labels.to(accelerator.device)).sum()
     return 100 * accelerator.reduce(correct, "sum").item() / len(images), rates
 
 

@@ -8,15 +8,18 @@ Shapes: B images of a chunk, C channels, H height, W width.
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
+from torchvision.transforms import v2
 
 from zoo.data import ImageSet
 from zoo.training.augment import image_policy
 from zoo.training.config import Config
+
+EVAL_BATCH = 250
 
 
 class Feed:
@@ -55,16 +58,30 @@ class Feed:
             for step in order.split(config.batch_size)[first_step : self.steps]
             for turn in turns
         ]
-        loader = DataLoader(
-            _Images(self.images, config, seed),
-            batch_sampler=[chunk.tolist() for chunk in wanted],
-            collate_fn=_as_they_are,
-            num_workers=config.workers,
-            pin_memory=torch.cuda.is_available(),
-        )
-        chunks = iter(loader)
+        policy = image_policy(config.augment.auto)
+        chunks = _read(_Training(self.images, policy, seed), wanted, config.workers)
         for step in range(first_step, self.steps):
             yield _seeded(chunks, [(*seed, step, turn) for turn in turns])
+
+
+def measured_batches(
+    config: Config, images: ImageSet, rank: int = 0, processes: int = 1
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """One process's share of the images that are measured: uint8 [B, C, H, W] and labels [B]."""
+    batches = torch.arange(len(images)).split(EVAL_BATCH)[rank::processes]
+    return _read(_Measured(images), batches, config.workers)
+
+
+def _read(images: Dataset, batches: Sequence[Tensor], workers: int) -> Iterator:
+    return iter(
+        DataLoader(
+            images,
+            batch_sampler=[batch.tolist() for batch in batches],
+            collate_fn=_as_they_are,
+            num_workers=workers,
+            pin_memory=torch.cuda.is_available(),
+        )
+    )
 
 
 def _seeded(chunks: Iterator, seeds: list[tuple[int, ...]]) -> Iterator[tuple[Tensor, Tensor]]:
@@ -74,31 +91,48 @@ def _seeded(chunks: Iterator, seeds: list[tuple[int, ...]]) -> Iterator[tuple[Te
         yield chunk
 
 
-class _Images(Dataset):
-    """Images by lists of indices, each through the policy, if there is one."""
+class _Measured(Dataset):
+    """Images by lists of indices."""
 
-    def __init__(self, images: ImageSet, config: Config, seed: tuple[int, ...]):
-        self.images, self.seed = images, seed
-        self.policy = image_policy(config.augment.auto)
+    def __init__(self, images: ImageSet):
+        self.images = images
 
     def __len__(self) -> int:
         return len(self.images)
 
     def __getitems__(self, indices: list[int]) -> tuple[Tensor, Tensor]:
-        images, labels = self.images.images[indices], self.images.labels[indices]
+        return self.images.take(indices)
+
+
+class _Training(_Measured):
+    """Images by lists of indices, as random as training wants them: read, then through the policy.
+
+    Args:
+        seed: Of the epoch.
+    """
+
+    def __init__(self, images: ImageSet, policy: v2.Transform | None, seed: tuple[int, ...]):
+        super().__init__(images)
+        self.policy, self.seed = policy, seed
+
+    def __getitems__(self, indices: list[int]) -> tuple[Tensor, Tensor]:
+        images, labels = self.images.take(indices, lambda index: self._seed("read", index))
         if self.policy is None:
             return images, labels
         changed = []
         for index, image in zip(indices, images, strict=True):
-            torch.manual_seed(seed_of(*self.seed, index))
+            self._seed("policy", index)
             changed.append(self.policy(image))
         return torch.stack(changed), labels
+
+    def _seed(self, what: str, index: int) -> None:
+        torch.manual_seed(seed_of(*self.seed, what, index))
 
 
 def _as_they_are(chunk: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
     return chunk
 
 
-def seed_of(*parts: int) -> int:
+def seed_of(*parts: int | str) -> int:
     """A seed for one place in a run; places that differ have seeds that have nothing in common."""
     return int.from_bytes(hashlib.sha256(str(parts).encode()).digest()[:7], "big")

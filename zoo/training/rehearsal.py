@@ -5,7 +5,7 @@ import tempfile
 
 import torch
 
-from zoo.data import SHAPES, ImageSet
+from zoo.data import ImageSet
 from zoo.training.config import Config
 from zoo.training.engine import Data, train
 
@@ -16,7 +16,7 @@ def rehearse(config: Config) -> None:
     Raises:
         ValueError: As train.
     """
-    shape, num_classes = SHAPES[config.data.name]
+    shape, num_classes = config.data.usual
     draw = torch.Generator().manual_seed(0)
     chunks = config.gradient_accumulation
     images = ImageSet(

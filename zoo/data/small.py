@@ -1,16 +1,10 @@
-"""Sets of small images, decoded once and held as whole bytes.
-
-Shapes: N images, C channels, H height, W width.
-"""
+"""Sets of small images, decoded once and held as whole bytes."""
 
 import lzma
-import re
 import tarfile
 import zlib
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
 
 import torch
 from rich.console import Console
@@ -19,100 +13,13 @@ from torch import Tensor
 from torchvision import datasets
 from torchvision.io import ImageReadMode, decode_image
 
-DatasetName = Literal["digits", "cifar10", "cifar100", "fashion_mnist", "image_folder"]
-Split = Literal["train", "test"]
-SHAPES: dict[str, tuple[tuple[int, ...], int]] = {
-    "digits": ((1, 8, 8), 10),
-    "cifar10": ((3, 32, 32), 10),
-    "cifar100": ((3, 32, 32), 100),
-    "fashion_mnist": ((1, 28, 28), 10),
-    "image_folder": ((3, 32, 32), 10),
-}
-"""Shape of an image and number of classes; of image_folder just what is usual here."""
+from zoo.data.config import DataConfig, Split
+from zoo.data.sets import ImageSet
+
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
 
 
-@dataclass(frozen=True, kw_only=True)
-class DataConfig:
-    name: DatasetName = "cifar10"
-    """Which set. image_folder reads train/CLASS/*.jpg and test/CLASS/*.jpg."""
-    root: str = "data"
-    """Where it lies: a folder, or for image_folder also a .tar, .tar.gz or .tar.xz."""
-    download: bool = False
-    """Let torchvision fetch cifar10, cifar100 or fashion_mnist into root."""
-    mean: tuple[int, ...] = (125, 123, 114)
-    """Mean of each channel, in pixel values; whole, so that a normalised pixel is still a pixel."""
-    std: tuple[int, ...] = (63, 62, 67)
-    """Deviation of each channel, in pixel values."""
-    holdout: int = 0
-    """Training images set aside to measure each epoch on, so that test images choose nothing."""
-    limit: int = 0
-    """Training images to use of those that are not set aside, drawn once; 0 uses all."""
-    title: str = ""
-    """What cards call the set, where its name says too little: "CIFAR-10 (JPEG)"."""
-
-    def __post_init__(self):
-        for key in ("holdout", "limit"):
-            if getattr(self, key) < 0:
-                raise ValueError(f"data.{key}: expected a number >= 0, got {getattr(self, key)}")
-        if min(self.std, default=1) <= 0:
-            raise ValueError(f"data.std: expected numbers > 0, got {self.std}")
-
-    @property
-    def tag(self) -> str:
-        """The set in a network's name, arch.tag."""
-        return re.sub(r"\W+", "_", self.title or self.name).strip("_").lower()
-
-
-@dataclass(frozen=True)
-class ImageSet:
-    """Images [N, C, H, W] and labels [N], as uint8 and int64, with the names of the classes."""
-
-    images: Tensor
-    labels: Tensor
-    classes: tuple[str, ...]
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def to(self, device: torch.device) -> "ImageSet":
-        return ImageSet(self.images.to(device), self.labels.to(device), self.classes)
-
-    def subset(self, indices: Tensor) -> "ImageSet":
-        return ImageSet(self.images[indices], self.labels[indices], self.classes)
-
-
-def normalise(images: Tensor, mean: Iterable[int], std: Iterable[int]) -> Tensor:
-    """uint8 pixels [N, C, H, W] -> floats (pixel - mean) / std; mean and std in pixel values."""
-    shape = (1, -1, 1, 1)
-    mean = torch.tensor(tuple(mean), dtype=torch.float32, device=images.device).view(shape)
-    std = torch.tensor(tuple(std), dtype=torch.float32, device=images.device).view(shape)
-    return (images.float() - mean) / std
-
-
-def load_images(config: DataConfig, split: Split) -> ImageSet:
-    """Decode one split of a set.
-
-    Raises:
-        FileNotFoundError: The set is not at config.root; the message says what to do.
-        ValueError: Images of several sizes, no images, or mean and std for other channels.
-    """
-    if config.name == "digits":
-        found = _digits(split)
-    elif config.name == "image_folder":
-        found = _image_folder(Path(config.root), split)
-    else:
-        found = _torchvision(config, split)
-    channels = found.images.shape[1]
-    if not len(config.mean) == len(config.std) == channels:
-        raise ValueError(
-            f"data.mean and data.std: expected {channels} values each, one per channel of "
-            f"{config.name}, got {config.mean} and {config.std}"
-        )
-    return found
-
-
-def _digits(split: Split) -> ImageSet:
+def digits(split: Split) -> ImageSet:
     try:
         from sklearn.datasets import load_digits
     except ImportError:
@@ -135,7 +42,7 @@ TORCHVISION = {
 }
 
 
-def _torchvision(config: DataConfig, split: Split) -> ImageSet:
+def torchvision_set(config: DataConfig, split: Split) -> ImageSet:
     kind, layout = TORCHVISION[config.name]
     try:
         found = kind(config.root, train=split == "train", download=config.download)
@@ -149,7 +56,8 @@ def _torchvision(config: DataConfig, split: Split) -> ImageSet:
     return ImageSet(images.contiguous(), torch.as_tensor(found.targets), tuple(found.classes))
 
 
-def _image_folder(root: Path, split: Split) -> ImageSet:
+def image_folder(config: DataConfig, split: Split) -> ImageSet:
+    root = Path(config.root)
     if not root.exists():
         raise FileNotFoundError(
             f"data.root: expected a folder or a tar archive with {split}/CLASS/IMAGE, "

@@ -1,0 +1,97 @@
+"""Event streams: tonic's arrays become frames, and frames train a network."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tonic.datasets import DVSGesture
+
+import zoo
+from zoo import runs
+from zoo.data import DataConfig, load_images
+from zoo.data.events import _share, frames
+from zoo.training.augment import AugmentConfig
+from zoo.training.engine import train
+
+EVENTS = {"name": "dvs_gesture", "size": 16, "frames": 4, "mean": (0, 0), "std": (1, 1)}
+
+
+def stream(count: int, seed: int = 0) -> np.ndarray:
+    """Events of a 128-pixel sensor over a second, in tonic's structured array."""
+    draw = np.random.default_rng(seed)
+    events = np.zeros(count, dtype=[("x", int), ("y", int), ("p", int), ("t", int)])
+    events["x"], events["y"] = draw.integers(0, 128, (2, count))
+    events["p"] = draw.integers(0, 2, count)
+    events["t"] = np.sort(draw.integers(0, 1_000_000, count))
+    return events
+
+
+def test_frames_hold_every_event_once_at_its_place():
+    events = stream(1000)
+    counted = frames(events, (128, 128, 2), 5, 32)
+    assert counted.shape == (5, 2, 32, 32)
+    assert counted.dtype == torch.uint8
+    assert counted.sum() == pytest.approx(1000, abs=1)  # tonic leaves out the very last moment
+    here = (events["x"] // 4 == 3) & (events["y"] // 4 == 7) & (events["p"] == 1)
+    assert counted[:, 1, 7, 3].sum() == here.sum()
+
+
+def test_a_crowded_pixel_stays_at_its_most():
+    events = stream(2000)
+    events["x"] = events["y"] = 0
+    assert frames(events, (128, 128, 2), 1, 16).max() == 255
+
+
+def test_every_tenth_stream_of_a_class_is_a_test_stream():
+    targets = [0] * 30 + [1] * 20
+    test, train_ = _share(targets, "test"), _share(targets, "train")
+    assert test == [9, 19, 29, 39, 49]
+    assert sorted(test + train_) == list(range(50))
+
+
+@pytest.fixture(scope="module")
+def gestures(tmp_path_factory) -> Path:
+    """DVS Gesture as tonic unpacks it, with noise in two of its classes."""
+    root = tmp_path_factory.mktemp("events")
+    for split, kind in (("train", DVSGesture.train_filename), ("test", DVSGesture.test_filename)):
+        (root / "DVSGesture").mkdir(exist_ok=True)
+        (root / "DVSGesture" / kind).write_bytes(b"unpacked")
+        folder = root / "DVSGesture" / f"ibmGesture{split.title()}"
+        for user in range(50):
+            (folder / f"user{user:02d}_led").mkdir(parents=True)
+            for label in range(2):
+                events = stream(300, 2 * user + label)
+                where = events["x"] // 2 + 64 * label
+                columns = (where, events["y"], events["p"], events["t"] // 1000)
+                np.save(folder / f"user{user:02d}_led" / f"{label}.npy", np.stack(columns, 1))
+    return root
+
+
+def test_a_set_of_streams_is_counted_once_and_held(gestures):
+    images = load_images(DataConfig(root=str(gestures), **EVENTS), "train")
+    assert images.images.shape == (100, 4, 2, 16, 16)
+    assert images.shape == (4, 2, 16, 16)
+    assert len(images.classes) == 11
+
+
+def test_a_run_learns_from_event_frames_and_its_network_takes_them(recipe, gestures, tmp_path):
+    config = replace(
+        recipe,
+        epochs=1,
+        data=DataConfig(root=str(gestures), **EVENTS),
+        augment=AugmentConfig(crop_padding=0, roll=2),
+        output=str(tmp_path),
+    )
+    assert train(config)["loss"] < 3
+    model = zoo.create_model(f"local-dir:{runs.newest_checkpoint(tmp_path)}", pretrained=True)
+    assert model.in_chans == 2
+    assert model.eval()(torch.rand(4, 3, 2, 16, 16)).shape == (3, 11)
+
+
+@pytest.mark.parametrize("name", ["cifar10_dvs", "dvs_gesture"])
+def test_missing_streams_are_told_what_to_fetch(tmp_path, name):
+    config = DataConfig(**(EVENTS | {"name": name}), root=str(tmp_path))
+    with pytest.raises(FileNotFoundError, match="data.root: expected .* set data.download: true, or"):
+        load_images(config, "train")

@@ -1,0 +1,80 @@
+"""Images in files of any size, through timm's readers."""
+
+import tarfile
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torchvision.io import write_jpeg
+
+from zoo.data import DataConfig, load_images
+from zoo.training.augment import AugmentConfig
+from zoo.training.engine import train
+
+RGB = {"mean": (124, 116, 104), "std": (58, 57, 57)}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """Two classes, dark and light, in images of several sizes."""
+    root = tmp_path_factory.mktemp("imagenet")
+    draw = torch.Generator().manual_seed(0)
+    for split, count in (("train", 8), ("val", 4)):
+        for name, low in (("n01", 0), ("n02", 128)):
+            (root / split / name).mkdir(parents=True)
+            for i in range(count):
+                size = (3, 40 + 4 * i, 60 - 4 * i)
+                pixels = torch.randint(low, low + 128, size, dtype=torch.uint8, generator=draw)
+                write_jpeg(pixels, str(root / split / name / f"{i}.jpg"))
+    return root
+
+
+def config(root: Path) -> DataConfig:
+    return DataConfig(name="imagenet", root=str(root), size=32, **RGB)
+
+
+def test_a_measured_image_is_always_the_same_and_a_trained_one_follows_its_seed(folder):
+    images = load_images(config(folder), "train")
+    assert (len(images), images.classes, images.shape) == (16, ("n01", "n02"), (3, 32, 32))
+    pixels, labels = images.take([0, 15])
+    assert labels.tolist() == [0, 1]
+    assert torch.equal(images.take([0, 15])[0], pixels)
+
+    def crop(seed: int) -> torch.Tensor:
+        return images.take([0, 15], lambda index: torch.manual_seed(seed + index))[0]
+
+    assert torch.equal(crop(1), crop(1))
+    assert not torch.equal(crop(1), crop(2))
+
+
+def test_tar_archives_hold_the_same_images(folder, tmp_path):
+    for split in ("train", "val"):
+        with tarfile.open(tmp_path / f"{split}.tar", "w") as archive:
+            for name in ("n01", "n02"):
+                archive.add(folder / split / name, name)
+    for split in ("train", "test"):
+        from_files = load_images(config(folder), split)
+        from_tar = load_images(config(tmp_path), split)
+        everything = list(range(len(from_files)))
+        left, right = from_files.take(everything), from_tar.take(everything)
+        assert from_tar.classes == from_files.classes
+        assert all(map(torch.equal, left, right))
+
+
+def test_a_run_learns_from_files(recipe, folder, tmp_path):
+    recipe = replace(
+        recipe,
+        data=config(folder),
+        augment=AugmentConfig(auto="randaugment", crop_padding=0),
+        batch_size=8,
+        workers=1,
+        output=str(tmp_path),
+    )
+    assert train(recipe)["test_accuracy"] >= 50
+
+
+def test_missing_files_are_told_what_to_fetch(tmp_path):
+    for root in (tmp_path / "nowhere", tmp_path):
+        with pytest.raises(FileNotFoundError, match="data.root: expected .* with train/CLASS/IMAG"):
+            load_images(config(root), "train")

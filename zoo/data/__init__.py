@@ -1,0 +1,39 @@
+"""Sets of images and of event streams, behind one door.
+
+Shapes: N images, T frames, C channels, H height, W width.
+"""
+
+from zoo.data.config import DataConfig, Split
+from zoo.data.events import event_frames
+from zoo.data.files import image_files
+from zoo.data.sets import ImageSet, normalise
+from zoo.data.small import digits, image_folder, torchvision_set
+
+__all__ = ["DataConfig", "ImageSet", "Split", "load_images", "normalise"]
+
+
+def load_images(config: DataConfig, split: Split) -> ImageSet:
+    """One split of a set.
+
+    Raises:
+        FileNotFoundError: The set is not at config.root; the message says what to do.
+        ValueError: Images of several sizes, no images, or mean and std for other channels.
+    """
+    match config.name:
+        case "digits":
+            found = digits(split)
+        case "image_folder":
+            found = image_folder(config, split)
+        case "imagenet":
+            found = image_files(config, split)
+        case "cifar10_dvs" | "dvs_gesture":
+            found = event_frames(config, split)
+        case _:
+            found = torchvision_set(config, split)
+    channels = found.shape[-3]
+    if not len(config.mean) == len(config.std) == channels:
+        raise ValueError(
+            f"data.mean and data.std: expected {channels} values each, one per channel of "
+            f"{config.name}, got {config.mean} and {config.std}"
+        )
+    return found

@@ -1,0 +1,71 @@
+"""Which set of images, and how it is read."""
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+DatasetName = Literal[
+    "digits",
+    "cifar10",
+    "cifar100",
+    "fashion_mnist",
+    "image_folder",
+    "imagenet",
+    "cifar10_dvs",
+    "dvs_gesture",
+]
+Split = Literal["train", "test"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    name: DatasetName = "cifar10"
+    """Which set. image_folder reads train/CLASS/*.jpg and test/CLASS/*.jpg of one size whole;
+    imagenet reads the same of any sizes as they are needed; *_dvs and dvs_* are event streams."""
+    root: str = "data"
+    """Where it lies: a folder, or for image_folder also a .tar, .tar.gz or .tar.xz."""
+    download: bool = False
+    """Let torchvision or tonic fetch the set into root, where they can."""
+    size: int = 224
+    """Height and width of imagenet's images and of event frames, in pixels."""
+    frames: int = 10
+    """Frames that the events of a stream are counted into: the time steps of the network."""
+    mean: tuple[int, ...] = (125, 123, 114)
+    """Mean of each channel, in pixel values; whole, so that a normalised pixel is still a pixel."""
+    std: tuple[int, ...] = (63, 62, 67)
+    """Deviation of each channel, in pixel values."""
+    holdout: int = 0
+    """Training images set aside to measure each epoch on, so that test images choose nothing."""
+    limit: int = 0
+    """Training images to use of those that are not set aside, drawn once; 0 uses all."""
+    title: str = ""
+    """What cards call the set, where its name says too little: "CIFAR-10 (JPEG)"."""
+
+    def __post_init__(self):
+        for key, least in (("holdout", 0), ("limit", 0), ("size", 1), ("frames", 1)):
+            if getattr(self, key) < least:
+                raise ValueError(
+                    f"data.{key}: expected a number >= {least}, got {getattr(self, key)}"
+                )
+        if min(self.std, default=1) <= 0:
+            raise ValueError(f"data.std: expected numbers > 0, got {self.std}")
+
+    @property
+    def tag(self) -> str:
+        """The set in a network's name, arch.tag."""
+        return re.sub(r"\W+", "_", self.title or self.name).strip("_").lower()
+
+    @property
+    def usual(self) -> tuple[tuple[int, ...], int]:
+        """Shape of an image and number of classes; of an image_folder only what is usual."""
+        frames = (self.frames, 2, self.size, self.size)
+        return {
+            "digits": ((1, 8, 8), 10),
+            "cifar10": ((3, 32, 32), 10),
+            "cifar100": ((3, 32, 32), 100),
+            "fashion_mnist": ((1, 28, 28), 10),
+            "image_folder": ((3, 32, 32), 10),
+            "imagenet": ((3, self.size, self.size), 1000),
+            "cifar10_dvs": (frames, 10),
+            "dvs_gesture": (frames, 11),
+        }[self.name]

@@ -1,0 +1,51 @@
+"""A set of images in memory, and what a network sees of it.
+
+Shapes: N images, B images of a batch, T frames, C channels, H height, W width.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """Images [N, C, H, W] or frames [N, T, C, H, W], and labels [N], as uint8 and int64, with the
+    names of the classes.
+    """
+
+    images: Tensor
+    labels: Tensor
+    classes: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of one image, [C, H, W], or of one stream, [T, C, H, W]."""
+        return tuple(self.images.shape[1:])
+
+    def subset(self, indices: Tensor) -> "ImageSet":
+        return ImageSet(self.images[indices], self.labels[indices], self.classes)
+
+    def take(
+        self, indices: Sequence[int], seed: Callable[[int], None] | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Images [B, ...] and labels [B].
+
+        Args:
+            seed: Seeds torch's generator for an index, for what reads its images anew each time
+                and crops them at random; without it images come as they are measured.
+        """
+        return self.images[indices], self.labels[indices]
+
+
+def normalise(images: Tensor, mean: Iterable[int], std: Iterable[int]) -> Tensor:
+    """uint8 pixels [..., C, H, W] -> floats (pixel - mean) / std; mean and std in pixel values."""
+    shape = (-1, 1, 1)
+    mean = torch.tensor(tuple(mean), dtype=torch.float32, device=images.device).view(shape)
+    std = torch.tensor(tuple(std), dtype=torch.float32, device=images.device).view(shape)
+    return (images.float() - mean) / std
