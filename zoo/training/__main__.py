@@ -28,8 +28,8 @@ def main() -> None:
         if config.keep_large_buffers and keep_large_buffers():
             print("allocator: large buffers stay in the process (glibc)")
         if dry:
-            rehearse(config)
-            print(f"{sys.argv[1]}: everything was built, and two steps were taken on noise")
+            losses = ", ".join(f"{loss:.3f}" for loss in rehearse(config))
+            print(f"{sys.argv[1]}: everything was built; losses of two steps on noise: {losses}")
         else:
             train(config)
     except (ValueError, OSError, RuntimeError, FloatingPointError) as error:

@@ -72,7 +72,7 @@ def train(config: Config, data: Data | None = None) -> dict[str, Any]:
     """
     run, resolved = Path(config.output), json.dumps(dataclasses.asdict(config), indent=2)
     _check_run_folder(run, resolved)
-    accelerator = _accelerator(config)
+    accelerator = make_accelerator(config)
     data = data or load_data(config)
     feed = Feed(config, data.train, accelerator.process_index, accelerator.num_processes)
     found = runs.newest_checkpoint(run)
@@ -268,7 +268,12 @@ def evaluate(
     return 100 * accelerator.reduce(correct, "sum").item() / len(images), rates
 
 
-def _accelerator(config: Config) -> Accelerator:
+def make_accelerator(config: Config) -> Accelerator:
+    """This process's place among all, as torchrun or accelerate launched it.
+
+    Raises:
+        ValueError: The config asks for CUDA, and there is none.
+    """
     for key, wanted in (("device", "cuda"), ("precision", "fp16"), ("sync_batchnorm", True)):
         if getattr(config, key) == wanted and not _cuda(config):
             found = "device: cpu" if torch.cuda.is_available() else "none"

@@ -1,30 +1,47 @@
-"""A rehearsal of a recipe: everything is built and written, on four images that are noise."""
+"""A rehearsal of a recipe: everything is built, and two steps are taken on noise."""
 
 import dataclasses
-import tempfile
+import math
 
 import torch
 
 from zoo.data import ImageSet
 from zoo.training.config import Config
-from zoo.training.engine import Data, train
+from zoo.training.engine import build_model, evaluate, make_accelerator
+from zoo.training.feed import Feed
+from zoo.training.learner import Learner
 
 
-def rehearse(config: Config) -> None:
-    """Train for two steps of two images of the recipe's shape, in a folder that is thrown away.
+def rehearse(config: Config) -> list[float]:
+    """Two steps of two images (for each piece of a step) of the recipe's shape, and a measurement;
+    no data are read and nothing is written.
+
+    Returns:
+        The loss of each step.
 
     Raises:
-        ValueError: As train.
+        ValueError, FloatingPointError: As train.
     """
     shape, num_classes = config.data.usual
+    accelerator = make_accelerator(dataclasses.replace(config, trackers=()))
+    batch = 2 * config.gradient_accumulation * accelerator.num_processes
     draw = torch.Generator().manual_seed(0)
-    chunks = config.gradient_accumulation
     images = ImageSet(
-        torch.randint(256, (4 * chunks, *shape), generator=draw, dtype=torch.uint8),
-        torch.arange(4 * chunks) % num_classes,
+        torch.randint(256, (2 * batch, *shape), generator=draw, dtype=torch.uint8),
+        torch.arange(2 * batch) % num_classes,
         tuple(str(name) for name in range(num_classes)),
     )
-    data = dataclasses.replace(config.data, holdout=0, limit=0)
-    with tempfile.TemporaryDirectory(prefix="rehearsal_") as output:
-        short = {"epochs": 1, "batch_size": 2 * chunks, "data": data, "output": output}
-        train(dataclasses.replace(config, **short, trackers=()), Data(images, images, "noise"))
+    workers = min(config.workers, 1)
+    config = dataclasses.replace(config, epochs=1, batch_size=batch, workers=workers)
+    feed = Feed(config, images, accelerator.process_index, accelerator.num_processes)
+    torch.manual_seed(config.seed)
+    learner = Learner(config, build_model(config, images), feed.steps, accelerator)
+    losses = []
+    for step, chunks in enumerate(feed.epoch(0)):
+        sums = accelerator.reduce(learner.step(chunks, step), "sum")
+        losses.append(float(sums[0]) / batch)
+    evaluate(config, learner.measured, images, accelerator)
+    accelerator.end_training()
+    if not all(map(math.isfinite, losses)):
+        raise FloatingPointError(f"expected finite losses, got {losses}")
+    return losses

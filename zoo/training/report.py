@@ -1,0 +1,87 @@
+"""python -m zoo.training.report RUN: the curves of a run as RUN/report.png."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from zoo.training.engine import LOG
+
+
+def read_log(run: Path) -> list[dict[str, Any]]:
+    """The epochs of a run.
+
+    Raises:
+        FileNotFoundError: There is no log, or no epoch in it yet.
+    """
+    path = run / LOG
+    text = path.read_text() if path.is_file() else ""
+    if not text:
+        raise FileNotFoundError(f"{path}: expected a run's log with an epoch in it, found none")
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def draw(run: Path) -> Path:
+    """Draw loss, accuracies, learning rate, the heads' weight and firing rates by epoch.
+
+    Returns:
+        The PNG's path.
+    """
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    log = read_log(run)
+    epochs = [entry["epoch"] for entry in log]
+    measured = next(key for key in log[0] if key in ("test_accuracy", "holdout_accuracy"))
+    figure = Figure(figsize=(11, 7), layout="constrained")
+    (losses, accuracies), (schedules, rates) = figure.subplots(2, 2)
+
+    losses.plot(epochs, [entry["loss"] for entry in log], marker=".")
+    losses.set(title="Training loss", xlabel="epoch", ylabel="cross-entropy, nats")
+
+    label = measured.removesuffix("_accuracy")
+    accuracies.plot(epochs, [entry[measured] for entry in log], "k", marker=".", label=label)
+    accuracies.plot(epochs, [entry["accuracy"] for entry in log], marker=".", label="training")
+    for i in range(len(log[0]["head_accuracies"])):
+        by_head = [entry["head_accuracies"][i] for entry in log]
+        accuracies.plot(epochs, by_head, "--", label=f"head {i + 1} alone, training")
+    accuracies.set(title="Accuracy", xlabel="epoch", ylabel="top-1, %")
+    accuracies.legend()
+
+    schedules.plot(epochs, [entry["learning_rate"] for entry in log], label="learning rate")
+    schedules.set(title="Schedules", xlabel="epoch", ylabel="learning rate")
+    weights = schedules.twinx()
+    weights.plot(epochs, [entry["head_weight"] for entry in log], "C1--", label="lambda")
+    weights.set_ylabel("weight of the heads, lambda")
+    schedules.legend(handles=[*schedules.lines, *weights.lines])
+
+    layers = list(log[0]["firing_rates"])
+    image = rates.imshow(
+        [[entry["firing_rates"][layer] for entry in log] for layer in layers],
+        aspect="auto",
+        interpolation="nearest",
+        extent=(epochs[0] - 0.5, epochs[-1] + 0.5, len(layers) - 0.5, -0.5),
+    )
+    rates.set(title="Firing rates", xlabel="epoch")
+    rates.set_yticks(range(len(layers)), layers, fontsize=6)
+    figure.colorbar(image, label="spikes per neuron and time step")
+
+    for axes in (losses, accuracies, schedules, rates):
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    figure.suptitle(str(run))
+    path = run / "report.png"
+    figure.savefig(path, dpi=120)
+    return path
+
+
+def main() -> None:
+    if len(sys.argv) != 2 or sys.argv[1].startswith("-"):
+        sys.exit(__doc__)
+    try:
+        print(draw(Path(sys.argv[1])))
+    except (OSError, ImportError) as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()
