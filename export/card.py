@@ -157,16 +157,17 @@ def _body(folder: Path, config: dict[str, Any], report: dict[str, Any], training
 
 EXACT = """The graphs give the same bits in every runtime that convolves in plain fp32, in every
 batch size and number of threads, on any input: norms are folded into their convolutions, and every
-weight is a whole multiple of a power of two, chosen so that no sum needs more than the 24 bits that
-fp32 has. `model.safetensors` holds the weights as they were trained; `zoo.deploy(model)` puts them
-on the grid, which changed {changed} of {count} classes.
+weight is a whole multiple of a power of two, chosen so that no sum of a convolution needs more than
+the 24 bits that fp32 has; a neuron adds two numbers at a time, which has no order.
+`model.safetensors` holds the weights as they were trained; `zoo.deploy(model)` puts them on the
+grid, which changed {changed} of {count} classes.
 
-The certificate, for the worst that any input could bring about: no value needs more than {needed}
-bits. The largest sum or potential of any layer is {largest:.4g} (in `{where}`).
+The certificate, for the worst that any input could bring about: no such sum needs more than
+{needed} bits. The largest sum of any layer is {largest:.4g} (in `{where}`).
 
 <details><summary>Layer by layer</summary>
 
-| layer | largest sum or potential | bits before the point | bits behind it | bits to spare |
+| layer | largest sum | bits before the point | bits behind it | bits to spare |
 |---|---|---|---|---|
 {rows}
 
@@ -180,8 +181,8 @@ def _exactness(report: dict[str, Any], checks: dict[str, Any]) -> str:
     if report["rule"] != "exact":
         return SPIKE_AWARE.format(reason=report["why_not_exact"])
     accuracy = checks["the grid keeps the accuracy"]
-    layers = checks["fp32 rounds nowhere"]["layers"]
-    counted = [row for row in layers if row["fraction_bits"]]  # sums of spikes are no potentials
+    layers = checks["no sum depends on its order"]["layers"]
+    counted = [row for row in layers if row["fraction_bits"]]  # counts of spikes have none
     largest = max(counted, key=lambda row: row["largest"])
     return EXACT.format(
         needed=BITS - min(row["head_room"] for row in layers),

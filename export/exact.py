@@ -1,9 +1,11 @@
-"""A proof, from an ONNX file alone, that fp32 rounds nowhere in it.
+"""A proof, from an ONNX file alone, that every runtime computes the same bits from it.
 
 Every value is followed through the graph as an interval and a grid, channel by channel: it lies
 between low and high and is a whole multiple of 2^-fraction. Sums count every order of their terms.
 A value that needs at most 24 bits is exact in fp32, in every runtime, layout, batch and number of
-threads; the first that may need more is refused by name.
+threads; the first that may need more is refused by name. Only an addition of two numbers may round,
+where no runtime would make it part of a longer sum: IEEE rounds it the same everywhere, and fused
+with a multiplication as well, since no product here is ever rounded.
 Shapes: C channels.
 """
 
@@ -16,11 +18,13 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from zoo.deployed import BITS
+from zoo.deployed import BITS, SMALLEST
 
 ROUNDED = {"Conv", "Gemm", "AveragePool", "ReduceSum", "Sum", "Add", "Sub", "Mul"}
 SUMS = {"Conv", "Gemm", "ReduceSum", "Sum", "Add"}
-SMALLEST, LARGEST = 126, 2.0**127  # steps of 2^-126, and numbers, that fp32 has without fail
+LONG_SUMS = {"Conv", "Gemm", "AveragePool", "ReduceSum", "Sum"}
+ULP = 2.0**-23  # no rounding moves an fp32 number further, relative to it
+LARGEST = 2.0**127  # this and steps of 2^-SMALLEST fp32 has without fail
 NEAR = 2.0**-20  # a quotient of small whole numbers, relative to what it should be
 STEP = re.compile(r"\.(potential|leaked|reset|kept|fall|fires|spike|current|counts)_\d+$")
 
@@ -55,6 +59,8 @@ class _Range:
     """Values are those multiples divided by this, and rounded."""
     near: bool = False
     """Values are those multiples but for a rounding."""
+    rounded: bool = False
+    """Values are those multiples, rounded to fp32 by an addition of two numbers."""
 
 
 def certify(model: onnx.ModelProto) -> list[Row]:
@@ -99,6 +105,7 @@ class _Proof:
                 self.whole[value.name] = _Range(np.zeros(1), np.full(1, 255.0), np.zeros(1))
             elif kind == onnx.TensorProto.FLOAT:
                 self.ranges[value.name] = None
+        self.made_by: dict[str, str] = {}
         self.rows: dict[str, Row] = {}
 
     def run(self) -> list[Row]:
@@ -117,6 +124,7 @@ class _Proof:
                 self._check(node, result)
             ranges = self.whole if node.op_type == "GreaterOrEqual" else self.ranges
             ranges.update(dict.fromkeys(node.output, result))
+            self.made_by.update(dict.fromkeys(node.output, node.op_type))
         for output in self.outputs:
             self._of(output.name)
         if not self.rows:
@@ -129,6 +137,8 @@ class _Proof:
         if x.fraction.max() > SMALLEST or (np.isfinite(reach) & (reach >= LARGEST)).any():
             raise InexactError(f"{node.name}: expected numbers that fp32 has, got others")
         if node.op_type not in ROUNDED:
+            return
+        if x.rounded:
             return
         needed = reach * np.exp2(x.fraction)
         if not (np.isfinite(needed).all() and (needed <= 2**BITS).all()):
@@ -209,6 +219,7 @@ class _Proof:
             np.minimum.reduce([r.low for r in ranges]),
             np.maximum.reduce([r.high for r in ranges]),
             np.maximum.reduce([r.fraction for r in ranges]),
+            rounded=any(r.rounded for r in ranges),
         )
 
     def _sum(self, node, *parts) -> _Range:
@@ -222,12 +233,24 @@ class _Proof:
     def _add(self, node, left, right) -> _Range:
         left, right = self._operand(left, right), self._operand(right, left)
         fraction = np.maximum(left.fraction, right.fraction)
-        return _Range(left.low + right.low, left.high + right.high, fraction)
+        return self._alone(node, _Range(left.low + right.low, left.high + right.high, fraction))
 
     def _sub(self, node, left, right) -> _Range:
         left, right = self._operand(left, right), self._operand(right, left)
         fraction = np.maximum(left.fraction, right.fraction)
-        return _Range(left.low - right.high, left.high - right.low, fraction)
+        return self._alone(node, _Range(left.low - right.high, left.high - right.low, fraction))
+
+    def _alone(self, node, x: _Range) -> _Range:
+        """What an addition of two numbers gives: x, or x rounded, unless an operand is a longer
+        sum's, into which a runtime may draw the addition.
+        """
+        reach = np.maximum(-x.low, x.high)
+        if (reach * np.exp2(x.fraction) <= 2**BITS).all():
+            return x
+        if any(self.made_by.get(name) in LONG_SUMS for name in node.input):
+            return x
+        low, high = x.low - np.abs(x.low) * ULP, x.high + np.abs(x.high) * ULP
+        return _Range(low, high, x.fraction, rounded=True)
 
     def _mul(self, node, left, right) -> _Range | None:
         if left in self.ranges and right in self.constants:
@@ -241,7 +264,9 @@ class _Proof:
         left, right = self._operand(left, right), self._operand(right, left)
         ends = [a * b for a in (left.low, left.high) for b in (right.low, right.high)]
         fraction = left.fraction + right.fraction
-        return _Range(np.minimum.reduce(ends), np.maximum.reduce(ends), fraction)
+        pairs = (left, right), (right, left)
+        kept = any(x.rounded and _shifts_or_keeps(factor) for x, factor in pairs)
+        return _Range(np.minimum.reduce(ends), np.maximum.reduce(ends), fraction, rounded=kept)
 
     def _round(self, node, x) -> _Range:
         x, whole = self.ranges[x], np.zeros(1)
@@ -307,6 +332,13 @@ class _Proof:
             raise InexactError(f"{node.name}: expected a sum over a fixed number of pixels")
         x, pixels = self._of(x), shape[2] * shape[3]
         return _Range(np.minimum(x.low, 0) * pixels, np.maximum(x.high, 0) * pixels, x.fraction)
+
+
+def _shifts_or_keeps(factor: _Range) -> bool:
+    """Whether products with a factor need no more bits: it is a power of two, or 0 or 1."""
+    if np.array_equal(factor.low, factor.high):
+        return bool(np.isin(np.frexp(factor.low)[0], (0.0, 0.5)).all())
+    return bool((factor.low >= 0).all() and (factor.high <= 1).all() and not factor.fraction.any())
 
 
 def _weighted_sum(weight, bias, low, high, fraction) -> _Range:

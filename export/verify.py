@@ -5,11 +5,10 @@
 The heads are not in the folder, so that stripping itself is checked by export/to_onnx.py alone.
 
 One flipped spike changes a logit, so that closeness of logits proves nothing: it fails on correct
-graphs and passes on wrong ones. A graph by the exact rule carries a proof that fp32 rounds nowhere
-in it (export/exact.py), and its bits are then compared. One that cannot be exact is held to the
-spike-aware rule: images without a flip agree to 1e-5, every first flip starts within 1e-5 of the
-threshold, and the classes agree over the data set.
-Shapes: T time steps, N images, B batch, K classes.
+graphs and passes on wrong ones. A graph by the exact rule carries a proof that no sum in it depends
+on its order (export/exact.py), and its bits are then compared. One that cannot be exact is held to
+the spike-aware rule: images without a flip agree to 1e-5, every first flip starts within 1e-5 of
+the threshold, and the classes agree over the data set.
 """
 
 import json
@@ -201,12 +200,12 @@ def check_certificate(folder: Path) -> Check:
             plain = onnx.inliner.inline_local_functions(onnx.load(folder / graph))
             rows[graph] = certify(plain)
         except InexactError as error:
-            return Check("fp32 rounds nowhere", False, {"where": f"{graph}: {error}"})
+            return Check("no sum depends on its order", False, {"where": f"{graph}: {error}"})
     measured = {
         "least_head_room_bits": min(row.head_room for row in rows[GRAPH]),
         "layers": [asdict(row) for row in rows[GRAPH]],
     }
-    return Check("fp32 rounds nowhere", True, measured)
+    return Check("no sum depends on its order", True, measured)
 
 
 def _run(graph: Path, images: Tensor, setting: Setting) -> Tensor:

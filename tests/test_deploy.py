@@ -100,10 +100,14 @@ def test_a_float_is_taken_for_its_nearest_pixel():
     ("kwargs", "message"),
     [
         ({"spike_layer": {"decay": 0.3}}, "stem.1: expected a grid of at least 0 fractional bits"),
-        ({"spike_layer": {"decay": 0.25}, "time_steps": 16}, "16 time steps of decay 0.25 take 30"),
+        ({"spike_layer": {"decay": 0.75}, "time_steps": 16}, "16 time steps of decay 0.75 take 30"),
         (
-            {"spike_layer": {"v_threshold": 0.3, "reset": "subtract"}},
+            {"spike_layer": {"decay": 0.75, "v_threshold": 0.3, "reset": "subtract"}},
             "stem.1: expected a grid of at least 5",
+        ),
+        (
+            {"spike_layer": {"decay": 2.0**-30}, "time_steps": 6},
+            "stem.1: expected at most 126 bits behind the point, got ",
         ),
         (
             {"in_chans": 1},

@@ -32,6 +32,9 @@ networks = st.fixed_dictionaries(
         ),
     }
 )
+off_the_grid = networks.map(
+    lambda n: n | {"spike_layer": n["spike_layer"] | {"v_threshold": 0.3}, "time_steps": 12}
+)
 fuzz = settings(
     deadline=None,
     max_examples=25,
@@ -85,7 +88,12 @@ def _push(deployed, lif: FoldedLIF, conv: nn.Module, x: Tensor, draw: torch.Gene
 
 
 @fuzz
-@given(networks, st.integers(2, 8), st.sampled_from([0.5, 1.0, 3.0]), st.integers(0, 999))
+@given(
+    networks | off_the_grid,
+    st.integers(2, 8),
+    st.sampled_from([0.5, 1.0, 3.0]),
+    st.integers(0, 999),
+)
 @torch.inference_mode()
 def test_any_network_gives_equal_bits_in_every_way_to_run_it(network, width, gain, seed):
     model = build(network, width, gain, seed)

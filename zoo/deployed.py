@@ -1,9 +1,12 @@
-"""The network as it is deployed: norms folded, and every weight on a grid where fp32 never rounds.
+"""The network as it is deployed: norms folded, and every weight on a grid where no sum is rounded.
 
 Spikes are 0 or 1. Where every weight is a whole multiple of 2^-k, so is every partial sum of a
 convolution, and while those stay below 2^24 of that step, fp32 adds them without rounding, in any
-order; a decay of m / 2^j takes j more fractional bits at each time step. A network whose sums all
-keep within that gives the same bits in every runtime, layout, batch and number of threads.
+order. A neuron adds two numbers at a time, its current and what is left of its potential: that has
+no order, and IEEE rounds it the same everywhere, alone or fused with the multiplication by a decay
+that is a power of two. A network whose sums all keep within that gives the same bits in every
+runtime, layout, batch and number of threads. Another decay of m / 2^j is a product that would
+round, so that there the potential is kept on the grid too, at j more fractional bits a time step.
 Shapes: T time steps, B batch, C channels, H height, W width; time is folded into the batch here,
 [T*B, C, H, W].
 """
@@ -24,6 +27,7 @@ from zoo.layers import ConvNorm, DirectCoding, TimeFold
 from zoo.neurons import LIF
 
 BITS = 24  # of an fp32 significand
+SMALLEST = 126  # bits behind the point of a number that no runtime takes for 0
 
 
 class NotExactError(ValueError):
@@ -57,7 +61,7 @@ class FoldedLIF(LIF):
 
 
 class PixelConv(nn.Module):
-    """The first convolution, on whole pixels, its current rounded to what the membrane carries.
+    """The first convolution, on whole pixels, its current rounded to what a current carries.
 
     Takes uint8 pixels or normalised floats [B, C, H, W]; a float is taken for the pixel nearest to
     it, so that what is proved of pixels holds for any input. A pixel takes 8 of the 24 bits, which
@@ -306,12 +310,19 @@ class _Deployment:
 
     def _snap(self, name: str, lif: LIF, x: _Current) -> None:
         """Choose the grid of a current, channel by channel, and put its convolutions on it."""
-        lost = (self.T - 1) * _fraction_bits(lif.decay)
         least = max([0, *(spikes.fraction for spikes in x.spikes)])
-        if lif.reset == "subtract" and self.T > 1:
-            least = max(least, _fraction_bits(lif.v_threshold))
+        lost = 0
+        if not _is_power_of_two(lif.decay):
+            lost = (self.T - 1) * _fraction_bits(lif.decay)
+            if lif.reset == "subtract" and self.T > 1:
+                least = max(least, _fraction_bits(lif.v_threshold))
         raw = [(conv, conv.weight.clone(), conv.bias.clone(), spikes) for conv, spikes in x.convs]
         fraction = self._spare_bits(lif, x) - lost
+        finest = int(fraction.max()) + (self.T - 1) * _fraction_bits(lif.decay)
+        if finest > SMALLEST:
+            raise NotExactError(
+                f"{name}: expected at most {SMALLEST} bits behind the point, got {finest}"
+            )
         too_fine = torch.ones_like(fraction)
         while too_fine.any():
             if fraction.min() < least:
@@ -330,7 +341,7 @@ class _Deployment:
             fraction = fraction - too_fine
 
     def _spare_bits(self, lif: LIF, x: _Current) -> Tensor:
-        """Bits that the largest potential leaves for the fraction, [C]."""
+        """Bits that the largest number to be kept on the grid leaves for the fraction, [C]."""
         bounds = [_sums(conv, 0, spikes.high) for conv, spikes in x.convs]
         if x.pixels:
             pixels = -x.pixels.mean, 255 - x.pixels.mean
@@ -339,7 +350,8 @@ class _Deployment:
                 bounds += [(-1 / x.pixels.steps.flatten(), 1 / x.pixels.steps.flatten())]
         low, high = (sum(ends) for ends in zip(*bounds, strict=True))
         high = high + sum(spikes.high for spikes in x.spikes)
-        return _bits_beside(_potential(lif, self.T, low, high))
+        steps = 1 if _is_power_of_two(lif.decay) else self.T
+        return _bits_beside(_potential(lif, steps, low, high))
 
     def _head(self, name: str, head: ClassifierHead, x: _Spikes) -> fx.Node:
         if head.global_pool.pool_type != "avg" or not isinstance(head.fc, nn.Linear):
@@ -425,6 +437,11 @@ def _pool_window(pool: nn.AvgPool2d) -> int:
 def _fraction_bits(value: float) -> int:
     """How many bits stand behind the point."""
     return Fraction(value).denominator.bit_length() - 1
+
+
+def _is_power_of_two(decay: float) -> bool:
+    """Whether a product with it is never rounded; 0 counts."""
+    return math.frexp(decay)[0] in (0.0, 0.5)
 
 
 def whole_pixels(key: str, values: Sequence[float]) -> list[int]:

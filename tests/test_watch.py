@@ -1,0 +1,80 @@
+"""What a run says about itself: curves, firing rates, and what breaks."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+import zoo
+from zoo.training import report
+from zoo.training.engine import LOG, train
+from zoo.training.watch import firing_rates, first_broken
+
+
+def test_the_log_holds_heads_and_firing_rates_of_every_layer(run):
+    last = json.loads((run / LOG).read_text().splitlines()[-1])
+    layers = [
+        n
+        for n, m in zoo.create_model("short_bp_resnet20_slim").named_modules()
+        if isinstance(m, zoo.LIF)
+    ]
+    assert list(last["firing_rates"]) == layers
+    assert all(0 < rate < 1 for rate in last["firing_rates"].values())
+    assert len(last["head_accuracies"]) == 2
+    assert max(last["head_accuracies"]) > 15
+
+
+def test_a_rate_is_the_share_of_ones():
+    model = torch.nn.Sequential(zoo.LIF(v_threshold=1.0), zoo.LIF(v_threshold=2.0))
+    x = torch.tensor([0.0, 1.0, 2.0, 4.0]).expand(1, 1, 4)
+    with firing_rates(model) as rates:
+        model(x)
+        model(torch.zeros_like(x))  # only the first batch counts
+    assert rates == {"0": 0.75, "1": 0.0}
+    assert not any(module._forward_hooks for module in model.modules())
+
+
+def test_a_layer_that_never_fires_is_named(recipe, tmp_path, capsys):
+    unreachable = recipe.model_args | {"spike_layer": {"v_threshold": 1e6}}
+    train(replace(recipe, epochs=1, output=str(tmp_path), model_args=unreachable))
+    assert "warning: after epoch 1 no neuron fires in stem.1, stages.0" in capsys.readouterr().out
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_and_names_the_layer(recipe, tmp_path):
+    wild = replace(recipe, output=str(tmp_path), optim=replace(recipe.optim, lr=1e30))
+    with pytest.raises(FloatingPointError, match=r"epoch 1, step \d+: expected a finite loss, got"):
+        train(wild)
+
+
+def test_the_first_broken_layer_is_the_first():
+    model = torch.nn.Sequential(*(torch.nn.Linear(2, 2) for _ in range(3)))
+    assert first_broken(model) == "every layer's weights are still finite"
+    for i in (2, 1):
+        model[i].weight.data[0, 0] = torch.nan
+        assert first_broken(model) == f"the first layer that is not finite is {i}"
+
+
+def test_a_report_draws_the_curves(run):
+    path = report.draw(run)
+    with Image.open(path) as image:
+        assert image.size[0] > 800
+        assert len(image.convert("L").getcolors(256)) > 50
+    path.unlink()
+
+
+def test_a_report_without_an_epoch_is_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match="expected a run's log with an epoch in it"):
+        report.draw(tmp_path)
+
+
+def test_tensorboard_gets_every_curve(recipe, tmp_path):
+    train(replace(recipe, epochs=1, output=str(tmp_path), trackers=("tensorboard",)))
+    (events,) = tmp_path.rglob("events.out.tfevents.*")
+    found = EventAccumulator(str(events))
+    found.Reload()
+    tags = found.Tags()["scalars"]
+    assert {"loss", "test_accuracy", "head_weight", "head_accuracies/0"} <= set(tags)
+    assert "firing_rates/stages.2.2.spike2" in tags
