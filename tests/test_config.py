@@ -59,6 +59,15 @@ def test_every_recipe_passes_its_rehearsal(path):
         ("data: {holdout: -5}", "data.holdout: expected a number >= 0, got -5"),
         ("data: {std: [0]}", "data.std: expected numbers > 0, got (0,)"),
         ("loss: {label_smoothing: 3}", "loss.label_smoothing: expected a number in [0, 1), got 3"),
+        ("loss: {coefficient: .nan}", "loss.coefficient: expected a number >= 0, got nan"),
+        ("optim: {lr: .nan}", "optim.lr: expected a number >= 0, got nan"),
+        ("optim: {name: admaw}", "optim.name: unknown 'admaw', closest names: ['adamw'"),
+        ("optim: {warmup_epochs: 400}", "optim.warmup_epochs: expected at most 300 epochs, got"),
+        ("checkpoint_minutes: -1", "checkpoint_minutes: expected a number >= 0, got -1"),
+        (
+            "{data: {name: cifar10_dvs}, augment: {auto: randaugment}}",
+            "augment.auto: expected none for the event streams of cifar10_dvs, got randaugment",
+        ),
         ("augment: {crop_padding: -1}", "augment.crop_padding: expected a number >= 0, got -1"),
     ],
 )

@@ -1,5 +1,6 @@
 """Images in files of any size, through timm's readers."""
 
+import shutil
 import tarfile
 from dataclasses import replace
 from pathlib import Path
@@ -72,6 +73,14 @@ def test_a_run_learns_from_files(recipe, folder, tmp_path):
         output=str(tmp_path),
     )
     assert train(recipe)["test_accuracy"] >= 50
+
+
+def test_a_broken_image_is_named_and_not_passed_over(folder, tmp_path):
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    (copy / "val" / "n02" / "1.jpg").write_bytes(b"no image")
+    images = load_images(config(copy), "test")
+    with pytest.raises(ValueError, match=r"data.root: expected an image, got .*n02/1.jpg"):
+        images.take(range(len(images)))
 
 
 def test_missing_files_are_told_what_to_fetch(tmp_path):

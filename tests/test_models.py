@@ -175,6 +175,32 @@ def test_lean_memory_remembers_less():
     assert remembered["lean"] < 0.6 * remembered["fast"]
 
 
+def test_lean_memory_lets_a_watched_neuron_give_gradients_and_run_once():
+    gradients = []
+    for memory in ("fast", "lean"):
+        model = create("short_bp_resnet20_slim", memory=memory).train()
+        rates = []
+        for module in model.modules():
+            if isinstance(module, zoo.LIF):
+                module.register_forward_hook(lambda _, __, spikes, r=rates: r.append(spikes.mean()))
+        model(torch.ones(2, 3, 16, 16))
+        sum(rates).backward()
+        gradients.append((len(rates), model.stages[1][0].conv1.conv.weight.grad))
+    assert gradients[0][0] == gradients[1][0] == 19
+    assert gradients[1][1].any()
+    assert torch.equal(gradients[0][1], gradients[1][1])
+
+
+def test_spikes_that_somebody_changed_are_not_remembered_as_they_were():
+    gradients = []
+    for memory in ("fast", "lean"):
+        model = create("short_bp_resnet20_slim", memory=memory).train()
+        model.stages[0][1].register_forward_hook(lambda _, __, spikes: spikes.mul_(3))
+        model(torch.ones(2, 3, 16, 16)).sum().backward()
+        gradients.append([p.grad for p in model.parameters() if p.grad is not None])
+    assert all(map(torch.equal, *gradients))
+
+
 def test_lean_memory_leaves_a_frozen_norm_alone():
     x = torch.randn(2, 3, 16, 16)
     results = []

@@ -31,8 +31,9 @@ def whole(recipe, tmp_path_factory) -> Path:
     return run
 
 
-def start(run: Path, **kwargs) -> subprocess.Popen:
-    line = [sys.executable, "-m", "zoo.training", str(RECIPE), *SHORT, "--output", str(run)]
+def start(run: Path, *options: str, **kwargs) -> subprocess.Popen:
+    options = (*SHORT, *options, "--output", str(run))
+    line = [sys.executable, "-m", "zoo.training", str(RECIPE), *options]
     kwargs = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True} | kwargs
     return subprocess.Popen(line, env=os.environ | {"OMP_NUM_THREADS": "1"}, **kwargs)
 
@@ -113,6 +114,37 @@ def test_averages_mixes_and_policies_go_on_inside_an_epoch(recipe, tmp_path, mon
     assert ends_like(tmp_path / "broken", tmp_path / "whole")
 
 
+@pytest.mark.slow
+def test_a_signal_to_the_whole_group_ends_workers_and_loop_in_peace(tmp_path, whole):
+    process = start(tmp_path, "--workers", "1", start_new_session=True)
+    wait_for_a_step(tmp_path, process)
+    os.killpg(process.pid, signal.SIGTERM)
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode == 0, errors
+    assert "stopped on SIGTERM after epoch 0, step " in output
+
+
+def test_a_torn_checkpoint_does_not_count_as_kept(recipe, tmp_path, monkeypatch):
+    config = replace(recipe, epochs=3, data=replace(recipe.data, limit=64), output=str(tmp_path))
+    interrupted(config, monkeypatch, 2)
+    first, second = runs.checkpoints(tmp_path)
+    (second / "state.json").write_text("{}")
+    stale = tmp_path / "checkpoints" / "step_0000009.partial"
+    stale.mkdir()
+    with pytest.warns(UserWarning, match="passed by"):
+        interrupted(config, monkeypatch, 1)
+    assert runs.checkpoints(tmp_path) == [first, second]
+    assert runs.newest_checkpoint(tmp_path) == second
+    (second / "state.json").write_text("{}")
+    (tmp_path / "checkpoints" / "step_0000001_copy").mkdir()
+    train_from = shutil.copytree(second, tmp_path / "checkpoints" / "step_0000003")
+    (train_from / "state.json").write_text("{}")
+    with pytest.warns(UserWarning, match="passed by"):
+        interrupted(config, monkeypatch, 2)
+    assert all(runs.is_whole(folder) for folder in runs.checkpoints(tmp_path))
+    assert not stale.exists()
+
+
 def test_a_bit_that_changed_anywhere_in_a_checkpoint_is_never_taken_as_good(whole, tmp_path):
     run = shutil.copytree(whole, tmp_path / "run")
     before, newest = runs.checkpoints(run)
@@ -133,7 +165,6 @@ def test_a_bit_that_changed_anywhere_in_a_checkpoint_is_never_taken_as_good(whol
 def test_a_run_with_a_torn_checkpoint_goes_on_from_the_one_before(recipe, whole, tmp_path):
     run = shutil.copytree(whole, tmp_path / "run")
     config = replace(recipe, epochs=2, output=str(run))
-    (run / engine.RESOLVED).unlink()  # it names the folder that was copied
     newest = runs.checkpoints(run)[-1]
     with (newest / "trainer.pt").open("r+b") as file:
         file.truncate(1000)
@@ -145,7 +176,6 @@ def test_a_run_with_a_torn_checkpoint_goes_on_from_the_one_before(recipe, whole,
 
 def test_a_run_without_a_whole_checkpoint_says_so(recipe, whole, tmp_path):
     run = shutil.copytree(whole, tmp_path / "run")
-    (run / engine.RESOLVED).unlink()
     for folder in runs.checkpoints(run):
         (folder / "state.json").write_text("{}")
     with (
@@ -158,7 +188,6 @@ def test_a_run_without_a_whole_checkpoint_says_so(recipe, whole, tmp_path):
 @pytest.mark.slow
 def test_a_full_disk_ends_in_an_error_and_leaves_the_checkpoints(tmp_path, whole):
     run = shutil.copytree(whole, tmp_path / "run")
-    (run / engine.RESOLVED).unlink()
     shutil.rmtree(runs.checkpoints(run)[-1])
     (kept,) = runs.checkpoints(run)
     room = (kept / "model.safetensors").stat().st_size // 2  # what the kernel then lets it write

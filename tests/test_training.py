@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -105,8 +106,15 @@ def test_the_weights_of_another_architecture_are_refused(run, recipe, tmp_path):
 
 
 def test_a_run_refuses_the_folder_of_another(run, recipe):
-    with pytest.raises(ValueError, match="output: expected a new folder or a run of this very"):
-        train(replace(recipe, output=str(run), epochs=4))
+    with pytest.raises(
+        ValueError, match=r"output: expected .* with epochs 3 in place of 4, loss.nam"
+    ):
+        train(replace(recipe, output=str(run), epochs=4, loss=LossConfig(name="vanilla")))
+
+
+def test_a_run_may_be_moved_and_saved_more_often(run, recipe, tmp_path):
+    copy = shutil.copytree(run, tmp_path / "copy")
+    assert train(replace(recipe, output=str(copy), checkpoint_minutes=1.0, workers=2))["epoch"] == 3
 
 
 @pytest.mark.parametrize("name", ["vanilla", "shortcut", "per_head"])

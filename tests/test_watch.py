@@ -9,6 +9,7 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import zoo
+from zoo import runs
 from zoo.training import report
 from zoo.training.engine import LOG, train
 from zoo.training.watch import firing_rates, first_broken
@@ -45,16 +46,27 @@ def test_a_layer_that_never_fires_is_named(recipe, tmp_path, capsys):
 
 def test_a_loss_that_is_not_finite_ends_the_run_and_names_the_layer(recipe, tmp_path):
     wild = replace(recipe, output=str(tmp_path), optim=replace(recipe.optim, lr=1e30))
-    with pytest.raises(FloatingPointError, match=r"epoch 1, step \d+: expected a finite loss, got"):
+    with pytest.raises(
+        FloatingPointError, match=r"step 2: expected a finite loss, got .*; the first"
+    ):
         train(wild)
+    assert not runs.checkpoints(tmp_path)
 
 
-def test_the_first_broken_layer_is_the_first():
-    model = torch.nn.Sequential(*(torch.nn.Linear(2, 2) for _ in range(3)))
-    assert first_broken(model) == "every layer's weights are still finite"
-    for i in (2, 1):
-        model[i].weight.data[0, 0] = torch.nan
-        assert first_broken(model) == f"the first layer that is not finite is {i}"
+def test_the_layer_that_breaks_first_is_named():
+    x = torch.randn(2, 3, 16, 16)
+    model = zoo.create_model("short_bp_resnet20_slim", num_classes=10).train()
+    assert first_broken(model, x) == "every layer's output is finite in fp32"
+    for layer in ("head.fc", "stages.1.0.conv2.conv"):
+        model.get_submodule(layer).weight.data[0, 0] = torch.inf
+        assert first_broken(model, x) == f"the first layer whose output is not finite is {layer}"
+
+
+def test_weights_that_are_not_finite_are_never_saved(recipe, tmp_path):
+    wild = replace(recipe, output=str(tmp_path), optim=replace(recipe.optim, lr=1e30))
+    with pytest.raises(FloatingPointError, match="epoch 1: expected finite weights, got others in"):
+        train(replace(wild, batch_size=2000))
+    assert not runs.checkpoints(tmp_path)
 
 
 def test_a_report_draws_the_curves(run):
@@ -76,5 +88,5 @@ def test_tensorboard_gets_every_curve(recipe, tmp_path):
     found = EventAccumulator(str(events))
     found.Reload()
     tags = found.Tags()["scalars"]
-    assert {"loss", "test_accuracy", "head_weight", "head_accuracies/0"} <= set(tags)
-    assert "firing_rates/stages.2.2.spike2" in tags
+    assert {"loss", "test_accuracy", "head_weight", "head_accuracies.0"} <= set(tags)
+    assert "firing_rates.stages.2.2.spike2" in tags

@@ -45,23 +45,28 @@ class ConvNorm(TimeFold):
 
 def fire(spike: nn.Module, conv: ConvNorm, x: Tensor, shortcut: Tensor | None = None) -> Tensor:
     """spike(conv(x) + shortcut), [T, B, C, H, W] -> spikes [T, B, C', H', W']."""
-    if conv.lean and _can_be_lean(spike, conv.norm, x):
+    if conv.lean and _can_be_lean(spike, conv, x):
         return norm_spike(spike_conv(conv.conv, x), conv.norm, spike, shortcut, x.shape[0])
     current = conv(x)
     return spike(current if shortcut is None else current + shortcut)
 
 
-def _can_be_lean(spike: nn.Module, norm: nn.Module, x: Tensor) -> bool:
+def _can_be_lean(spike: nn.Module, conv: ConvNorm, x: Tensor) -> bool:
     """Whether norm and neuron may run twice, and somebody asks for their gradient. A neuron that
-    keeps a state may not, a compiler decides for itself, and a tracer's x is no tensor.
+    keeps a state may not, nor may one that somebody watches; a compiler decides for itself, and a
+    tracer's x is no tensor.
     """
     return (
         isinstance(spike, LIF)
-        and type(norm) is nn.BatchNorm2d
-        and norm.training
+        and type(conv.norm) is nn.BatchNorm2d
+        and conv.norm.training
         and isinstance(x, Tensor)
         and torch.is_grad_enabled()
         and not torch.compiler.is_compiling()
+        and not any(
+            module._forward_hooks or module._forward_pre_hooks
+            for module in (spike, conv, conv.norm)
+        )
     )
 
 

@@ -8,6 +8,7 @@ Shapes: T time steps, B batch, C channels, H height, W width.
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 
 def spike_conv(conv: nn.Conv2d, x: Tensor) -> Tensor:
@@ -35,13 +36,14 @@ def norm_spike(
     norm.num_batches_tracked.add_(1)
     spikes = _NormSpike.apply(y, norm.weight, norm.bias, shortcut, norm, spike, T)
     # Once for all that read them; the next layers and the shortcut find it by the tensor.
-    spikes.packed = spikes.detach().to(torch.uint8)
+    spikes.packed = spikes._version, spikes.detach().to(torch.uint8)
     return spikes
 
 
 def _packed(x: Tensor | None) -> Tensor | None:
-    """Spikes as bytes, of a tensor that norm_spike gave."""
-    return getattr(x, "packed", None)
+    """Spikes as bytes, of a tensor that norm_spike gave and that nobody has changed since."""
+    version, packed = getattr(x, "packed", (None, None))
+    return packed if packed is not None and version == x._version else None
 
 
 class _SpikeConv(torch.autograd.Function):
@@ -52,6 +54,7 @@ class _SpikeConv(torch.autograd.Function):
         return conv(x)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx, grad):
         (packed, weight), conv = ctx.saved_tensors, ctx.conv
         wanted = list(ctx.needs_input_grad[:3])
@@ -85,6 +88,7 @@ class _NormSpike(torch.autograd.Function):
         return _fire(spike, _unfold(current, shortcut, T))[1].detach()
 
     @staticmethod
+    @once_differentiable
     def backward(ctx, grad):
         y, weight, bias, shortcut, mean, invstd = ctx.saved_tensors
         # The same call on the same input: the current has the bits that the forward pass saw.

@@ -8,15 +8,17 @@ RUN/checkpoints/step_NNNNNNN/  a pretrained folder (zoo.hub), what it takes to g
 import hashlib
 import json
 import os
+import re
 import warnings
 from pathlib import Path
 
 HASHES = "sha256.json"
+NAME = re.compile(r"step_\d+")
 
 
 def checkpoints(run: Path) -> list[Path]:
     """The checkpoints of a training run, oldest first; each is a pretrained folder."""
-    found = [path for path in run.glob("checkpoints/step_*") if path.suffix != ".partial"]
+    found = [path for path in run.glob("checkpoints/step_*") if NAME.fullmatch(path.name)]
     return sorted(found, key=lambda path: int(path.name.removeprefix("step_")))
 
 

@@ -56,6 +56,11 @@ class DataConfig:
         return re.sub(r"\W+", "_", self.title or self.name).strip("_").lower()
 
     @property
+    def streams(self) -> bool:
+        """Whether these are events and not images."""
+        return self.name in ("cifar10_dvs", "dvs_gesture")
+
+    @property
     def usual(self) -> tuple[tuple[int, ...], int]:
         """Shape of an image and number of classes; of an image_folder only what is usual."""
         frames = (self.frames, 2, self.size, self.size)

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from timm.data import ImageDataset
+from PIL import Image
+from timm.data.readers.reader import Reader
 from timm.data.readers.reader_image_folder import ReaderImageFolder
 from timm.data.readers.reader_image_in_tar import ReaderImageInTar
 from torch import Tensor
@@ -17,6 +18,7 @@ from torchvision.transforms import v2
 from zoo.data.config import DataConfig, Split
 
 SPLITS = {"train": "train", "test": "val"}
+BICUBIC = v2.InterpolationMode.BICUBIC  # this and CENTRE: what pretrained_cfg says by default
 CENTRE = 0.875  # of the shorter side is seen in a measured image
 
 
@@ -24,7 +26,7 @@ CENTRE = 0.875  # of the shorter side is seen in a measured image
 class ImageFiles:
     """What ImageSet is, for images that stay in their files; random crops where a seed is given."""
 
-    dataset: ImageDataset
+    reader: Reader
     indices: Tensor
     classes: tuple[str, ...]
     size: int
@@ -37,23 +39,32 @@ class ImageFiles:
         return (3, self.size, self.size)
 
     def subset(self, indices: Tensor) -> "ImageFiles":
-        return ImageFiles(self.dataset, self.indices[indices], self.classes, self.size)
+        return ImageFiles(self.reader, self.indices[indices], self.classes, self.size)
 
     def take(
         self, indices: Sequence[int], seed: Callable[[int], None] | None = None
     ) -> tuple[Tensor, Tensor]:
         images, labels = [], []
         for index in indices:
-            image, label = self.dataset[int(self.indices[index])]
+            image, label = self._read(int(self.indices[index]))
             if seed is None:
                 side = round(self.size / CENTRE)
-                image = v2.functional.center_crop(v2.functional.resize(image, side), self.size)
+                image = v2.functional.resize(image, [side], BICUBIC)
+                image = v2.functional.center_crop(image, [self.size])
             else:
                 seed(index)
-                image = v2.RandomResizedCrop(self.size, antialias=True)(image)
+                image = v2.RandomResizedCrop(self.size, interpolation=BICUBIC)(image)
             images.append(v2.functional.pil_to_tensor(image))
             labels.append(label)
         return torch.stack(images), torch.tensor(labels)
+
+    def _read(self, index: int) -> tuple[Image.Image, int]:
+        file, label = self.reader[index]  # timm's dataset would pass over a broken file in silence
+        try:
+            return Image.open(file).convert("RGB"), int(label)
+        except OSError as error:
+            name = self.reader.filename(index, absolute=True)
+            raise ValueError(f"data.root: expected an image, got {name}: {error}") from None
 
 
 def image_files(config: DataConfig, split: Split) -> ImageFiles:
@@ -74,5 +85,4 @@ def image_files(config: DataConfig, split: Split) -> ImageFiles:
             "https://image-net.org/download-images on request"
         ) from None
     names = tuple(sorted(numbers, key=numbers.get))
-    dataset = ImageDataset(str(place), reader=reader)
-    return ImageFiles(dataset, torch.arange(len(dataset)), names, config.size)
+    return ImageFiles(reader, torch.arange(len(reader)), names, config.size)

@@ -1,5 +1,6 @@
 """python -m zoo.training configs/RECIPE.yaml [--epochs 3 --optim.lr 0.1 ...] [--dry-run]"""
 
+import os
 import sys
 from pathlib import Path
 
@@ -25,15 +26,20 @@ def main() -> None:
     try:
         recipe = load_config(Path(sys.argv[1]))
         config = tyro.cli(Config, default=recipe, args=overrides, **HELP)
-        if config.keep_large_buffers and keep_large_buffers():
+        first = os.environ.get("RANK", "0") == "0"
+        if config.keep_large_buffers and keep_large_buffers() and first:
             print("allocator: large buffers stay in the process (glibc)")
         if dry:
             losses = ", ".join(f"{loss:.3f}" for loss in rehearse(config))
-            print(f"{sys.argv[1]}: everything was built; losses of two steps on noise: {losses}")
+            if first:
+                print(f"{sys.argv[1]}: all was built; losses of two steps on noise: {losses}")
         else:
             train(config)
     except (ValueError, OSError, RuntimeError, FloatingPointError) as error:
         sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from the newest checkpoint", file=sys.stderr)
+        sys.exit(130)
 
 
 if __name__ == "__main__":

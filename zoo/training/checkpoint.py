@@ -40,7 +40,8 @@ def save_checkpoint(
     folder = run / "checkpoints" / f"step_{state['iteration']:07d}"
     partial = folder.with_suffix(".partial")
     try:
-        shutil.rmtree(partial, ignore_errors=True)
+        for stale in folder.parent.glob("*.partial"):  # of a run that was killed
+            shutil.rmtree(stale)
         partial.mkdir(parents=True)
         hub.save_pretrained(model, partial, **config)
         content = io.BytesIO()
@@ -48,7 +49,7 @@ def save_checkpoint(
         (partial / TRAINER).write_bytes(content.getbuffer())
         (partial / STATE).write_text(json.dumps(state, indent=2))
         runs.seal(partial)
-        if folder.exists():  # torn, or this step had not been taken again
+        if folder.exists():  # torn, or this step would not have been taken again
             shutil.rmtree(folder)
         partial.rename(folder)
         runs.sync(folder.parent)
@@ -59,11 +60,21 @@ def save_checkpoint(
             f"{folder}: expected room for a checkpoint, got: {error}; {kept or 'nothing'} stands "
             "as it was, and the same command goes on from there"
         ) from error
-    found = runs.checkpoints(run)
-    kept = found[: found.index(folder) + 1][-KEPT:]  # a later one was torn, and is made anew
-    for other in set(found) - set(kept):
-        shutil.rmtree(other)
+    _forget(run, folder)
     return folder
+
+
+def _forget(run: Path, newest: Path) -> None:
+    """Delete all but the newest and the whole ones before it that are kept too; one that is later
+    was torn, and is made anew.
+    """
+    found = runs.checkpoints(run)
+    kept = [newest]
+    for folder in reversed(found[: found.index(newest)]):
+        if len(kept) < KEPT and runs.is_whole(folder):
+            kept.append(folder)
+    for folder in set(found) - set(kept):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def load_checkpoint(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -1,11 +1,13 @@
 """What a run is: typed defaults, a YAML file of differences, and the command line."""
 
 import dataclasses
+import difflib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import yaml
+from timm.optim import list_optimizers
 
 from zoo.data import DataConfig
 from zoo.training.augment import AugmentConfig
@@ -28,6 +30,11 @@ class OptimConfig:
     is one, it is what is measured, saved and exported."""
 
     def __post_init__(self):
+        _at_least("optim.lr", self.lr, 0)
+        _at_least("optim.weight_decay", self.weight_decay, 0)
+        if self.name not in list_optimizers():
+            close = difflib.get_close_matches(self.name, list_optimizers(), n=3)
+            raise ValueError(f"optim.name: unknown {self.name!r}, closest names: {close}")
         if not 0 <= self.ema_decay < 1:
             raise ValueError(f"optim.ema_decay: expected a number in [0, 1), got {self.ema_decay}")
 
@@ -72,6 +79,17 @@ class Config:
         _at_least("batch_size", self.batch_size, 1)
         _at_least("gradient_accumulation", self.gradient_accumulation, 1)
         _at_least("workers", self.workers, 0)
+        _at_least("checkpoint_minutes", self.checkpoint_minutes, 0)
+        if self.optim.warmup_epochs > self.epochs:
+            raise ValueError(
+                f"optim.warmup_epochs: expected at most {self.epochs} epochs, "
+                f"got {self.optim.warmup_epochs}"
+            )
+        if self.data.streams and self.augment.auto != "none":
+            raise ValueError(
+                f"augment.auto: expected none for the event streams of {self.data.name}, got "
+                f"{self.augment.auto}"
+            )
         _at_least("optim.warmup_epochs", self.optim.warmup_epochs, 0)
 
 

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import math
 import resource
 import time
 from dataclasses import dataclass, field
@@ -23,12 +22,12 @@ from zoo.data import ImageSet, load_images, normalise
 from zoo.training.checkpoint import load_checkpoint, save_checkpoint
 from zoo.training.config import Config
 from zoo.training.feed import Feed, measured_batches
-from zoo.training.learner import Learner
+from zoo.training.learner import GLANCE, Learner
 from zoo.training.stop import StopSignal
-from zoo.training.watch import firing_rates, first_broken
+from zoo.training.watch import firing_rates
 
 LOG, RESOLVED = "log.jsonl", "config.json"
-GLANCE = 10  # steps between two looks at the loss, each of which waits for a GPU
+FREE = ("output", "workers", "checkpoint_minutes", "keep_large_buffers", "trackers", "data.root")
 
 
 @dataclass(frozen=True)
@@ -70,12 +69,15 @@ def train(config: Config, data: Data | None = None) -> dict[str, Any]:
         FloatingPointError: The loss is not finite any more.
         OSError: A checkpoint could not be written; those before it stand.
     """
-    run, resolved = Path(config.output), json.dumps(dataclasses.asdict(config), indent=2)
-    _check_run_folder(run, resolved)
+    run = Path(config.output)
+    _check_run_folder(config)
     accelerator = make_accelerator(config)
-    data = data or load_data(config)
+    if data is None:
+        with accelerator.main_process_first():  # it may download them
+            data = load_data(config)
     feed = Feed(config, data.train, accelerator.process_index, accelerator.num_processes)
     found = runs.newest_checkpoint(run)
+    _check_shared(accelerator, found)
     torch.manual_seed(config.seed)
     # A run goes on with the arguments that it began with, of which some may be start_from's.
     begun = dataclasses.replace(config, start_from=str(found)) if found else config
@@ -87,7 +89,7 @@ def train(config: Config, data: Data | None = None) -> dict[str, Any]:
         position = Position(**state["position"])
     if accelerator.is_main_process:
         run.mkdir(parents=True, exist_ok=True)
-        _write(run / RESOLVED, resolved)
+        _write(run / RESOLVED, json.dumps(dataclasses.asdict(config), indent=2))
         _write_log(run, position.log)
     accelerator.wait_for_everyone()
     if config.trackers:
@@ -99,6 +101,11 @@ def train(config: Config, data: Data | None = None) -> dict[str, Any]:
         sums = accelerator.reduce(own, "sum")
         if not accelerator.is_main_process:
             return
+        if broken := _not_finite(learner.model):
+            raise FloatingPointError(
+                f"epoch {position.epoch + 1}: expected finite weights, got others in {broken}; "
+                "try a lower optim.lr or precision: fp32"
+            )
         now = dataclasses.replace(position, sums=sums.tolist())
         save_checkpoint(
             run,
@@ -119,7 +126,9 @@ def train(config: Config, data: Data | None = None) -> dict[str, Any]:
         bar = progress.add_task("", total=config.epochs * feed.steps, completed=done)
         if found:
             say(f"{run}: going on after epoch {position.epoch}, step {position.step}")
-        saved = time.perf_counter()
+        saved, stopping = time.perf_counter(), False
+        # Where asking costs nothing every step asks whether it is the last for now.
+        cheap = accelerator.num_processes == 1 or accelerator.device.type == "cpu"
         for epoch in range(position.epoch, config.epochs):
             began = time.perf_counter() - position.seconds
             sums = _sums_of(position, learner)
@@ -127,8 +136,7 @@ def train(config: Config, data: Data | None = None) -> dict[str, Any]:
                 iteration = epoch * feed.steps + step
                 sums += learner.step(chunks, iteration)
                 if step % GLANCE == 0:
-                    _check_finite(sums, learner.model, epoch, step)
-                    seen = min((step + 1) * config.batch_size, len(data.train))
+                    seen = min((step + 1) * config.batch_size, feed.seen)
                     speed = seen / (time.perf_counter() - began)
                     share = accelerator.num_processes / seen
                     progress.update(
@@ -136,28 +144,22 @@ def train(config: Config, data: Data | None = None) -> dict[str, Any]:
                         completed=iteration + 1,
                         description=f"epoch {epoch + 1}/{config.epochs}  "
                         f"loss {share * sums[0]:.3f}  accuracy {100 * share * sums[1]:.2f} %  "
-                        f"{speed:.0f} images/s  {_memory():.0f} MiB",
+                        f"{speed:.0f} images/s  {_memory(accelerator.device):.0f} MiB",
                     )
-                if accelerator.num_processes == 1 or step % GLANCE == 0:
+                if step + 1 < feed.steps and (cheap or step % GLANCE == 0):
                     due = time.perf_counter() - saved > 60 * config.checkpoint_minutes
                     due, stopping = _agreed(accelerator, due, stop.came)
                     if due or stopping:
-                        _check_finite(sums, learner.model, epoch, step)
                         position.step, position.sums = step + 1, sums.tolist()
                         position.seconds = time.perf_counter() - began
                         save()
                         saved = time.perf_counter()
                     if stopping:
-                        say(
-                            f"{run}: stopped on SIGTERM after epoch {epoch}, step {step + 1}; "
-                            "the same command goes on from there"
-                        )
-                        accelerator.end_training()
-                        return position.log[-1] if position.log else {}
-            last = feed.steps - 1
-            _check_finite(sums, learner.model, epoch, last)
+                        break
+            if stopping:
+                break
             seconds = time.perf_counter() - began
-            loss, correct, *heads = (accelerator.reduce(sums, "sum") / len(data.train)).tolist()
+            loss, correct, *heads = (accelerator.reduce(sums, "sum") / feed.seen).tolist()
             accuracy, rates = evaluate(config, learner.measured, data.measured, accelerator)
             entry = {
                 "epoch": epoch + 1,
@@ -165,12 +167,12 @@ def train(config: Config, data: Data | None = None) -> dict[str, Any]:
                 "accuracy": 100 * correct,
                 f"{data.name}_accuracy": accuracy,
                 "head_accuracies": [100 * head for head in heads],
-                "learning_rate": learner.schedule.get_last_lr()[0],
-                "head_weight": learner.head_weight(epoch * feed.steps + last),
+                "learning_rate": learner.learning_rate,
+                "head_weight": learner.head_weight((epoch + 1) * feed.steps - 1),
                 "firing_rates": rates,
-                "images_per_second": len(data.train) / seconds,
+                "images_per_second": feed.seen / seconds,
                 "seconds": seconds,
-                "peak_mib": _memory(),
+                "peak_mib": _memory(accelerator.device),
             }
             say(
                 f"epoch {epoch + 1:>3}  loss {loss:.4f}  train {100 * correct:.2f} %  "
@@ -178,12 +180,20 @@ def train(config: Config, data: Data | None = None) -> dict[str, Any]:
             )
             if silent := [name for name, rate in rates.items() if rate == 0]:
                 say(f"warning: after epoch {epoch + 1} no neuron fires in {', '.join(silent)}")
-            accelerator.log(_curves(entry), step=epoch + 1)
+            accelerator.log(_flat(entry), step=epoch + 1)
             position = Position(epoch=epoch + 1, log=[*position.log, entry])
             save()
             saved = time.perf_counter()
+            (stopping,) = _agreed(accelerator, stop.came)
+            if stopping:
+                break
+        if stopping and position.epoch < config.epochs:
+            say(
+                f"{run}: stopped on SIGTERM after epoch {position.epoch}, step {position.step}; "
+                "the same command goes on from there"
+            )
     accelerator.end_training()
-    return position.log[-1]
+    return position.log[-1] if position.log else {}
 
 
 def load_data(config: Config) -> Data:
@@ -281,7 +291,7 @@ def make_accelerator(config: Config) -> Accelerator:
     AcceleratorState._reset_state(reset_partial_state=True)  # a process may train more than once
     return Accelerator(
         mixed_precision="no",  # the learner casts, so that what is measured stays fp32
-        cpu=config.device == "cpu",
+        cpu=not _cuda(config),
         log_with=list(config.trackers) or None,
         project_dir=config.output,
     )
@@ -291,20 +301,50 @@ def _cuda(config: Config) -> bool:
     return torch.cuda.is_available() and config.device != "cpu"
 
 
-def _check_run_folder(run: Path, resolved: str) -> None:
-    path = run / RESOLVED
-    if path.exists() and path.read_text() != resolved:
+def _check_run_folder(config: Config) -> None:
+    """Raise where the folder holds another run; what changes no bit of a run may differ."""
+    if not config.output:
+        raise ValueError("output: expected a folder, got none")
+    path = Path(config.output) / RESOLVED
+    if not path.exists():
+        return
+    try:
+        theirs = _flat(json.loads(path.read_text()))
+    except ValueError as error:
+        raise ValueError(f"{path}: expected the recipe of a run, got {error}") from None
+    ours = _flat(json.loads(json.dumps(dataclasses.asdict(config))))
+    differ = [
+        f"{key} {theirs[key]!r} in place of {ours[key]!r}"
+        for key in ours.keys() & theirs.keys()
+        if ours[key] != theirs[key] and not key.startswith(FREE)
+    ]
+    if differ:
         raise ValueError(
-            f"output: expected a new folder or a run of this very config, got {run} with another "
-            "config; choose another --output"
+            f"output: expected a new folder or one of this very run, got {config.output} with "
+            f"{', '.join(sorted(differ))}; choose another --output"
         )
 
 
+def _check_shared(accelerator: Accelerator, found: Path | None) -> None:
+    """Raise unless all processes go on from the same step."""
+    step = int(found.name.removeprefix("step_")) if found else -1
+    steps = accelerator.gather(torch.tensor([step], device=accelerator.device)).tolist()
+    if len(set(steps)) > 1:
+        raise ValueError(
+            f"output: expected a folder that all processes share, got checkpoints of steps {steps}"
+        )
+
+
+def _not_finite(model: nn.Module) -> list[str]:
+    """Names of the tensors that hold infinities or NaN."""
+    return [name for name, tensor in model.state_dict().items() if not tensor.isfinite().all()]
+
+
 def _sums_of(position: Position, learner: Learner) -> Tensor:
-    """Where the sums of an epoch begin: at those of a checkpoint, in the process that wrote it."""
-    begin = position.sums if learner.accelerator.is_main_process else []
-    sums = begin or [0.0] * (2 + learner.heads)
-    return torch.tensor(sums, dtype=torch.float64, device=learner.accelerator.device)
+    """Where the sums of an epoch begin: each process has its share of those of a checkpoint."""
+    sums = position.sums or [0.0] * (2 + learner.heads)
+    total = torch.tensor(sums, dtype=torch.float64, device=learner.accelerator.device)
+    return total / learner.accelerator.num_processes
 
 
 def _agreed(accelerator: Accelerator, *flags: bool) -> list[bool]:
@@ -315,32 +355,23 @@ def _agreed(accelerator: Accelerator, *flags: bool) -> list[bool]:
     return (accelerator.reduce(raised, "sum") > 0).tolist()
 
 
-def _check_finite(sums: Tensor, model: nn.Module, epoch: int, step: int) -> None:
-    if not math.isfinite(sums[0]):
-        raise FloatingPointError(
-            f"epoch {epoch + 1}, step {step + 1}: expected a finite loss, got {sums[0]}; "
-            f"{first_broken(model)}; try a lower optim.lr or precision: fp32"
-        )
+def _flat(values: dict[str, Any] | list[Any], prefix: str = "") -> dict[str, Any]:
+    """Nested values by their dotted names, as options and curves have them."""
+    items = values.items() if isinstance(values, dict) else enumerate(values)
+    flat = {}
+    for key, value in items:
+        if isinstance(value, dict | list):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
 
 
-def _memory() -> float:
+def _memory(device: torch.device) -> float:
     """The most memory taken so far, MiB: of the GPU, or of this process."""
-    if torch.cuda.is_available():
+    if device.type == "cuda":
         return torch.cuda.max_memory_allocated() / 2**20
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
-
-
-def _curves(entry: dict[str, Any]) -> dict[str, float]:
-    """An entry of the log as a tracker takes it: one number to a name."""
-    curves = {}
-    for name, value in entry.items():
-        if isinstance(value, list):
-            value = {str(i): item for i, item in enumerate(value)}
-        if isinstance(value, dict):
-            curves |= {f"{name}/{key}": item for key, item in value.items()}
-        else:
-            curves[name] = value
-    return curves
 
 
 def _progress(accelerator: Accelerator) -> Progress:
@@ -358,7 +389,11 @@ def _write_log(run: Path, log: list[dict[str, Any]]) -> None:
 
 
 def _write(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
+    """Write a file whole or not at all, onto the disk."""
     partial = path.with_suffix(".partial")
-    partial.write_text(text)
-    partial.replace(path)
+    try:
+        partial.write_text(text)
+        runs.sync(partial)
+        partial.replace(path)
+    except OSError as error:
+        raise OSError(f"{path}: expected room for it, got: {error}") from error

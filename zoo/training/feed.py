@@ -8,6 +8,7 @@ Shapes: B images of a chunk, C channels, H height, W width.
 """
 
 import hashlib
+import signal
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -28,6 +29,10 @@ class Feed:
     Args:
         rank, processes: This process among all.
 
+    Attributes:
+        steps: Optimizer steps of an epoch.
+        seen: Images of an epoch; a rest with nothing for some process is left out.
+
     Raises:
         ValueError: There are fewer images in a step than chunks to cut it into.
     """
@@ -44,6 +49,7 @@ class Feed:
             )
         full, rest = divmod(len(images), config.batch_size)
         self.steps = full + (rest >= self.chunks)
+        self.seen = min(len(images), self.steps * config.batch_size)
 
     def epoch(self, epoch: int, first_step: int = 0) -> Iterator[Iterator[tuple[Tensor, Tensor]]]:
         """This process's chunks of each step from first_step on: uint8 images [B, C, H, W] and
@@ -59,7 +65,7 @@ class Feed:
             for turn in turns
         ]
         policy = image_policy(config.augment.auto)
-        chunks = _read(_Training(self.images, policy, seed), wanted, config.workers)
+        chunks = _read(_Training(self.images, policy, seed), wanted, config)
         for step in range(first_step, self.steps):
             yield _seeded(chunks, [(*seed, step, turn) for turn in turns])
 
@@ -67,19 +73,24 @@ class Feed:
 def measured_batches(
     config: Config, images: ImageSet, rank: int = 0, processes: int = 1
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """One process's share of the images that are measured: uint8 [B, C, H, W] and labels [B]."""
-    batches = torch.arange(len(images)).split(EVAL_BATCH)[rank::processes]
-    return _read(_Measured(images), batches, config.workers)
+    """One process's share of the images that are measured: uint8 [B, C, H, W] and labels [B].
+
+    Their order is drawn once and for all, so that the first batch has something of every class.
+    """
+    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
+    batches = order.split(EVAL_BATCH)[rank::processes]
+    return _read(_Measured(images), batches, config)
 
 
-def _read(images: Dataset, batches: Sequence[Tensor], workers: int) -> Iterator:
+def _read(images: Dataset, batches: Sequence[Tensor], config: Config) -> Iterator:
     return iter(
         DataLoader(
             images,
             batch_sampler=[batch.tolist() for batch in batches],
             collate_fn=_as_they_are,
-            num_workers=workers,
-            pin_memory=torch.cuda.is_available(),
+            num_workers=config.workers,
+            worker_init_fn=_ignore_sigterm,
+            pin_memory=config.device != "cpu" and torch.cuda.is_available(),
         )
     )
 
@@ -127,6 +138,11 @@ class _Training(_Measured):
 
     def _seed(self, what: str, index: int) -> None:
         torch.manual_seed(seed_of(*self.seed, what, index))
+
+
+def _ignore_sigterm(worker: int) -> None:
+    """It is the loop's to end a run; a signal to the whole group reaches the workers too."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def _as_they_are(chunk: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:

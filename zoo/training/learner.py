@@ -19,7 +19,9 @@ from zoo.data import normalise
 from zoo.training.augment import augment
 from zoo.training.config import Config
 from zoo.training.losses import classification_loss, head_weight
+from zoo.training.watch import first_broken
 
+GLANCE = 10  # steps between two looks at the loss, each of which waits for a GPU
 AUTOCAST = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -37,11 +39,20 @@ class Learner:
         if config.sync_batchnorm:
             model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
         self.model = model
-        decay = config.optim.ema_decay
-        self.average = ModelEmaV3(model, decay=decay) if decay else None
-        self.optimizer = create_optimizer_v2(
-            model, opt=config.optim.name, lr=config.optim.lr, weight_decay=config.optim.weight_decay
-        )
+        optim = config.optim
+        self.average = None
+        if optim.ema_decay:
+            self.average = ModelEmaV3(model, decay=optim.ema_decay, use_warmup=True)
+        try:
+            self.optimizer = create_optimizer_v2(
+                model, opt=optim.name, lr=optim.lr, weight_decay=optim.weight_decay
+            )
+        except (AssertionError, ImportError, RuntimeError, ValueError) as error:
+            raise ValueError(
+                f"optim.name: expected an optimizer of timm that runs here, got {optim.name!r} "
+                f"({error})"
+            ) from None
+        self.learning_rate = 0.0  # of the step that was taken last
         self.schedule = LambdaLR(self.optimizer, _cosine(config, steps))
         self.scaler = torch.amp.GradScaler(
             accelerator.device.type, enabled=config.precision == "fp16"
@@ -63,6 +74,10 @@ class Learner:
         Returns:
             Sums over this process's images: of the loss, of those that the network got right, and
             of those that each shortcut head did; float64.
+
+        Raises:
+            FloatingPointError: The loss is not finite; the weights are still those before the step,
+                or on a GPU, where looking means waiting, before at most GLANCE steps.
         """
         config = self.config
         weight = head_weight(config.loss, iteration, self.iterations)
@@ -77,13 +92,20 @@ class Learner:
                     outputs = self.wrapped(images)
                     logits, side_logits = outputs if config.loss.needs_heads else (outputs, None)
                     loss = classification_loss(config.loss, logits, side_logits, targets, weight)
+                if (loss.device.type == "cpu" or iteration % GLANCE == 0) and not loss.isfinite():
+                    raise FloatingPointError(
+                        f"step {iteration + 1}: expected a finite loss, got {loss.item()}; "
+                        f"{first_broken(self.model, images)}; "
+                        "try a lower optim.lr or precision: fp32"
+                    )
                 self.scaler.scale(loss / config.gradient_accumulation).backward()
             sums += self._sums(loss, logits, side_logits, targets)
         self.scaler.step(self.optimizer)
         self.scaler.update()
+        self.learning_rate = self.optimizer.param_groups[0]["lr"]
         self.schedule.step()
         if self.average:
-            self.average.update(self.model)
+            self.average.update(self.model, step=iteration)
         return sums
 
     @property

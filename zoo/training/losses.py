@@ -4,6 +4,7 @@ Paper: Take A Shortcut Back, eq. 5 to 10 and Algorithm 1, https://arxiv.org/abs/
 Shapes: B batch, K classes.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -23,6 +24,8 @@ class LossConfig:
     label_smoothing: float = 0.0
 
     def __post_init__(self):
+        if not 0 <= self.coefficient < math.inf:
+            raise ValueError(f"loss.coefficient: expected a number >= 0, got {self.coefficient}")
         if not 0 <= self.label_smoothing < 1:
             raise ValueError(
                 f"loss.label_smoothing: expected a number in [0, 1), got {self.label_smoothing}"

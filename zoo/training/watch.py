@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -35,10 +36,25 @@ def firing_rates(model: nn.Module) -> Iterator[dict[str, float]]:
             handle.remove()
 
 
-def first_broken(model: nn.Module) -> str:
-    """The first layer whose parameters or statistics are not finite, for a message."""
-    for name, module in model.named_modules():
-        tensors = (*module.parameters(recurse=False), *module.buffers(recurse=False))
-        if any(not torch.isfinite(tensor).all() for tensor in tensors):
-            return f"the first layer that is not finite is {name}"
-    return "every layer's weights are still finite"
+@torch.no_grad()
+def first_broken(model: nn.Module, images: Tensor) -> str:
+    """The first layer that gives numbers which are not finite for these images, for a message."""
+    broken: list[str] = []
+
+    def watch(name: str):
+        def hook(_, __, output: Any) -> None:
+            if isinstance(output, Tensor) and not output.isfinite().all():
+                broken.append(name)
+
+        return hook
+
+    layers = [(n, m) for n, m in model.named_modules() if not any(m.children())]
+    handles = [module.register_forward_hook(watch(name)) for name, module in layers]
+    try:
+        model(images)
+    finally:
+        for handle in handles:
+            handle.remove()
+    if not broken:
+        return "every layer's output is finite in fp32"
+    return f"the first layer whose output is not finite is {broken[0]}"
