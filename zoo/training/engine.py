@@ -103,7 +103,8 @@ def train(config: Config, data: Data | None = None) -> dict[str, Any]:
             return
         if broken := _not_finite(learner.model):
             raise FloatingPointError(
-                f"epoch {position.epoch + 1}: expected finite weights, got others in {broken}; "
+                f"epoch {position.epoch + 1}: expected finite weights, got others in "
+                f"{broken[0]} and {len(broken) - 1} more; "
                 "try a lower optim.lr or precision: fp32"
             )
         now = dataclasses.replace(position, sums=sums.tolist())
