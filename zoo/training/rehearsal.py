@@ -13,8 +13,8 @@ from zoo.training.learner import Learner
 
 
 def rehearse(config: Config) -> list[float]:
-    """Two steps of two images (for each piece of a step) of the recipe's shape, and a measurement;
-    no data are read and nothing is written.
+    """Two steps of two images (for each piece of a step) of the recipe's shape, and a measurement,
+    from random weights; no data are read and nothing is written.
 
     Returns:
         The loss of each step.
@@ -31,8 +31,14 @@ def rehearse(config: Config) -> list[float]:
         torch.arange(2 * batch) % num_classes,
         tuple(str(name) for name in range(num_classes)),
     )
-    workers = min(config.workers, 1)
-    config = dataclasses.replace(config, epochs=1, batch_size=batch, workers=workers)
+    config = dataclasses.replace(
+        config,
+        start_from="",  # it may not have been trained yet
+        epochs=1,
+        batch_size=batch,
+        workers=min(config.workers, 1),
+        optim=dataclasses.replace(config.optim, warmup_epochs=0.0),
+    )
     feed = Feed(config, images, accelerator.process_index, accelerator.num_processes)
     torch.manual_seed(config.seed)
     learner = Learner(config, build_model(config, images), feed.steps, accelerator)
