@@ -42,8 +42,10 @@ def norm_spike(
 
 def _packed(x: Tensor | None) -> Tensor | None:
     """Spikes as bytes, of a tensor that norm_spike gave and that nobody has changed since."""
-    version, packed = getattr(x, "packed", (None, None))
-    return packed if packed is not None and version == x._version else None
+    if not (isinstance(x, Tensor) and hasattr(x, "packed")):  # a tracer's x has any attribute
+        return None
+    version, packed = x.packed
+    return packed if version == x._version else None
 
 
 class _SpikeConv(torch.autograd.Function):
