@@ -1,50 +1,39 @@
 """A table of what was tried: the options in which runs differ, and how far each came.
 
-    python benchmarks/recipe_search.py RUN RUN ...
+    python benchmarks/recipe_search.py
 
-RUN is a run folder; accuracies are on held-out training images, never on test images.
+Reads every docs/results/runs/NAME, which holds a run's config.json and log.jsonl. Accuracies are on
+held-out training images, never on test images; a run of fewer epochs than its schedule was stopped.
 """
 
 import json
-import sys
-from pathlib import Path
-from typing import Any
 
-from measure import report
+from measure import RESULTS, report
+
+from zoo.training.config import flat
 
 PLACES = ("output", "data.root", "start_from", "keep_large_buffers", "workers")
 DEFAULT = "default"
-EPOCHS = (1, 2, 3, 5, 10)
+EPOCHS = (1, 2, 3)
 
 
-def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    found = {}
-    for key, value in values.items():
-        if isinstance(value, dict):
-            found |= flat(value, f"{prefix}{key}.")
-        else:
-            found[f"{prefix}{key}"] = value
-    return found
-
-
-def main(folders: list[Path]) -> None:
-    options, logs = [], []
-    for folder in folders:
+def main() -> None:
+    options, logs = {}, {}
+    for folder in sorted((RESULTS / "runs").iterdir()):
+        options[folder.name] = flat(json.loads((folder / "config.json").read_text()))
         lines = (folder / "log.jsonl").read_text().splitlines()
-        if not lines:
-            continue
-        logs.append([json.loads(line) for line in lines])
-        options.append(flat(json.loads((folder / "config.json").read_text())))
+        logs[folder.name] = [json.loads(line) for line in lines]
     differ = []
-    for key in sorted(set().union(*options)):
-        seen = {str(chosen[key]) for chosen in options if key in chosen}
-        if key.startswith("model_args.") and not all(key in chosen for chosen in options):
+    for key in sorted(set().union(*options.values())):
+        seen = {str(chosen[key]) for chosen in options.values() if key in chosen}
+        if key.startswith("model_args.") and not all(key in o for o in options.values()):
             seen.add(DEFAULT)
         if len(seen) > 1 and not key.startswith(PLACES):
             differ.append(key)
     rows = []
-    for chosen, log in zip(options, logs, strict=True):
-        row = {key: str(chosen.get(key, DEFAULT)) for key in differ}
+    for name, log in logs.items():
+        row = {"run": name} | {key: str(options[name].get(key, DEFAULT)) for key in differ}
+        row["epochs run"] = len(log)
         for epoch in EPOCHS:
             reached = [e["holdout_accuracy"] for e in log if e["epoch"] == epoch]
             row[f"epoch {epoch}, %"] = reached[0] if reached else None
@@ -52,12 +41,11 @@ def main(folders: list[Path]) -> None:
         row["minutes"] = sum(entry["seconds"] for entry in log) / 60
         rows.append(row)
     rows.sort(key=lambda row: row["last, %"])
-    same = {key: options[0][key] for key in ("model", "data.title", "data.holdout", "precision")}
-    command = "python benchmarks/recipe_search.py RUN ..."
+    first = next(iter(options.values()))
+    same = {key: first[key] for key in ("model", "data.title", "data.holdout", "precision")}
+    command = "python benchmarks/recipe_search.py"
     report("recipe_search", "Recipes that were tried, held-out accuracy", rows, command, **same)
 
 
 if __name__ == "__main__":
-    if len(sys.argv) < 2:
-        sys.exit(__doc__)
-    main([Path(folder) for folder in sys.argv[1:]])
+    main()

@@ -9,10 +9,11 @@ onnx/model_readable.onnx  the first once more, each neuron one node
 verification.json    what was checked, with the sha256 of every other file
 """
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
+
+from zoo.hub import hashes
 
 GRAPH = "onnx/model.onnx"
 UINT8_GRAPH = "onnx/model_uint8.onnx"
@@ -43,17 +44,8 @@ def read_report(folder: Path) -> dict[str, Any]:
 
 def changed_files(folder: Path) -> list[str]:
     """Files that are not those whose hashes the folder's report holds: others, more or fewer."""
-    found, verified = hashes(folder), read_report(folder).get("sha256", {})
+    found, verified = hashes(folder, REPORT), read_report(folder).get("sha256", {})
     return sorted(k for k in found.keys() | verified.keys() if found.get(k) != verified.get(k))
-
-
-def hashes(folder: Path) -> dict[str, str]:
-    """sha256 of every file by its path in the folder, the report itself left out."""
-    return {
-        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path != folder / REPORT
-    }
 
 
 def check_target(option: str, target: Path, overwrite: bool) -> None:

@@ -54,9 +54,9 @@ def data_images(model: nn.Module, config: dict[str, Any], data_root: str, count:
             f"{list(found.classes)}"
         )
     chosen = torch.randperm(len(found), generator=torch.Generator().manual_seed(0))
-    found = found.subset(chosen[:count].sort().values)
-    are = f"{len(found)} test images of {data.get('title') or data['name']}"
-    return Images(found.images, _normalised(model, found.images), found.labels, are)
+    pixels, labels = found.take(chosen[:count].sort().values.tolist())
+    are = f"{len(pixels)} test images of {data.get('title') or data['name']}"
+    return Images(pixels, _normalised(model, pixels), labels, are)
 
 
 @torch.inference_mode()

@@ -23,11 +23,10 @@ from export.folder import (
     REPORT,
     changed_files,
     check_target,
-    hashes,
     move_into_place,
     read_report,
 )
-from zoo.hub import CONFIG, WEIGHTS
+from zoo.hub import CONFIG, WEIGHTS, hashes
 
 
 class PublishError(Exception):
@@ -56,7 +55,7 @@ def check_verified(folder: Path) -> None:
         raise PublishError(str(error)) from None
     if passed is not True:
         raise PublishError(f"{folder / REPORT}: expected a passed verification, got {passed!r}")
-    if missing := {CONFIG, WEIGHTS, *GRAPHS, "README.md"} - hashes(folder).keys():
+    if missing := {CONFIG, WEIGHTS, *GRAPHS, "README.md"} - hashes(folder, REPORT).keys():
         raise PublishError(f"{folder}: expected {sorted(missing)}, found none; export it again")
     if changed := changed_files(folder):
         raise PublishError(
@@ -114,15 +113,17 @@ def publish_to_hub(folder: Path, repo_id: str, private: bool = False) -> str:
 
 def check_verified_download(sent: Path, received: Path) -> None:
     """Raise unless every file that was sent came back with the same sha256."""
-    theirs = hashes(received)
-    wrong = sorted(name for name, digest in hashes(sent).items() if theirs.get(name) != digest)
+    theirs = hashes(received, REPORT)
+    wrong = sorted(
+        name for name, digest in hashes(sent, REPORT).items() if theirs.get(name) != digest
+    )
     if wrong:
         raise PublishError(f"the Hub gave back other bytes for {wrong}; do not use this commit")
 
 
 def _contents(folder: Path) -> dict[str, str]:
     report = folder / REPORT
-    return hashes(folder) | ({REPORT: report.read_text()} if report.is_file() else {})
+    return hashes(folder, REPORT) | ({REPORT: report.read_text()} if report.is_file() else {})
 
 
 def main() -> None:

@@ -24,13 +24,13 @@ from export.folder import (
     REPORT,
     UINT8_GRAPH,
     check_target,
-    hashes,
     move_into_place,
 )
 from export.graph import write_graph
 from export.images import data_images, random_images
 from export.strip import load_source, write_stripped
 from export.verify import check_stripping, deploy_by_rule, failures, print_report, verify
+from zoo.hub import hashes
 
 
 class ExportError(Exception):
@@ -85,7 +85,7 @@ def export(options: Options) -> Path:
         if not report["passed"]:
             raise ExportError(failures(report))
         write_card(folder, report)
-        report["sha256"] = hashes(folder)
+        report["sha256"] = hashes(folder, REPORT)
         (folder / REPORT).write_text(json.dumps(report, indent=2))
         move_into_place(folder, output)
     return output

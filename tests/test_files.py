@@ -1,5 +1,6 @@
 """Images in files of any size, through timm's readers."""
 
+import dataclasses
 import shutil
 import tarfile
 from dataclasses import replace
@@ -9,6 +10,8 @@ import pytest
 import torch
 from torchvision.io import write_jpeg
 
+import zoo
+from export.images import data_images
 from zoo.data import DataConfig, load_images
 from zoo.training.augment import AugmentConfig
 from zoo.training.engine import train
@@ -81,6 +84,15 @@ def test_a_broken_image_is_named_and_not_passed_over(folder, tmp_path):
     images = load_images(config(copy), "test")
     with pytest.raises(ValueError, match=r"data.root: expected an image, got .*n02/1.jpg"):
         images.take(range(len(images)))
+
+
+def test_a_network_is_verified_on_them(folder):
+    model = zoo.create_model("short_bp_resnet20_slim")
+    data = dataclasses.asdict(config(folder))
+    training = {"training": {"data": data}, "label_names": ["n01", "n02"]}
+    images = data_images(model, training, "", 3)
+    assert images.pixels.shape == (3, 3, 32, 32)
+    assert images.are == "3 test images of imagenet"
 
 
 def test_missing_files_are_told_what_to_fetch(tmp_path):

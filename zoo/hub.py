@@ -4,6 +4,7 @@ A weight file without its neuron constants is another network, so every folder t
 writes or reads has them in ``config.json["model_args"]``: time_steps and spike_layer.
 """
 
+import hashlib
 import json
 import os
 from pathlib import Path
@@ -145,6 +146,17 @@ def find_pretrained(name: str) -> Path:
         f"{name}: expected pretrained weights, found none; weights exist for "
         f"{sorted(folders) or 'no network yet'}"
     )
+
+
+def hashes(folder: Path, but: str) -> dict[str, str]:
+    """sha256 of every file by its path in a folder, the one left out that shall hold them."""
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and path != folder / but:
+            with path.open("rb") as file:
+                name = path.relative_to(folder).as_posix()
+                found[name] = hashlib.file_digest(file, "sha256").hexdigest()
+    return found
 
 
 def download(repo_id: str) -> Path:

@@ -36,7 +36,7 @@ def norm_spike(
     norm.num_batches_tracked.add_(1)
     spikes = _NormSpike.apply(y, norm.weight, norm.bias, shortcut, norm, spike, T)
     # Once for all that read them; the next layers and the shortcut find it by the tensor.
-    spikes.packed = spikes._version, spikes.detach().to(torch.uint8)
+    spikes.packed = spikes._version, spikes.detach().to(torch.int8)
     return spikes
 
 

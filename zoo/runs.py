@@ -5,12 +5,13 @@ RUN/log.jsonl                  a line per epoch
 RUN/checkpoints/step_NNNNNNN/  a pretrained folder (zoo.hub), what it takes to go on, sha256.json
 """
 
-import hashlib
 import json
 import os
 import re
 import warnings
 from pathlib import Path
+
+from zoo import hub
 
 HASHES = "sha256.json"
 NAME = re.compile(r"step_\d+")
@@ -69,9 +70,4 @@ def sync(path: Path) -> None:
 
 
 def _hashes(folder: Path) -> bytes:
-    digests = {
-        path.name: hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(folder.iterdir())
-        if path.name != HASHES
-    }
-    return json.dumps(digests, indent=2).encode()
+    return json.dumps(hub.hashes(folder, HASHES), indent=2).encode()

@@ -5,14 +5,14 @@ Shapes: N images, T frames, C channels, H height, W width.
 
 from zoo.data.config import DataConfig, Split
 from zoo.data.events import event_frames
-from zoo.data.files import image_files
+from zoo.data.files import ImageFiles, image_files
 from zoo.data.sets import ImageSet, normalise
 from zoo.data.small import digits, image_folder, torchvision_set
 
 __all__ = ["DataConfig", "ImageSet", "Split", "load_images", "normalise"]
 
 
-def load_images(config: DataConfig, split: Split) -> ImageSet:
+def load_images(config: DataConfig, split: Split) -> ImageSet | ImageFiles:
     """One split of a set.
 
     Raises:

@@ -115,6 +115,18 @@ def load_config(path: Path) -> Config:
     return config if config.output else dataclasses.replace(config, output=f"runs/{path.stem}")
 
 
+def flat(values: dict[str, Any] | list[Any], prefix: str = "") -> dict[str, Any]:
+    """Nested values by their dotted names, as options and curves have them."""
+    items = values.items() if isinstance(values, dict) else enumerate(values)
+    found = {}
+    for key, value in items:
+        if isinstance(value, dict | list):
+            found |= flat(value, f"{prefix}{key}.")
+        else:
+            found[f"{prefix}{key}"] = value
+    return found
+
+
 def _build(kind: type[Section], values: Any, where: str) -> Section:
     if not isinstance(values, dict):
         raise ValueError(f"{where}: expected keys and values, got {values!r}")

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from zoo import create_model, hub, runs
 from zoo.data import ImageSet, load_images, normalise
 from zoo.training.checkpoint import load_checkpoint, save_checkpoint
-from zoo.training.config import Config
+from zoo.training.config import Config, flat
 from zoo.training.feed import Feed, measured_batches
 from zoo.training.learner import GLANCE, Learner
 from zoo.training.stop import StopSignal
@@ -181,7 +181,7 @@ def train(config: Config, data: Data | None = None) -> dict[str, Any]:
             )
             if silent := [name for name, rate in rates.items() if rate == 0]:
                 say(f"warning: after epoch {epoch + 1} no neuron fires in {', '.join(silent)}")
-            accelerator.log(_flat(entry), step=epoch + 1)
+            accelerator.log(flat(entry), step=epoch + 1)
             position = Position(epoch=epoch + 1, log=[*position.log, entry])
             save()
             saved = time.perf_counter()
@@ -310,10 +310,10 @@ def _check_run_folder(config: Config) -> None:
     if not path.exists():
         return
     try:
-        theirs = _flat(json.loads(path.read_text()))
+        theirs = flat(json.loads(path.read_text()))
     except ValueError as error:
         raise ValueError(f"{path}: expected the recipe of a run, got {error}") from None
-    ours = _flat(json.loads(json.dumps(dataclasses.asdict(config))))
+    ours = flat(json.loads(json.dumps(dataclasses.asdict(config))))
     differ = [
         f"{key} {theirs[key]!r} in place of {ours[key]!r}"
         for key in ours.keys() & theirs.keys()
@@ -354,18 +354,6 @@ def _agreed(accelerator: Accelerator, *flags: bool) -> list[bool]:
         return list(flags)
     raised = torch.tensor(flags, dtype=torch.float32, device=accelerator.device)
     return (accelerator.reduce(raised, "sum") > 0).tolist()
-
-
-def _flat(values: dict[str, Any] | list[Any], prefix: str = "") -> dict[str, Any]:
-    """Nested values by their dotted names, as options and curves have them."""
-    items = values.items() if isinstance(values, dict) else enumerate(values)
-    flat = {}
-    for key, value in items:
-        if isinstance(value, dict | list):
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
 
 
 def _memory(device: torch.device) -> float:
