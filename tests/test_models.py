@@ -79,6 +79,21 @@ def test_training_with_heads_gives_every_parameter_a_gradient(name):
     assert [n for n, p in model.named_parameters() if p.grad is None] == []
 
 
+@pytest.mark.parametrize("head_stages", [(), (0,), (1, 2), (0, 1, 2)])
+def test_heads_hang_where_they_are_asked_for(head_stages):
+    model = create("short_bp_resnet20_slim", shortcut_heads=True, head_stages=head_stages).train()
+    outputs = model(images(model))
+    widths = [head.in_features for head in model.shortcut_heads.heads]
+    assert widths == [(16, 32, 64)[i] for i in head_stages]
+    assert isinstance(outputs, tuple) == bool(head_stages)
+
+
+@pytest.mark.parametrize("head_stages", [(3,), (-1,), (1, 0), (1, 1)])
+def test_a_head_on_no_stage_is_refused(head_stages):
+    with pytest.raises(ValueError, match="head_stages: expected numbers of stages from 0 to 2"):
+        create("short_bp_resnet20_slim", head_stages=head_stages)
+
+
 def test_a_head_is_pooling_a_linear_layer_and_a_mean_over_time():
     heads = ShortcutHeads((8, 16), num_classes=3)
     exits = [torch.rand(4, 2, 8, 6, 6), torch.rand(4, 2, 16, 3, 3)]

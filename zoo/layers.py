@@ -78,12 +78,14 @@ class DirectCoding(nn.Sequential):
     [T, B, C, H, W], bring their own T and are convolved step by step.
 
     Raises:
-        ValueError: x has another number of axes or of channels.
+        ValueError: time_steps < 1, or x has another number of axes or of channels.
     """
 
     def __init__(
         self, in_chs: int, out_chs: int, kernel_size: int, stride: int, time_steps: int, **dd
     ):
+        if not (type(time_steps) is int and time_steps >= 1):
+            raise ValueError(f"time_steps: expected a whole number >= 1, got {time_steps!r}")
         super().__init__(conv_norm(in_chs, out_chs, kernel_size, stride, **dd))
         self.time_steps = time_steps
 

@@ -7,26 +7,19 @@ Shapes: T time steps, B batch, C channels, H height, W width.
 """
 
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
-from typing import Any, Literal, get_args
+from collections.abc import Sequence
+from typing import Any, Literal
 
-from timm.layers import ClassifierHead, get_device_dtype
-from timm.models import (
-    build_model_with_cfg,
-    checkpoint_seq,
-    generate_default_cfgs,
-    register_model,
-)
-from timm.models._features import feature_take_indices
+from timm.models import generate_default_cfgs, register_model
 from torch import Tensor, nn
 
-from zoo.heads import ShortcutHeads
+from zoo.backbone import SpikingBackbone, build, cfg, cfg_imagenet
 from zoo.layers import ConvNorm, DirectCoding, TimeFold, conv_norm, fire
 from zoo.neurons import LIF, SpikeLayer, spike_layer_factory
 
 __all__ = ["ShortBPResNet"]
 
-Memory = Literal["fast", "lean"]
+PAPER = {"paper_ids": "arXiv:2401.04486", "paper_name": "Take A Shortcut Back"}
 Stem = Literal["conv3x3", "conv7x7_pool", "conv3x3x3_pool"]
 STEM_REDUCTION: dict[str, int] = {"conv3x3": 1, "conv7x7_pool": 4, "conv3x3x3_pool": 2}
 
@@ -107,11 +100,8 @@ def _shortcut(in_chs: int, out_chs: int, stride: int, avg_down: bool, **dd) -> n
     return ConvNorm(in_chs, out_chs, 1, stride, **dd)
 
 
-class ShortBPResNet(nn.Module):
+class ShortBPResNet(SpikingBackbone):
     """Spiking ResNet, [B, C, H, W] or event frames [T, B, C, H, W] -> logits [B, num_classes].
-
-    With shortcut heads and in training mode it returns ``(logits, side_logits)``, side_logits
-    [heads, B, num_classes]; in eval mode the heads are not touched.
 
     Args:
         block: BasicBlock or Bottleneck.
@@ -123,11 +113,7 @@ class ShortBPResNet(nn.Module):
         time_steps: How often a still image is shown, T. Event frames bring their own.
         spike_layer: Builds one spiking layer: LIF, ``partial(LIF, decay=0.25)``, or a mapping of
             LIF's arguments.
-        shortcut_heads: Hang a classifier on the exit of every stage but the last.
-        memory: "lean" remembers spikes as bytes and computes norms and neurons again in the
-            backward pass, "fast" remembers their inputs; the same bits. What each costs:
-            docs/results/train_step.md.
-        num_classes, in_chans, global_pool, drop_rate, device, dtype: As everywhere in timm.
+        kwargs: SpikingBackbone's: shortcut_heads, head_stages, memory, num_classes, ...
 
     Raises:
         ValueError: time_steps < 1, an unknown stem or memory, or a bad neuron constant.
@@ -143,30 +129,15 @@ class ShortBPResNet(nn.Module):
         zero_init_last: bool = False,
         time_steps: int = 4,
         spike_layer: SpikeLayer = LIF,
-        shortcut_heads: bool = False,
-        memory: Memory = "lean",
-        num_classes: int = 1000,
         in_chans: int = 3,
-        global_pool: str = "avg",
-        drop_rate: float = 0.0,
         device=None,
         dtype=None,
+        **kwargs,
     ):
-        super().__init__()
-        if not (type(time_steps) is int and time_steps >= 1):
-            raise ValueError(f"time_steps: expected a whole number >= 1, got {time_steps!r}")
-        if memory not in get_args(Memory):
-            raise ValueError(f"memory: expected one of {list(get_args(Memory))}, got {memory!r}")
         dd = {"device": device, "dtype": dtype}
         spike = spike_layer_factory(spike_layer)
-        self.num_classes = num_classes
-        self.in_chans = in_chans
-        self.drop_rate = drop_rate
-        self.grad_checkpointing = False
-
-        self.stem = _stem(stem, in_chans, widths[0], time_steps, spike, **dd)
-        self.stages = nn.Sequential()
-        self.feature_info = []
+        first = _stem(stem, in_chans, widths[0], time_steps, spike, **dd)
+        stages, feature_info = nn.Sequential(), []
         in_chs, reduction = widths[0], STEM_REDUCTION[stem]
         for i, (depth, chs) in enumerate(zip(depths, widths, strict=True)):
             blocks = nn.Sequential()
@@ -175,163 +146,20 @@ class ShortBPResNet(nn.Module):
                 stride = 2 if i > 0 and j == 0 else 1
                 shortcut = _shortcut(in_chs, out_chs, stride, avg_down, **dd)
                 blocks.append(block(in_chs, chs, stride, shortcut, spike, **dd))
+                if zero_init_last:
+                    blocks[-1].zero_init_last()
                 in_chs, reduction = out_chs, reduction * stride
-            self.stages.append(blocks)
-            self.feature_info.append(
-                dict(num_chs=in_chs, reduction=reduction, module=f"stages.{i}")
-            )
-        for module in self.modules():
-            if zero_init_last and isinstance(module, block):
-                module.zero_init_last()
-            if isinstance(module, ConvNorm):
-                module.lean = memory == "lean"
-
-        self.num_features = in_chs
-        self.head = ClassifierHead(in_chs, num_classes, global_pool, drop_rate, **dd)
-        self.head_hidden_size = self.head.num_features
-        exits = [info["num_chs"] for info in self.feature_info[:-1]]
-        self.shortcut_heads = ShortcutHeads(exits, num_classes, **dd) if shortcut_heads else None
-
-    @property
-    def time_steps(self) -> int:
-        return self.stem[0].time_steps
-
-    def _stage_outputs(self, x: Tensor) -> Iterator[Tensor]:
-        """The output of each stage in turn, [T, B, C, H, W]."""
-        x = self.stem(x)
-        for stage in self.stages:
-            x = checkpoint_seq(stage, x) if self.grad_checkpointing else stage(x)
-            yield x
-
-    def forward_features(self, x: Tensor) -> Tensor:
-        """Firing rates of the last stage, unpooled, [B, C, H, W]."""
-        *_, x = self._stage_outputs(x)
-        return x.mean(0)
-
-    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        # The classifier is linear: logits of the mean over time are the mean of the logits.
-        return self.head(x, pre_logits=pre_logits)
-
-    def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
-        if not (self.training and self.shortcut_heads is not None and self.shortcut_heads.heads):
-            return self.forward_head(self.forward_features(x))
-        *exits, x = self._stage_outputs(x)
-        return self.forward_head(x.mean(0)), self.shortcut_heads(exits)
-
-    def forward_intermediates(
-        self,
-        x: Tensor,
-        indices: int | list[int] | None = None,
-        norm: bool = False,
-        stop_early: bool = False,
-        output_fmt: str = "NCHW",
-        intermediates_only: bool = False,
-    ) -> list[Tensor] | tuple[Tensor, list[Tensor]]:
-        """timm's contract; each intermediate is the firing rates of a stage, [B, C, H, W].
-
-        Args:
-            indices: Stages to take; the last n if int, all if None.
-            norm: No effect: spikes have no norm after them.
-            stop_early: Do not compute stages after the last one taken.
-            output_fmt: "NCHW".
-            intermediates_only: Return the intermediates alone.
-        """
-        if output_fmt != "NCHW":
-            raise ValueError(f"output_fmt: expected 'NCHW', got {output_fmt!r}")
-        take, last = feature_take_indices(len(self.stages), indices)
-        intermediates = []
-        for i, stage_output in enumerate(self._stage_outputs(x)):
-            if i in take:
-                intermediates.append(stage_output.mean(0))
-            if stop_early and i == last:
-                break
-        if intermediates_only:
-            return intermediates
-        return stage_output.mean(0), intermediates
-
-    def prune_intermediate_layers(
-        self, indices: int | list[int] = 1, prune_norm: bool = False, prune_head: bool = True
-    ) -> list[int]:
-        """timm's contract: drop the stages after the last one taken, and the heads."""
-        take, last = feature_take_indices(len(self.stages), indices)
-        self.shortcut_heads = None
-        if last < len(self.stages) - 1:
-            self.stages = self.stages[: last + 1]
-            self.num_features = self.feature_info[last]["num_chs"]
-            self.head.reset(0, in_features=self.num_features)
-            prune_head = True
-        if prune_head:
-            self.reset_classifier(0, "")
-        return take
-
-    def get_classifier(self) -> nn.Module:
-        return self.head.fc
-
-    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """New classifier, and new shortcut heads where the network has them."""
-        dd = get_device_dtype(self)
-        self.num_classes = num_classes
-        self.head.reset(num_classes, global_pool, **dd)
-        self.head_hidden_size = self.head.num_features
-        if self.shortcut_heads is not None:
-            self.shortcut_heads.reset(num_classes, **dd)
-
-    def set_grad_checkpointing(self, enable: bool = True) -> None:
-        self.grad_checkpointing = enable
-
-    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
-        blocks = r"^stages\.(\d+)" if coarse else r"^stages\.(\d+)\.(\d+)"
-        return dict(stem=r"^stem", blocks=[(blocks, None)])
-
-
-def checkpoint_filter_fn(state_dict: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
-    """Weights with heads fit a network without, and the reverse: new heads keep their own start.
-
-    Raises:
-        ValueError: A tensor of the backbone is missing, which timm would leave random.
-    """
-    prefix = "shortcut_heads."
-    backbone = {k: v for k, v in state_dict.items() if not k.startswith(prefix)}
-    missing = [k for k in model.state_dict() if not k.startswith((prefix, "head.fc."))]
-    if missing := [k for k in missing if k not in backbone]:
-        raise ValueError(f"weights: expected a whole network, found no {missing}")
-    if model.shortcut_heads is None:
-        return backbone
-    own = {k: v for k, v in model.state_dict().items() if k.startswith(prefix)}
-    theirs = {k: v for k, v in state_dict.items() if k.startswith(prefix)}
-    fit = {k: v.shape for k, v in own.items()} == {k: v.shape for k, v in theirs.items()}
-    return backbone | (theirs if fit else own)
+            stages.append(blocks)
+            feature_info.append(dict(num_chs=in_chs, reduction=reduction, module=f"stages.{i}"))
+        super().__init__(first, stages, feature_info, **dd, **kwargs)
 
 
 def _cfg(**kwargs) -> dict[str, Any]:
-    # Means and deviations are whole numbers over 255, so that a normalised pixel is still a pixel.
-    return {
-        "num_classes": 10,
-        "input_size": (3, 32, 32),
-        "pool_size": (4, 4),
-        "crop_pct": 1.0,
-        "interpolation": "bilinear",
-        "mean": (125 / 255, 123 / 255, 114 / 255),
-        "std": (63 / 255, 62 / 255, 67 / 255),
-        "first_conv": "stem.0.conv",
-        "classifier": "head.fc",
-        "paper_ids": "arXiv:2401.04486",
-        "paper_name": "Take A Shortcut Back",
-        "license": "apache-2.0",
-        **kwargs,
-    }
+    return cfg(**PAPER, **kwargs)
 
 
 def _cfg_imagenet() -> dict[str, Any]:
-    return _cfg(
-        num_classes=1000,
-        input_size=(3, 224, 224),
-        pool_size=(7, 7),
-        crop_pct=0.875,
-        interpolation="bicubic",
-        mean=(124 / 255, 116 / 255, 104 / 255),
-        std=(58 / 255, 57 / 255, 57 / 255),
-    )
+    return cfg_imagenet(**PAPER)
 
 
 default_cfgs = generate_default_cfgs(
@@ -352,15 +180,7 @@ default_cfgs = generate_default_cfgs(
 
 def _create(variant: str, pretrained: bool, model_args: dict[str, Any], kwargs) -> ShortBPResNet:
     args = model_args | kwargs
-    depths = args.get("depths", (2, 2, 2, 2))
-    return build_model_with_cfg(
-        ShortBPResNet,
-        variant,
-        pretrained,
-        pretrained_filter_fn=checkpoint_filter_fn,
-        feature_cfg=dict(out_indices=tuple(range(len(depths))), feature_cls="getter"),
-        **args,
-    )
+    return build(ShortBPResNet, variant, len(args.get("depths", (2, 2, 2, 2))), pretrained, **args)
 
 
 # 32-pixel stem: one 3x3 convolution, no pooling (Joint-A-SNN).

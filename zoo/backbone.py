@@ -1,0 +1,261 @@
+"""What every spiking network of the zoo is: a stem, stages, a classifier, and timm's contract.
+
+Shapes: T time steps, B batch, C channels, H height, W width, K classes.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal, get_args
+
+from timm.layers import ClassifierHead, get_device_dtype
+from timm.models import build_model_with_cfg, checkpoint_seq
+from timm.models._features import feature_take_indices
+from torch import Tensor, nn
+
+from zoo.heads import ShortcutHeads
+from zoo.layers import ConvNorm, DirectCoding
+
+Memory = Literal["fast", "lean"]
+
+
+class SpikingBackbone(nn.Module):
+    """A spiking network, [B, C, H, W] or event frames [T, B, C, H, W] -> logits [B, K].
+
+    With shortcut heads and in training mode it returns ``(logits, side_logits)``, side_logits
+    [heads, B, K]; in eval mode the heads are not touched.
+
+    Args:
+        stem: Begins with DirectCoding; image -> [T, B, C, H, W].
+        stages: Each [T, B, C, H, W] -> [T, B, C', H', W'].
+        feature_info: timm's: num_chs, reduction and module of each stage's output.
+        last_spike: The neuron behind the last stage, where its output is no spikes yet.
+        shortcut_heads: Hang classifiers on exits of stages, for training.
+        head_stages: On which, by number; all but the last if None.
+        memory: "lean" remembers spikes as bytes and computes norms and neurons again in the
+            backward pass, "fast" remembers their inputs; the same bits. What each costs:
+            docs/results/train_step.md.
+        num_classes, global_pool, drop_rate, device, dtype: As everywhere in timm.
+
+    Raises:
+        ValueError: An unknown memory, or a head on a stage that is not there.
+    """
+
+    def __init__(
+        self,
+        stem: nn.Sequential,
+        stages: nn.Sequential,
+        feature_info: list[dict[str, Any]],
+        last_spike: nn.Module | None = None,
+        shortcut_heads: bool = False,
+        head_stages: Sequence[int] | None = None,
+        memory: Memory = "lean",
+        num_classes: int = 1000,
+        global_pool: str = "avg",
+        drop_rate: float = 0.0,
+        device=None,
+        dtype=None,
+    ):
+        super().__init__()
+        if memory not in get_args(Memory):
+            raise ValueError(f"memory: expected one of {list(get_args(Memory))}, got {memory!r}")
+        dd = {"device": device, "dtype": dtype}
+        self.num_classes = num_classes
+        self.in_chans = _coding(stem).conv.in_channels
+        self.drop_rate = drop_rate
+        self.grad_checkpointing = False
+
+        self.stem = stem
+        self.stages = stages
+        self.feature_info = feature_info
+        self.last_spike = nn.Identity() if last_spike is None else last_spike
+        for module in self.modules():
+            if isinstance(module, ConvNorm):
+                module.lean = memory == "lean"
+
+        self.num_features = feature_info[-1]["num_chs"]
+        self.head = ClassifierHead(self.num_features, num_classes, global_pool, drop_rate, **dd)
+        self.head_hidden_size = self.head.num_features
+        self.head_stages = _head_stages(head_stages, len(stages))
+        exits = [feature_info[i]["num_chs"] for i in self.head_stages]
+        self.shortcut_heads = ShortcutHeads(exits, num_classes, **dd) if shortcut_heads else None
+
+    @property
+    def time_steps(self) -> int:
+        return _coding(self.stem).time_steps
+
+    def _stage_outputs(self, x: Tensor) -> Iterator[Tensor]:
+        """The output of each stage in turn, [T, B, C, H, W]."""
+        x = self.stem(x)
+        for stage in self.stages:
+            x = checkpoint_seq(stage, x) if self.grad_checkpointing else stage(x)
+            yield x
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        """Firing rates behind the last stage, unpooled, [B, C, H, W]."""
+        *_, x = self._stage_outputs(x)
+        return self.last_spike(x).mean(0)
+
+    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        # The classifier is linear: logits of the mean over time are the mean of the logits.
+        return self.head(x, pre_logits=pre_logits)
+
+    def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        if not (self.training and self.shortcut_heads is not None and self.shortcut_heads.heads):
+            return self.forward_head(self.forward_features(x))
+        outputs = list(self._stage_outputs(x))
+        logits = self.forward_head(self.last_spike(outputs[-1]).mean(0))
+        return logits, self.shortcut_heads([outputs[i] for i in self.head_stages])
+
+    def forward_intermediates(
+        self,
+        x: Tensor,
+        indices: int | list[int] | None = None,
+        norm: bool = False,
+        stop_early: bool = False,
+        output_fmt: str = "NCHW",
+        intermediates_only: bool = False,
+    ) -> list[Tensor] | tuple[Tensor, list[Tensor]]:
+        """timm's contract; each intermediate is a stage's output, averaged over time, [B, C, H, W].
+
+        Args:
+            indices: Stages to take; the last n if int, all if None.
+            norm: Take the last stage behind its neuron, where it has one of its own.
+            stop_early: Do not compute stages after the last one taken.
+            output_fmt: "NCHW".
+            intermediates_only: Return the intermediates alone.
+        """
+        if output_fmt != "NCHW":
+            raise ValueError(f"output_fmt: expected 'NCHW', got {output_fmt!r}")
+        take, last = feature_take_indices(len(self.stages), indices)
+        end = len(self.stages) - 1
+        intermediates = []
+        for i, stage_output in enumerate(self._stage_outputs(x)):
+            if i in take:
+                behind = self.last_spike(stage_output) if norm and i == end else stage_output
+                intermediates.append(behind.mean(0))
+            if stop_early and i == last:
+                break
+        if intermediates_only:
+            return intermediates
+        if i == end:
+            stage_output = self.last_spike(stage_output)
+        return stage_output.mean(0), intermediates
+
+    def prune_intermediate_layers(
+        self, indices: int | list[int] = 1, prune_norm: bool = False, prune_head: bool = True
+    ) -> list[int]:
+        """timm's contract: drop the stages after the last one taken, and the heads."""
+        take, last = feature_take_indices(len(self.stages), indices)
+        self.shortcut_heads = None
+        if last < len(self.stages) - 1:
+            self.stages = self.stages[: last + 1]
+            self.num_features = self.feature_info[last]["num_chs"]
+            self.head.reset(0, in_features=self.num_features)
+            prune_head = prune_norm = True
+        if prune_norm:
+            self.last_spike = nn.Identity()
+        if prune_head:
+            self.reset_classifier(0, "")
+        return take
+
+    def get_classifier(self) -> nn.Module:
+        return self.head.fc
+
+    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
+        """New classifier, and new shortcut heads where the network has them."""
+        dd = get_device_dtype(self)
+        self.num_classes = num_classes
+        self.head.reset(num_classes, global_pool, **dd)
+        self.head_hidden_size = self.head.num_features
+        if self.shortcut_heads is not None:
+            self.shortcut_heads.reset(num_classes, **dd)
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        self.grad_checkpointing = enable
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        blocks = r"^stages\.(\d+)" if coarse else r"^stages\.(\d+)\.(\d+)"
+        return dict(stem=r"^stem", blocks=[(blocks, None)])
+
+
+def _coding(stem: nn.Sequential) -> DirectCoding:
+    return stem[0]
+
+
+def _head_stages(chosen: Sequence[int] | None, stages: int) -> tuple[int, ...]:
+    numbers = tuple(range(stages - 1)) if chosen is None else tuple(chosen)
+    if list(numbers) != sorted({*numbers} & {*range(stages)}):
+        raise ValueError(
+            f"head_stages: expected numbers of stages from 0 to {stages - 1}, rising, got {chosen}"
+        )
+    return numbers
+
+
+def checkpoint_filter_fn(state_dict: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+    """Weights with heads fit a network without, and the reverse: new heads keep their own start.
+
+    Raises:
+        ValueError: A tensor of the backbone is missing, which timm would leave random.
+    """
+    prefix = "shortcut_heads."
+    backbone = {k: v for k, v in state_dict.items() if not k.startswith(prefix)}
+    missing = [k for k in model.state_dict() if not k.startswith((prefix, "head.fc."))]
+    if missing := [k for k in missing if k not in backbone]:
+        raise ValueError(f"weights: expected a whole network, found no {missing}")
+    if model.shortcut_heads is None:
+        return backbone
+    own = {k: v for k, v in model.state_dict().items() if k.startswith(prefix)}
+    theirs = {k: v for k, v in state_dict.items() if k.startswith(prefix)}
+    fit = {k: v.shape for k, v in own.items()} == {k: v.shape for k, v in theirs.items()}
+    return backbone | (theirs if fit else own)
+
+
+def build(
+    network: type[SpikingBackbone], variant: str, stages: int, pretrained: bool, **kwargs
+) -> SpikingBackbone:
+    """timm's build of one architecture.
+
+    Args:
+        stages: How many it has.
+    """
+    return build_model_with_cfg(
+        network,
+        variant,
+        pretrained,
+        pretrained_filter_fn=checkpoint_filter_fn,
+        feature_cfg=dict(out_indices=tuple(range(stages)), feature_cls="getter"),
+        **kwargs,
+    )
+
+
+def cfg(**kwargs) -> dict[str, Any]:
+    """timm's pretrained_cfg of a 32-pixel network for ten classes, with what differs."""
+    # Means and deviations are whole numbers over 255, so that a normalised pixel is still a pixel.
+    return {
+        "num_classes": 10,
+        "input_size": (3, 32, 32),
+        "pool_size": (4, 4),
+        "crop_pct": 1.0,
+        "interpolation": "bilinear",
+        "mean": (125 / 255, 123 / 255, 114 / 255),
+        "std": (63 / 255, 62 / 255, 67 / 255),
+        "first_conv": "stem.0.conv",
+        "classifier": "head.fc",
+        "license": "apache-2.0",
+        **kwargs,
+    }
+
+
+def cfg_imagenet(**kwargs) -> dict[str, Any]:
+    """timm's pretrained_cfg of a 224-pixel network for ImageNet's classes, with what differs."""
+    return cfg(
+        **{
+            "num_classes": 1000,
+            "input_size": (3, 224, 224),
+            "pool_size": (7, 7),
+            "crop_pct": 0.875,
+            "interpolation": "bicubic",
+            "mean": (124 / 255, 116 / 255, 104 / 255),
+            "std": (58 / 255, 57 / 255, 57 / 255),
+            **kwargs,
+        }
+    )
