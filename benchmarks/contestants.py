@@ -11,7 +11,7 @@ import snntorch
 import torch
 from snntorch import surrogate as snn_surrogate
 from spikingjelly.activation_based import functional, layer, neuron, surrogate
-from spikingjelly.activation_based.model.spiking_resnet import spiking_resnet18
+from spikingjelly.activation_based.model.spiking_resnet import BasicBlock, spiking_resnet18
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
@@ -19,6 +19,8 @@ import zoo
 from zoo.training.losses import LossConfig, classification_loss
 
 HEADS = LossConfig(name="evolutionary")
+# What SpikingJelly's documentation recommends for deep networks.
+SPIKINGJELLY = {"surrogate_function": surrogate.ATan(), "detach_reset": True}
 
 
 class ReLU(nn.Module):
@@ -45,8 +47,8 @@ class SnnTorchLeaky(nn.Module):
 
 
 def spikingjelly_lif() -> nn.Module:
-    """LIFNode over a sequence, with what its documentation recommends for deep networks."""
-    return neuron.LIFNode(surrogate_function=surrogate.ATan(), detach_reset=True, step_mode="m")
+    """LIFNode over a sequence."""
+    return neuron.LIFNode(step_mode="m", **SPIKINGJELLY)
 
 
 NEURONS: dict[str, Callable[[], nn.Module]] = {
@@ -97,16 +99,36 @@ def with_neuron(name: str, time_steps: int, make: Callable[[], nn.Module]) -> Co
     return Contestant(contestant.model, loss)
 
 
-def spikingjelly_resnet18(time_steps: int, memory_format: torch.memory_format) -> Contestant:
-    """SpikingJelly's own spiking_resnet18 with the 32-pixel stem, as its examples train it."""
-    model = spiking_resnet18(
-        spiking_neuron=neuron.LIFNode,
-        surrogate_function=surrogate.ATan(),
-        detach_reset=True,
-        num_classes=10,
-    )
+def spikingjelly_resnet18() -> nn.Module:
+    """SpikingJelly's own spiking_resnet18 with the 32-pixel stem."""
+    model = spiking_resnet18(spiking_neuron=neuron.LIFNode, num_classes=10, **SPIKINGJELLY)
     model.conv1 = layer.Conv2d(3, 64, kernel_size=3, padding=1, bias=False)
     model.maxpool = nn.Identity()
+    return model
+
+
+def spikingjelly_resnet20_slim() -> nn.Module:
+    """The shape of short_bp_resnet20_slim in SpikingJelly's layers and blocks."""
+    block = partial(BasicBlock, spiking_neuron=neuron.LIFNode, **SPIKINGJELLY)
+    layers = [*_conv_norm(3, 16, 3, 1), neuron.LIFNode(**SPIKINGJELLY)]
+    for in_chs, chs in ((16, 16), (16, 32), (32, 64)):
+        stride = 1 if in_chs == chs else 2
+        down = nn.Sequential(*_conv_norm(in_chs, chs, 1, stride)) if stride == 2 else None
+        layers += [block(in_chs, chs, stride, down), block(chs, chs), block(chs, chs)]
+    pool = layer.AdaptiveAvgPool2d(1), layer.Flatten()
+    return nn.Sequential(*layers, *pool, layer.Linear(64, 10))
+
+
+def _conv_norm(in_chs: int, chs: int, kernel_size: int, stride: int) -> tuple[nn.Module, ...]:
+    conv = layer.Conv2d(in_chs, chs, kernel_size, stride, kernel_size // 2, bias=False)
+    return conv, layer.BatchNorm2d(chs)
+
+
+def of_spikingjelly(
+    make: Callable[[], nn.Module], time_steps: int, memory_format: torch.memory_format
+) -> Contestant:
+    """A network in SpikingJelly's layers, as its examples train it."""
+    model = make()
     functional.set_step_mode(model, "m")
 
     def loss(images: Tensor, labels: Tensor) -> Tensor:
@@ -119,18 +141,19 @@ def spikingjelly_resnet18(time_steps: int, memory_format: torch.memory_format) -
 
 def networks(name: str, time_steps: int) -> dict[str, Callable[[], Contestant]]:
     """Who runs the training step of one of our networks, by the name in the table."""
-    if name == "short_bp_resnet18":
-        own = partial(spikingjelly_resnet18, time_steps)
-        theirs = {
-            "SpikingJelly": partial(own, torch.contiguous_format),
-            "SpikingJelly, channels_last": partial(own, torch.channels_last),
-        }
-    else:  # it has no network of this shape; its neuron in ours
-        theirs = {"SpikingJelly": partial(with_neuron, name, time_steps, spikingjelly_lif)}
+    own = partial(of_spikingjelly, SPIKINGJELLY_NETWORKS[name], time_steps)
     return {
         "ours": partial(ours, name, time_steps),
         "ours, fast": partial(ours, name, time_steps, memory="fast"),
-        **theirs,
-        "snnTorch": partial(with_neuron, name, time_steps, SnnTorchLeaky),
+        "SpikingJelly": partial(own, torch.contiguous_format),
+        "SpikingJelly, channels_last": partial(own, torch.channels_last),
+        "SpikingJelly's neuron in ours": partial(with_neuron, name, time_steps, spikingjelly_lif),
+        "snnTorch's neuron in ours": partial(with_neuron, name, time_steps, SnnTorchLeaky),
         "ReLU": partial(with_neuron, name, time_steps, ReLU),
     }
+
+
+SPIKINGJELLY_NETWORKS = {
+    "short_bp_resnet18": spikingjelly_resnet18,
+    "short_bp_resnet20_slim": spikingjelly_resnet20_slim,
+}

@@ -8,6 +8,7 @@ import torch
 
 import zoo
 from zoo.heads import ShortcutHeads
+from zoo.kernels import compiled
 from zoo.models.short_bp_resnet import ShortBPResNet
 
 # Parameters at the default number of classes, with where the number stands in public.
@@ -170,6 +171,40 @@ def test_lean_memory_changes_no_bit_of_a_training_step(name, bf16):
         (logits.square().sum() + side_logits.square().sum()).backward()
         gradients = [parameter.grad for parameter in model.parameters()]
         results.append([logits, side_logits, *gradients, *model.buffers()])
+    assert all(torch.equal(*pair) for pair in zip(*results, strict=True))
+
+
+@pytest.mark.parametrize("bf16", [False, True])
+@pytest.mark.parametrize("reset", ["zero", "subtract"])
+def test_norm_and_neuron_in_one_kernel_give_the_bits_of_one_after_the_other(
+    reset, bf16, monkeypatch
+):
+    fused = []
+    monkeypatch.setattr(
+        compiled, "norm_forward", lambda *a, f=compiled.norm_forward: fused.append(1) or f(*a)
+    )
+    spike_layer = {"reset": reset, "v_threshold": 0.7}  # no whole number of the grid
+    results = []
+    for memory in ("fast", "lean"):
+        model = create(
+            "short_bp_resnet20_slim",
+            shortcut_heads=True,
+            memory=memory,
+            spike_layer=spike_layer | {"backend": "compiled"},
+        )
+        for module in model.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                torch.nn.init.uniform_(module.weight, 0.5, 1.5)
+                torch.nn.init.uniform_(module.bias, -0.2, 0.5)
+        model.train().to(memory_format=torch.channels_last)
+        x = images(model, 4).contiguous(memory_format=torch.channels_last)
+        with torch.autocast("cpu", enabled=bf16):
+            logits, side_logits = model(x)
+        (logits.square().sum() + side_logits.square().sum()).backward()
+        gradients = [parameter.grad for parameter in model.parameters()]
+        results.append([logits, side_logits, *gradients, *model.buffers()])
+        assert len(fused) == (18 if memory == "lean" else 0)
+        assert logits.abs().max() > 0
     assert all(torch.equal(*pair) for pair in zip(*results, strict=True))
 
 

@@ -60,6 +60,9 @@ def _can_be_lean(spike: nn.Module, conv: ConvNorm, x: Tensor) -> bool:
         isinstance(spike, LIF)
         and type(conv.norm) is nn.BatchNorm2d
         and conv.norm.training
+        and conv.norm.affine
+        and conv.norm.track_running_stats
+        and conv.norm.momentum is not None
         and isinstance(x, Tensor)
         and torch.is_grad_enabled()
         and not torch.compiler.is_compiling()

@@ -10,6 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from zoo.kernels import compiled
+from zoo.neurons import LIF
+
 
 def spike_conv(conv: nn.Conv2d, x: Tensor) -> Tensor:
     """conv at every time step, [T, B, C, H, W] -> [T*B, C', H', W']; what x was is remembered as
@@ -22,7 +25,7 @@ def spike_conv(conv: nn.Conv2d, x: Tensor) -> Tensor:
 
 
 def norm_spike(
-    y: Tensor, norm: nn.BatchNorm2d, spike: nn.Module, shortcut: Tensor | None, T: int
+    y: Tensor, norm: nn.BatchNorm2d, spike: LIF, shortcut: Tensor | None, T: int
 ) -> Tensor:
     """Batch norm in training mode, the shortcut added, and the neuron; only y is remembered.
 
@@ -34,10 +37,24 @@ def norm_spike(
         Spikes, [T, B, C, H, W].
     """
     norm.num_batches_tracked.add_(1)
-    spikes = _NormSpike.apply(y, norm.weight, norm.bias, shortcut, norm, spike, T)
+    apply = _FusedNormSpike.apply if _can_be_fused(y, shortcut, spike) else _NormSpike.apply
+    spikes, packed = apply(y, norm.weight, norm.bias, shortcut, norm, spike, T)
     # Once for all that read them; the next layers and the shortcut find it by the tensor.
-    spikes.packed = spikes._version, spikes.detach().to(torch.int8)
+    spikes.packed = spikes._version, packed
     return spikes
+
+
+def _can_be_fused(y: Tensor, shortcut: Tensor | None, spike: LIF) -> bool:
+    """Whether one kernel computes norm, shortcut and neuron: on the CPU, in training's layout."""
+    return (
+        spike.kernel(y) is compiled
+        and _is_channels_last(y)
+        and (shortcut is None or _is_channels_last(shortcut.flatten(0, 1)))
+    )
+
+
+def _is_channels_last(x: Tensor) -> bool:
+    return x.is_contiguous(memory_format=torch.channels_last)
 
 
 def _packed(x: Tensor | None) -> Tensor | None:
@@ -83,28 +100,80 @@ class _NormSpike(torch.autograd.Function):
         current, mean, invstd = torch.native_batch_norm(
             y, weight, bias, *stats, True, norm.momentum, norm.eps
         )
-        packed = _packed(shortcut)
-        remembered = shortcut if packed is None else packed
-        ctx.save_for_backward(y, weight, bias, remembered, mean, invstd)
+        ctx.save_for_backward(y, weight, bias, _remembered(shortcut), mean, invstd)
         ctx.eps, ctx.spike, ctx.T = norm.eps, spike, T
-        return _fire(spike, _unfold(current, shortcut, T))[1].detach()
+        spikes = _fire(spike, _unfold(current, shortcut, T))[1].detach()
+        packed = spikes.to(torch.int8)
+        ctx.mark_non_differentiable(packed)
+        return spikes, packed
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad):
+    def backward(ctx, grad, _):
         y, weight, bias, shortcut, mean, invstd = ctx.saved_tensors
         # The same call on the same input: the current has the bits that the forward pass saw.
         current = torch.native_batch_norm(y, weight, bias, None, None, True, 0.0, ctx.eps)[0]
         current, spikes = _fire(ctx.spike, _unfold(current, shortcut, ctx.T))
         (grad,) = torch.autograd.grad(spikes, current, grad)
         del spikes, current
-        grads = torch.ops.aten.native_batch_norm_backward(
-            grad.flatten(0, 1), y, weight, None, None, mean, invstd, True, ctx.eps, [True] * 3
-        )
-        return *grads, None if shortcut is None else grad, None, None, None
+        return _through_norm(ctx.eps, grad, y, weight, shortcut, mean, invstd)
 
 
-def _fire(spike: nn.Module, current: Tensor) -> tuple[Tensor, Tensor]:
+class _FusedNormSpike(torch.autograd.Function):
+    """_NormSpike with the same bits, the current never in memory."""
+
+    @staticmethod
+    def forward(ctx, y, weight, bias, shortcut, norm, spike, T):
+        stats = norm.running_mean, norm.running_var
+        mean, var = torch.batch_norm_update_stats(y, *stats, norm.momentum)
+        # As torch's norm computes them, bit for bit: bias - mean * scale has one rounding.
+        invstd = (var.double() + norm.eps).rsqrt().to(mean.dtype)
+        scale = weight * invstd
+        offset = (bias.double() - mean.double() * scale.double()).to(scale.dtype)
+        remembered = _remembered(shortcut)
+        ctx.save_for_backward(y, weight, remembered, mean, invstd, scale, offset)
+        ctx.eps, ctx.constants, ctx.T = norm.eps, tuple(spike.constants().values()), T
+        pixels = _pixels(y, T), scale, offset, _pixels(remembered, T)
+        spikes, packed = compiled.norm_forward(*pixels, *ctx.constants[:3])
+        ctx.mark_non_differentiable(packed)
+        return _maps(spikes, y, T), _maps(packed, y, T)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad, _):
+        y, weight, shortcut, mean, invstd, scale, offset = ctx.saved_tensors
+        grad = grad.flatten(0, 1).contiguous(memory_format=torch.channels_last)
+        pixels = _pixels(y, ctx.T), scale, offset, _pixels(shortcut, ctx.T)
+        grad = compiled.norm_backward(_pixels(grad, ctx.T), *pixels, *ctx.constants)
+        grad = _maps(grad, y, ctx.T)
+        return _through_norm(ctx.eps, grad, y, weight, shortcut, mean, invstd)
+
+
+def _through_norm(eps, grad, y, weight, shortcut, mean, invstd):
+    """Gradient of the current -> of y, weight, bias and shortcut, and of what has none."""
+    grads = torch.ops.aten.native_batch_norm_backward(
+        grad.flatten(0, 1), y, weight, None, None, mean, invstd, True, eps, [True] * 3
+    )
+    return *grads, None if shortcut is None else grad, None, None, None
+
+
+def _remembered(shortcut: Tensor | None) -> Tensor | None:
+    packed = _packed(shortcut)
+    return shortcut if packed is None else packed
+
+
+def _pixels(x: Tensor | None, T: int) -> Tensor | None:
+    """Feature maps in channels_last, [T*B, C, H, W] or [T, B, C, H, W] -> [T, M, C], no copy."""
+    return None if x is None else x.movedim(-3, -1).reshape(T, -1, x.shape[-3])
+
+
+def _maps(x: Tensor, y: Tensor, T: int) -> Tensor:
+    """[T, M, C] -> [T, B, C, H, W], with B, H and W of y [T*B, C, H, W], no copy."""
+    _, C, H, W = y.shape
+    return x.view(T, -1, H, W, C).movedim(-1, -3)
+
+
+def _fire(spike: LIF, current: Tensor) -> tuple[Tensor, Tensor]:
     """Current and spikes, with the graph between them: a neuron picks its kernel by that."""
     current = current.detach().requires_grad_()
     with torch.enable_grad():

@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from numbers import Real
+from types import ModuleType
 from typing import Any, Literal, get_args
 
 import torch
@@ -112,7 +113,7 @@ class LIF(nn.Module):
         return ", ".join(f"{name}={value}" for name, value in self.constants().items())
 
     def forward(self, x: Tensor) -> Tensor:
-        if self._fused(x):
+        if self.kernel(x):
             return lif(x, *self.constants().values())
         spikes = [spike for spike, _ in self._steps(x)]
         return torch.stack(spikes).to(x.dtype)
@@ -129,17 +130,19 @@ class LIF(nn.Module):
             spike, v = lif_step(x_t, v, self.decay, self.v_threshold, self.reset, self.spike_fn)
             yield spike, v
 
-    def _fused(self, x: Tensor) -> bool:
-        """Whether this call goes to a fused kernel; warns once where one was asked for in vain."""
+    def kernel(self, x: Tensor) -> ModuleType | None:
+        """The fused kernel that a current like x goes to, or None for the loop; warns once where
+        one was asked for in vain.
+        """
         if self.backend == "eager" or torch.compiler.is_exporting():
-            return False
+            return None
         device = x.device.type
         if self.backend == "auto":
             if device not in KERNELS:
-                return False
+                return None
             trained = torch.is_grad_enabled() and x.requires_grad
             if device == "cpu" and not (trained and x.numel() >= WORTH_COMPILING):
-                return False
+                return None
             kernel = KERNELS[device]
         else:
             kernel = {"compiled": compiled, "triton": triton}[self.backend]
@@ -150,7 +153,8 @@ class LIF(nn.Module):
             reason = "it computes in fp32, got fp64"
         if reason is not None:
             _warn_once(kernel.__name__.rpartition(".")[2], reason)
-        return reason is None
+            return None
+        return kernel
 
 
 @functools.cache

@@ -1,7 +1,8 @@
 """LIF over a sequence on the CPU: one fused pass forward, one backward, through torch.compile.
 
-The backward pass needs the input current alone; it runs the membrane potential again.
-Shapes: T time steps, N neurons times batch.
+The backward pass needs the input current alone; it runs the membrane potential again. With a norm
+before the neuron the current itself is computed on the way, from the convolution's output.
+Shapes: T time steps, N neurons times batch; with a norm C channels, M pixels times batch.
 """
 
 import functools
@@ -59,9 +60,26 @@ def _chain_rule(
     return torch.stack(grads[::-1]).to(x.dtype)
 
 
+def _current(y: Tensor, scale: Tensor, offset: Tensor, shortcut: Tensor | None) -> Tensor:
+    """The norm as torch computes it, one rounding for scale * y + offset, and the shortcut."""
+    x = torch.ops.prims.fma(y.to(scale.dtype), scale.expand_as(y), offset.expand_as(y)).to(y.dtype)
+    return x if shortcut is None else x + shortcut
+
+
+def _normed_spikes(y, scale, offset, shortcut, *constants) -> tuple[Tensor, Tensor]:
+    spikes = _spikes(_current(y, scale, offset, shortcut), *constants)
+    return spikes, spikes.to(torch.int8)
+
+
+def _normed_chain_rule(grad, y, scale, offset, shortcut, *constants) -> Tensor:
+    return _chain_rule(grad, _current(y, scale, offset, shortcut), *constants)
+
+
 @functools.cache
 def _graph(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    return torch.compile(function, dynamic=True)  # on first use: it takes a second to import
+    import torch._inductor.inductor_prims  # has fma; on first use: it takes seconds to import
+
+    return torch.compile(function, dynamic=True, options={"emulate_precision_casts": True})
 
 
 @_many_graphs
@@ -74,6 +92,39 @@ def forward(x: Tensor, decay: float, v_threshold: float, reset: str) -> Tensor:
 def backward(grad: Tensor, x: Tensor, *constants) -> Tensor:
     """Gradient of the spikes -> of the input current, [T, N]; the constants are those of LIF."""
     return _graph(_chain_rule)(grad, x, *constants)
+
+
+@_many_graphs
+def norm_forward(
+    y: Tensor,
+    scale: Tensor,
+    offset: Tensor,
+    shortcut: Tensor | None,
+    decay: float,
+    v_threshold: float,
+    reset: str,
+) -> tuple[Tensor, Tensor]:
+    """Spikes of the current scale * y + offset + shortcut, and the same as bytes.
+
+    Args:
+        y: Output of a convolution, [T, M, C]; the spikes have its shape.
+        scale, offset: Of the norm, [C].
+        shortcut: [T, M, C], of any type, if there is one.
+    """
+    return _graph(_normed_spikes)(y, scale, offset, shortcut, decay, v_threshold, reset)
+
+
+@_many_graphs
+def norm_backward(
+    grad: Tensor,
+    y: Tensor,
+    scale: Tensor,
+    offset: Tensor,
+    shortcut: Tensor | None,
+    *constants,
+) -> Tensor:
+    """Gradient of norm_forward's spikes -> of their current, [T, M, C]."""
+    return _graph(_normed_chain_rule)(grad, y, scale, offset, shortcut, *constants)
 
 
 @functools.cache
