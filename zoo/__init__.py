@@ -4,6 +4,7 @@
 >>> model = zoo.create_model("short_bp_resnet18", num_classes=10, time_steps=4)
 """
 
+from zoo.convert import load_checkpoint
 from zoo.deployed import NotExactError, deploy
 from zoo.factory import create_model, list_models
 from zoo.heads import strip_heads
@@ -17,5 +18,6 @@ __all__ = [
     "deploy",
     "lif_step",
     "list_models",
+    "load_checkpoint",
     "strip_heads",
 ]

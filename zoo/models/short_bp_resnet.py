@@ -20,8 +20,13 @@ from zoo.neurons import LIF, SpikeLayer, spike_layer_factory
 __all__ = ["ShortBPResNet"]
 
 PAPER = {"paper_ids": "arXiv:2401.04486", "paper_name": "Take A Shortcut Back"}
-Stem = Literal["conv3x3", "conv7x7_pool", "conv3x3x3_pool"]
-STEM_REDUCTION: dict[str, int] = {"conv3x3": 1, "conv7x7_pool": 4, "conv3x3x3_pool": 2}
+Stem = Literal["conv3x3", "conv7x7_pool", "conv7x7_maxpool", "conv3x3x3_pool"]
+STEM_REDUCTION: dict[str, int] = {
+    "conv3x3": 1,
+    "conv7x7_pool": 4,
+    "conv7x7_maxpool": 4,
+    "conv3x3x3_pool": 2,
+}
 
 
 class BasicBlock(nn.Module):
@@ -69,14 +74,20 @@ class Bottleneck(nn.Module):
         nn.init.zeros_(self.conv3.norm.weight)
 
 
-def _stem(kind: Stem, in_chans: int, chs: int, time_steps: int, spike, **dd) -> nn.Sequential:
+def make_stem(kind: Stem, in_chans: int, chs: int, time_steps: int, spike, **dd) -> nn.Sequential:
+    """What stands before the first stage, image -> [T, B, chs, H, W].
+
+    Raises:
+        ValueError: An unknown kind.
+    """
     if kind == "conv3x3":
         return nn.Sequential(DirectCoding(in_chans, chs, 3, 1, time_steps, **dd), spike())
-    if kind == "conv7x7_pool":
+    if kind in ("conv7x7_pool", "conv7x7_maxpool"):
+        pool = nn.MaxPool2d if kind == "conv7x7_maxpool" else nn.AvgPool2d
         return nn.Sequential(
             DirectCoding(in_chans, chs, 7, 2, time_steps, **dd),
             spike(),
-            TimeFold(nn.AvgPool2d(3, stride=2, padding=1)),
+            TimeFold(pool(3, stride=2, padding=1)),
         )
     if kind == "conv3x3x3_pool":
         return nn.Sequential(
@@ -136,7 +147,7 @@ class ShortBPResNet(SpikingBackbone):
     ):
         dd = {"device": device, "dtype": dtype}
         spike = spike_layer_factory(spike_layer)
-        first = _stem(stem, in_chans, widths[0], time_steps, spike, **dd)
+        first = make_stem(stem, in_chans, widths[0], time_steps, spike, **dd)
         stages, feature_info = nn.Sequential(), []
         in_chs, reduction = widths[0], STEM_REDUCTION[stem]
         for i, (depth, chs) in enumerate(zip(depths, widths, strict=True)):
