@@ -7,7 +7,7 @@ Shapes: T time steps, B batch, C channels, H height, W width.
 """
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 from timm.models import generate_default_cfgs, register_model
@@ -111,6 +111,34 @@ def _shortcut(in_chs: int, out_chs: int, stride: int, avg_down: bool, **dd) -> n
     return ConvNorm(in_chs, out_chs, 1, stride, **dd)
 
 
+def resnet_stages(
+    make: Callable[[int, int, int], nn.Module],
+    expansion: int,
+    depths: Sequence[int],
+    widths: Sequence[int],
+    reduction: int,
+) -> tuple[nn.Sequential, list[dict[str, Any]]]:
+    """The stages of a residual network, each but the first begun by a stride of 2.
+
+    Args:
+        make: in_chs, chs and stride -> a block of chs * expansion channels.
+        reduction: Of the stem, whose channels are widths[0].
+
+    Returns:
+        Stages of blocks, and timm's feature_info of them.
+    """
+    stages, feature_info, in_chs = nn.Sequential(), [], widths[0]
+    for i, (depth, chs) in enumerate(zip(depths, widths, strict=True)):
+        blocks = nn.Sequential()
+        for j in range(depth):
+            stride = 2 if i > 0 and j == 0 else 1
+            blocks.append(make(in_chs, chs, stride))
+            in_chs, reduction = chs * expansion, reduction * stride
+        stages.append(blocks)
+        feature_info.append(dict(num_chs=in_chs, reduction=reduction, module=f"stages.{i}"))
+    return stages, feature_info
+
+
 class ShortBPResNet(SpikingBackbone):
     """Spiking ResNet, [B, C, H, W] or event frames [T, B, C, H, W] -> logits [B, num_classes].
 
@@ -148,20 +176,17 @@ class ShortBPResNet(SpikingBackbone):
         dd = {"device": device, "dtype": dtype}
         spike = spike_layer_factory(spike_layer)
         first = make_stem(stem, in_chans, widths[0], time_steps, spike, **dd)
-        stages, feature_info = nn.Sequential(), []
-        in_chs, reduction = widths[0], STEM_REDUCTION[stem]
-        for i, (depth, chs) in enumerate(zip(depths, widths, strict=True)):
-            blocks = nn.Sequential()
-            out_chs = chs * block.expansion
-            for j in range(depth):
-                stride = 2 if i > 0 and j == 0 else 1
-                shortcut = _shortcut(in_chs, out_chs, stride, avg_down, **dd)
-                blocks.append(block(in_chs, chs, stride, shortcut, spike, **dd))
-                if zero_init_last:
-                    blocks[-1].zero_init_last()
-                in_chs, reduction = out_chs, reduction * stride
-            stages.append(blocks)
-            feature_info.append(dict(num_chs=in_chs, reduction=reduction, module=f"stages.{i}"))
+
+        def make(in_chs: int, chs: int, stride: int) -> BasicBlock | Bottleneck:
+            shortcut = _shortcut(in_chs, chs * block.expansion, stride, avg_down, **dd)
+            made = block(in_chs, chs, stride, shortcut, spike, **dd)
+            if zero_init_last:
+                made.zero_init_last()
+            return made
+
+        stages, feature_info = resnet_stages(
+            make, block.expansion, depths, widths, STEM_REDUCTION[stem]
+        )
         super().__init__(first, stages, feature_info, **dd, **kwargs)
 
 
