@@ -326,6 +326,13 @@ class _Proof:
             return _Range(sums.low / window, sums.high / window, steps)
         return replace(sums, divisor=window)
 
+    def _maxpool(self, node, x, kernel_shape, pads=(0, 0, 0, 0), strides=(1, 1)) -> _Range:
+        if len(kernel_shape) != 2 or any(
+            pad >= side for pad, side in zip(pads, [*kernel_shape] * 2, strict=True)
+        ):
+            raise InexactError(f"{node.name}: expected a pixel of the image under every window")
+        return self._of(x)  # whatever was the largest is one of them
+
     def _reducesum(self, node, x, axes, keepdims=1, noop_with_empty_axes=0) -> _Range:
         shape, axes = self.shapes[x], self.constants[axes].tolist()
         if axes != [2, 3] or keepdims or len(shape) != 4 or not shape[2] * shape[3]:

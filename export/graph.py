@@ -20,6 +20,7 @@ from zoo.deployed import FoldedLIF, PixelConv, SpikeCountHead, SumPool2d
 
 STANDARD, OURS = helper.make_opsetid("", 20), helper.make_opsetid("zoo", 1)
 IR_VERSION = 10
+FUNCTIONS = {operator.add: "Add", operator.sub: "Sub", operator.mul: "Mul"}
 Pixels = Literal["float", "uint8"]
 
 
@@ -54,8 +55,9 @@ class _Writer:
             elif node.op == "call_module":
                 module = self.deployed.get_submodule(node.target)
                 names[node] = self._module(node.target, module, *inputs)
-            elif node.target is operator.add:
-                names[node] = self._node("Add", inputs, node.name)
+            elif node.op == "call_function":
+                args = [names.get(arg) or self._number(arg) for arg in node.args]
+                names[node] = self._node(FUNCTIONS[node.target], args, node.name)
             elif node.op == "output":
                 self._node("Identity", inputs, "logits")
         kind = TensorProto.FLOAT if self.pixels == "float" else TensorProto.UINT8
@@ -91,7 +93,7 @@ class _Writer:
             return (self._call_lif if self.readable else self._lif)(name, module, x)
         if isinstance(module, nn.Conv2d):
             return self._conv(name, module, x)
-        if isinstance(module, nn.AvgPool2d):
+        if isinstance(module, nn.AvgPool2d | nn.MaxPool2d):
             return self._pool(name, module, x)
         if isinstance(module, SumPool2d):
             average = self._pool(f"{name}.average", module.pool, x)
@@ -139,15 +141,16 @@ class _Writer:
             group=conv.groups,
         )
 
-    def _pool(self, name: str, pool: nn.AvgPool2d, x: str) -> str:
+    def _pool(self, name: str, pool: nn.AvgPool2d | nn.MaxPool2d, x: str) -> str:
+        average = isinstance(pool, nn.AvgPool2d)
         return self._node(
-            "AveragePool",
+            "AveragePool" if average else "MaxPool",
             [x],
             name,
             kernel_shape=_pair(pool.kernel_size),
             strides=_pair(pool.stride),
             pads=[side for _ in range(2) for side in _pair(pool.padding)],
-            count_include_pad=1,
+            **(dict(count_include_pad=1) if average else {}),
         )
 
     def _call_lif(self, name: str, lif: FoldedLIF, x: str) -> str:

@@ -15,7 +15,7 @@ import copy
 import math
 import operator
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 import torch
@@ -147,6 +147,11 @@ class _Spikes:
     fraction: int = 0
     times: int = 1
 
+    def __post_init__(self):
+        needed = self.fraction + math.log2(self.high)
+        if needed > BITS:
+            raise NotExactError(f"{self.node.name}: expected at most {BITS} bits, got {needed:.2f}")
+
 
 @dataclass(frozen=True)
 class _Current:
@@ -208,6 +213,10 @@ class _Deployment:
                 values[node] = self._module(node.target, args[0])
             elif node.target is operator.add:
                 values[node] = self._add(*args)
+            elif node.target is operator.mul and all(isinstance(x, _Spikes) for x in args):
+                values[node] = self._product(*args)
+            elif node.target is operator.sub and node.args[0] == 1:
+                values[node] = self._inverse(*args)
             elif node.target == "mean" and node.args[1:] == (0,):
                 values[node] = args[0]  # the classifier divides by T
             else:
@@ -254,7 +263,9 @@ class _Deployment:
     def _fold(self, name: str, layers: TimeFold, x: _Spikes) -> "_Spikes | _Current":
         """A pool, a convolution with its norm, or the one before the other."""
         parts = list(layers)
-        if isinstance(parts[0], nn.AvgPool2d):
+        if _is_plain_maximum(parts[0]):  # of whole multiples it is one of them
+            x = replace(x, node=self._call(f"{name}.pool", parts.pop(0), x.node))
+        elif isinstance(parts[0], nn.AvgPool2d):
             x = self._pool(f"{name}.pool", parts.pop(0), x)
         if not parts:
             return x
@@ -274,7 +285,26 @@ class _Deployment:
         node = self._call(name, SumPool2d(pool), x.node)
         return _Spikes(node, x.high * window, 0, x.times * window)
 
-    def _add(self, left: "_Spikes | _Current", right: "_Spikes | _Current") -> _Current:
+    def _function(self, function, args: tuple, name: str) -> fx.Node:
+        return self.graph.create_node("call_function", function, args, name=name)
+
+    def _product(self, left: _Spikes, right: _Spikes) -> _Spikes:
+        node = self._function(operator.mul, (left.node, right.node), f"{left.node.name}_and")
+        return _Spikes(
+            node,
+            left.high * right.high,
+            left.fraction + right.fraction,
+            left.times * right.times,
+        )
+
+    def _inverse(self, x: "_Spikes | _Current") -> _Spikes:
+        if not (isinstance(x, _Spikes) and (x.high, x.times) == (1, 1)):
+            raise NotExactError(f"{x.node.name}: expected spikes to take from 1, got other numbers")
+        return replace(x, node=self._function(operator.sub, (1, x.node), f"{x.node.name}_not"))
+
+    def _add(self, left: "_Spikes | _Current", right: "_Spikes | _Current") -> "_Spikes | _Current":
+        if isinstance(left, _Spikes) and isinstance(right, _Spikes):
+            return self._count(left, right)
         left, right = self._as_current(left), self._as_current(right)
         node = self.graph.create_node(
             "call_function", operator.add, (left.node, right.node), name=f"{left.node.name}_sum"
@@ -282,6 +312,13 @@ class _Deployment:
         if left.pixels or right.pixels:
             raise NotExactError(f"{node.name}: expected a neuron after the first convolution")
         return _Current(node, left.convs + right.convs, left.spikes + right.spikes)
+
+    def _count(self, left: _Spikes, right: _Spikes) -> _Spikes:
+        node = self._function(operator.add, (left.node, right.node), f"{left.node.name}_sum")
+        if left.times != right.times:
+            raise NotExactError(f"{node.name}: expected spikes, got some that are averages")
+        fraction = max(left.fraction, right.fraction)
+        return _Spikes(node, left.high + right.high, fraction, left.times)
 
     def _as_current(self, x: "_Spikes | _Current") -> _Current:
         if isinstance(x, _Current):
@@ -424,6 +461,14 @@ def _folded(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> nn.Conv2d:
     folded.weight.copy_(conv.weight * scale.view(-1, 1, 1, 1))
     folded.bias.copy_(norm.bias - norm.running_mean * scale)
     return folded
+
+
+def _is_plain_maximum(pool: nn.Module) -> bool:
+    return (
+        isinstance(pool, nn.MaxPool2d)
+        and pool.dilation == 1
+        and not (pool.ceil_mode or pool.return_indices)
+    )
 
 
 def _pool_window(pool: nn.AvgPool2d) -> int:
