@@ -5,6 +5,7 @@ import re
 import pytest
 import torch
 from exact_networks import awaken, pixels, run_graph, that_differ, ways_to_run
+from timm.models import get_pretrained_cfg_value
 from torch import nn
 
 import zoo
@@ -16,11 +17,10 @@ from zoo.deployed import FoldedLIF, PixelConv, whole_pixels
 
 
 def create(name="short_bp_resnet20_slim", size=16, **kwargs):
+    with torch.device("meta"):
+        stages = len(zoo.create_model(name).stages)
     torch.manual_seed(0)
-    kwargs = {
-        "depths": (1,) * (3 if name.endswith(("19", "slim")) else 4),
-        "time_steps": 3,
-    } | kwargs
+    kwargs = {"depths": (2,) + (1,) * (stages - 1), "time_steps": 3} | kwargs
     cfg = {"input_size": (3, size, size)}
     return awaken(zoo.create_model(name, pretrained_cfg_overlay=cfg, **kwargs))
 
@@ -39,7 +39,8 @@ class Loud(zoo.LIF):
 
 @pytest.mark.parametrize("name", zoo.list_models())
 def test_every_network_gives_equal_bits_in_every_way_to_run_it(name):
-    model = create(name, size=64 if "imagenet" in name else 16, shortcut_heads=True)
+    size = 64 if get_pretrained_cfg_value(name, "input_size")[1] == 224 else 16
+    model = create(name, size, shortcut_heads=True)
     deployed, x = zoo.deploy(model), pixels(model, 4)
     ways = ways_to_run(deployed, values(model, x))
     ways["uint8"], ways["uint8, onnxruntime"] = deployed(x), run_graph(deployed, x)

@@ -43,6 +43,10 @@ NETWORKS = [
     ("short_bp_resnet18_imagenet", {"depths": (1, 1, 1, 1), "widths": (8, 8, 8, 8)}),
     ("short_bp_resnet20", {"depths": (1, 1, 1, 1), "widths": (8, 8, 8, 8)}),
     ("short_bp_resnet50", {"depths": (1, 1), "widths": (8, 8)}),
+    ("sew_resnet18", {"depths": (2, 1), "widths": (8, 8)}),
+    ("sew_resnet50", {"depths": (2, 1), "widths": (8, 8), "residual": "and"}),
+    ("sew_resnet18_cifar", {"depths": (2, 1), "widths": (8, 8), "residual": "iand"}),
+    ("short_bp_vgg16", {"depths": (2, 1), "widths": (8, 8)}),
 ]
 
 
@@ -176,6 +180,10 @@ def number(value):
     return np.float32(value)
 
 
+def pool(**attributes):
+    return node("MaxPool", ["c"], ["y"], name="y", **dict(kernel_shape=[2, 2]) | attributes)
+
+
 REFUSED = {
     "one bit too many": two(conv([1.0], 2.0**24)),
     "negative sums too": two(conv([-1.0], -(2.0**24) + 254)),
@@ -266,6 +274,26 @@ REFUSED = {
         small=number(2.0**-24),
         three=number(3),
     ),
+    "a product of two long numbers": two(
+        conv([1 + 2.0**-5], name="c"), node("Mul", ["c", "c"], ["y"], name="y")
+    ),
+    "a maximum of rounded numbers, weighted": two(
+        conv([1.0], name="f"),
+        node("Mul", ["q", "small"], ["m"], name="m"),
+        node("Add", ["q", "m"], ["c"], name="c"),
+        pool(),
+        node("Conv", ["y", "f.w", "f.b"], ["z"], name="z"),
+        small=number(2.0**-24),
+    ),
+    "a maximum of averages": two(
+        conv([1.0], name="f"),
+        node("AveragePool", ["f"], ["c"], name="c", kernel_shape=[3, 3], count_include_pad=1),
+        pool(),
+    ),
+    "a window that holds nothing but padding": two(conv([1.0], name="c"), pool(pads=[0, 0, 2, 0])),
+    "a maximum with holes": two(conv([1.0], name="c"), pool(dilations=[2, 2])),
+    "a maximum beyond the border": two(conv([1.0], name="c"), pool(ceil_mode=1, strides=[2, 2])),
+    "a maximum with an automatic pad": two(conv([1.0], name="c"), pool(auto_pad="SAME_UPPER")),
     "nothing to add up": ([node("Identity", ["q"], ["y"], name="y")], {}),
 }
 
@@ -291,6 +319,18 @@ def test_two_numbers_alone_may_be_rounded_shifted_and_kept_or_dropped():
     )
     (row,) = certify(small(nodes, constants, kind=UINT8))
     assert row.layer == "c"
+
+
+def test_the_maximum_of_exact_numbers_is_one_of_them():
+    nodes, constants = two(
+        conv([0.5], -9.0, name="c"),
+        pool(kernel_shape=[3, 3], pads=[1, 1, 1, 1], strides=[2, 2]),
+        node("Conv", ["y", "w", "b"], ["z"], name="z"),
+        w=np.full((1, 1, 1, 1), 2, np.float32),
+        b=np.zeros(1, np.float32),
+    )
+    rows = {row.layer: row for row in certify(small(nodes, constants, kind=UINT8))}
+    assert rows["z"].largest == 2 * rows["c"].largest == 2 * (0.5 * 255)
 
 
 def test_exactly_24_bits_are_accepted():

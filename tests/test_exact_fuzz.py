@@ -14,30 +14,54 @@ import zoo.deployed
 from export.exact import certify
 from export.graph import write_graph
 from zoo.deployed import FoldedLIF, PixelConv
-from zoo.models.short_bp_resnet import BasicBlock, Bottleneck, ShortBPResNet
+from zoo.models import sew_resnet, short_bp_resnet
+from zoo.models.sew_resnet import SEWResNet
+from zoo.models.short_bp_resnet import ShortBPResNet
+from zoo.models.short_bp_vgg import ShortBPVGG
 
-networks = st.fixed_dictionaries(
+neurons = st.fixed_dictionaries(
     {
-        "block": st.sampled_from([BasicBlock, Bottleneck]),
-        "depths": st.sampled_from([(1,), (2,), (1, 1), (1, 2)]),
-        "stem": st.sampled_from(["conv3x3", "conv7x7_pool", "conv3x3x3_pool"]),
-        "avg_down": st.booleans(),
-        "time_steps": st.integers(1, 8),
-        "spike_layer": st.fixed_dictionaries(
-            {
-                "decay": st.sampled_from([0.5, 0.25]),
-                "v_threshold": st.sampled_from([0.5, 1.0, 0.625]),
-                "reset": st.sampled_from(["zero", "subtract"]),
-            }
-        ),
+        "decay": st.sampled_from([0.5, 0.25, 1.0]),
+        "v_threshold": st.sampled_from([0.5, 1.0, 0.625]),
+        "reset": st.sampled_from(["zero", "subtract"]),
     }
 )
+resnets = st.fixed_dictionaries(
+    {
+        "block": st.sampled_from([short_bp_resnet.BasicBlock, short_bp_resnet.Bottleneck]),
+        "depths": st.sampled_from([(1,), (2,), (1, 1), (1, 2)]),
+        "stem": st.sampled_from(["conv3x3", "conv7x7_pool", "conv7x7_maxpool", "conv3x3x3_pool"]),
+        "avg_down": st.booleans(),
+        "time_steps": st.integers(1, 8),
+        "spike_layer": neurons,
+    }
+)
+sews = st.fixed_dictionaries(
+    {
+        "family": st.just(SEWResNet),
+        "block": st.sampled_from([sew_resnet.BasicBlock, sew_resnet.Bottleneck]),
+        "depths": st.sampled_from([(1,), (3,), (1, 1), (2, 2)]),
+        "residual": st.sampled_from(["add", "and", "iand"]),
+        "stem": st.sampled_from(["conv3x3", "conv7x7_maxpool"]),
+        "time_steps": st.integers(1, 8),
+        "spike_layer": neurons,
+    }
+)
+vggs = st.fixed_dictionaries(
+    {
+        "family": st.just(ShortBPVGG),
+        "depths": st.sampled_from([(2,), (2, 1), (3, 2), (2, 1, 1)]),
+        "time_steps": st.integers(1, 8),
+        "spike_layer": neurons,
+    }
+)
+networks = resnets | sews | vggs
 off_the_grid = networks.map(
     lambda n: n | {"spike_layer": n["spike_layer"] | {"v_threshold": 0.3}, "time_steps": 12}
 )
 fuzz = settings(
     deadline=None,
-    max_examples=25,
+    max_examples=30,
     derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
@@ -46,7 +70,9 @@ fuzz = settings(
 def build(network: dict, width: int, gain: float, seed: int) -> nn.Module:
     torch.manual_seed(seed)
     widths = [width * 2**stage for stage in range(len(network["depths"]))]
-    model = awaken(ShortBPResNet(widths=widths, num_classes=5, **network), seed)
+    family = network.get("family", ShortBPResNet)
+    kwargs = {key: value for key, value in network.items() if key != "family"}
+    model = awaken(family(widths=widths, num_classes=5, **kwargs), seed)
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.weight.data *= gain

@@ -1,0 +1,237 @@
+"""SEW ResNet: spike-element-wise residual networks, whose shortcut joins behind the neuron.
+
+Paper: Deep Residual Learning in Spiking Neural Networks, NeurIPS 2021,
+https://arxiv.org/abs/2102.04159; code: github.com/fangwei123456/Spike-Element-Wise-ResNet.
+Shapes: T time steps, B batch, C channels, H height, W width.
+"""
+
+import operator
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, Literal
+
+from timm.models import generate_default_cfgs, register_model
+from torch import Tensor, nn
+
+from zoo.backbone import SpikingBackbone, build, cfg, cfg_imagenet
+from zoo.layers import ConvNorm, fire
+from zoo.models.short_bp_resnet import STEM_REDUCTION, Stem, make_stem, resnet_stages
+from zoo.neurons import LIF, SpikeLayer, spike_layer_factory
+
+__all__ = ["SEWResNet"]
+
+PAPER = {
+    "paper_ids": "arXiv:2102.04159",
+    "paper_name": "Deep Residual Learning in Spiking Neural Networks",
+}
+# The paper's code: MultiStepIFNode(detach_reset=True), whose threshold is 1, its reset to 0 and its
+# surrogate ATan with alpha 2. Our gradient goes through the reset, which theirs leaves out.
+IF = partial(LIF, decay=1.0, surrogate="arctan")
+Residual = Literal["add", "and", "iand"]
+
+
+def _inverse_and(y: Tensor, shortcut: Tensor) -> Tensor:
+    return shortcut * (1 - y)
+
+
+# connect_f of the paper's code, of the block's spikes y and the shortcut's.
+RESIDUALS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "add": operator.add,
+    "and": operator.mul,
+    "iand": _inverse_and,
+}
+
+
+class SpikingShortcut(nn.Module):
+    """Convolution, norm and neuron, where a block changes the shape; [T, B, C, H, W]."""
+
+    def __init__(self, in_chs: int, out_chs: int, stride: int, spike, **dd):
+        super().__init__()
+        self.conv = ConvNorm(in_chs, out_chs, 1, stride, **dd)
+        self.spike = spike()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return fire(self.spike, self.conv, x)
+
+
+class SEWBlock(nn.Module):
+    """Convolutions with a neuron behind each, joined with the shortcut; [T, B, C, H, W].
+
+    By "add" the output counts spikes and grows by 1 with every block; by "and" and "iand" it stays
+    0 or 1.
+    """
+
+    expansion: int
+
+    def __init__(self, in_chs: int, out_chs: int, stride: int, spike, residual: Residual, **dd):
+        super().__init__()
+        self.residual = residual
+        same = stride == 1 and in_chs == out_chs
+        self.shortcut = (
+            nn.Identity() if same else SpikingShortcut(in_chs, out_chs, stride, spike, **dd)
+        )
+
+    def spikes(self, x: Tensor) -> Tensor:
+        """What the block adds to its shortcut."""
+        raise NotImplementedError
+
+    def forward(self, x: Tensor) -> Tensor:
+        return RESIDUALS[self.residual](self.spikes(x), self.shortcut(x))
+
+    def _zero_init(self, norm: nn.BatchNorm2d, spike: nn.Module) -> None:
+        """Start as the identity: never fire, or by "and" always (zero_init_blocks of the code)."""
+        nn.init.zeros_(norm.weight)
+        if self.residual == "and":
+            nn.init.constant_(norm.bias, spike.v_threshold)
+
+
+class BasicBlock(SEWBlock):
+    """Two 3x3 convolutions."""
+
+    expansion = 1
+
+    def __init__(self, in_chs: int, chs: int, stride: int, spike, residual: Residual, **dd):
+        super().__init__(in_chs, chs, stride, spike, residual, **dd)
+        self.conv1 = ConvNorm(in_chs, chs, 3, stride, **dd)
+        self.spike1 = spike()
+        self.conv2 = ConvNorm(chs, chs, 3, **dd)
+        self.spike2 = spike()
+
+    def spikes(self, x: Tensor) -> Tensor:
+        return fire(self.spike2, self.conv2, fire(self.spike1, self.conv1, x))
+
+    def zero_init_last(self) -> None:
+        self._zero_init(self.conv2.norm, self.spike2)
+
+
+class Bottleneck(SEWBlock):
+    """1x1, 3x3 and 1x1 convolutions."""
+
+    expansion = 4
+
+    def __init__(self, in_chs: int, chs: int, stride: int, spike, residual: Residual, **dd):
+        out_chs = chs * self.expansion
+        super().__init__(in_chs, out_chs, stride, spike, residual, **dd)
+        self.conv1 = ConvNorm(in_chs, chs, 1, **dd)
+        self.spike1 = spike()
+        self.conv2 = ConvNorm(chs, chs, 3, stride, **dd)
+        self.spike2 = spike()
+        self.conv3 = ConvNorm(chs, out_chs, 1, **dd)
+        self.spike3 = spike()
+
+    def spikes(self, x: Tensor) -> Tensor:
+        y = fire(self.spike1, self.conv1, x)
+        y = fire(self.spike2, self.conv2, y)
+        return fire(self.spike3, self.conv3, y)
+
+    def zero_init_last(self) -> None:
+        self._zero_init(self.conv3.norm, self.spike3)
+
+
+class SEWResNet(SpikingBackbone):
+    """SEW ResNet, [B, C, H, W] or event frames [T, B, C, H, W] -> logits [B, num_classes].
+
+    Args:
+        block: BasicBlock or Bottleneck, of this module.
+        depths: Blocks in each stage.
+        widths: Channels of each stage, before a bottleneck's expansion.
+        residual: How a block's spikes y join the shortcut's: "add" y + shortcut, "and"
+            y * shortcut, "iand" (1 - y) * shortcut.
+        stem: What stands before the first stage.
+        zero_init_last: Start every block that keeps its shape as the identity. The surrogate
+            must have a slope at v = 0 then: the default has, a triangle of width 1 has not.
+        time_steps: How often a still image is shown, T. Event frames bring their own.
+        spike_layer: Builds one spiking layer: LIF, ``partial(LIF, decay=0.25)``, or a mapping of
+            LIF's arguments.
+        kwargs: SpikingBackbone's: shortcut_heads, head_stages, memory, num_classes, ...
+
+    Raises:
+        ValueError: time_steps < 1, an unknown residual, stem or memory, or a bad neuron constant.
+    """
+
+    def __init__(
+        self,
+        block: type[BasicBlock] | type[Bottleneck] = BasicBlock,
+        depths: Sequence[int] = (2, 2, 2, 2),
+        widths: Sequence[int] = (64, 128, 256, 512),
+        residual: Residual = "add",  # the paper's ImageNet networks
+        stem: Stem = "conv7x7_maxpool",
+        zero_init_last: bool = False,  # the paper's ImageNet logs
+        time_steps: int = 4,
+        spike_layer: SpikeLayer = IF,
+        in_chans: int = 3,
+        device=None,
+        dtype=None,
+        **kwargs,
+    ):
+        if residual not in RESIDUALS:
+            raise ValueError(f"residual: expected one of {list(RESIDUALS)}, got {residual!r}")
+        dd = {"device": device, "dtype": dtype}
+        spike = spike_layer_factory(spike_layer)
+        first = make_stem(stem, in_chans, widths[0], time_steps, spike, **dd)
+
+        def make(in_chs: int, chs: int, stride: int) -> SEWBlock:
+            made = block(in_chs, chs, stride, spike, residual, **dd)
+            if zero_init_last:
+                made.zero_init_last()
+            return made
+
+        stages, feature_info = resnet_stages(
+            make, block.expansion, depths, widths, STEM_REDUCTION[stem]
+        )
+        super().__init__(first, stages, feature_info, **dd, **kwargs)
+
+
+def _cfg_imagenet() -> dict[str, Any]:
+    return cfg_imagenet(**PAPER)
+
+
+default_cfgs = generate_default_cfgs(
+    {
+        "sew_resnet18.untrained": _cfg_imagenet(),
+        "sew_resnet34.untrained": _cfg_imagenet(),
+        "sew_resnet50.untrained": _cfg_imagenet(),
+        "sew_resnet101.untrained": _cfg_imagenet(),
+        "sew_resnet152.untrained": _cfg_imagenet(),
+        "sew_resnet18_cifar.untrained": cfg(**PAPER),
+    }
+)
+
+
+def _create(variant: str, pretrained: bool, model_args: dict[str, Any], kwargs) -> SEWResNet:
+    args = model_args | kwargs
+    return build(SEWResNet, variant, len(args.get("depths", (2, 2, 2, 2))), pretrained, **args)
+
+
+@register_model
+def sew_resnet18(pretrained: bool = False, **kwargs) -> SEWResNet:
+    return _create("sew_resnet18", pretrained, {}, kwargs)
+
+
+@register_model
+def sew_resnet34(pretrained: bool = False, **kwargs) -> SEWResNet:
+    return _create("sew_resnet34", pretrained, dict(depths=(3, 4, 6, 3)), kwargs)
+
+
+@register_model
+def sew_resnet50(pretrained: bool = False, **kwargs) -> SEWResNet:
+    model_args = dict(block=Bottleneck, depths=(3, 4, 6, 3))
+    return _create("sew_resnet50", pretrained, model_args, kwargs)
+
+
+@register_model
+def sew_resnet101(pretrained: bool = False, **kwargs) -> SEWResNet:
+    model_args = dict(block=Bottleneck, depths=(3, 4, 23, 3))
+    return _create("sew_resnet101", pretrained, model_args, kwargs)
+
+
+@register_model
+def sew_resnet152(pretrained: bool = False, **kwargs) -> SEWResNet:
+    model_args = dict(block=Bottleneck, depths=(3, 8, 36, 3))
+    return _create("sew_resnet152", pretrained, model_args, kwargs)
+
+
+@register_model
+def sew_resnet18_cifar(pretrained: bool = False, **kwargs) -> SEWResNet:
+    """The 32-pixel stem, one 3x3 convolution, is our choice: the paper has no such network."""
+    return _create("sew_resnet18_cifar", pretrained, dict(stem="conv3x3"), kwargs)
