@@ -9,7 +9,7 @@ import torch
 from exact_networks import awaken
 from safetensors.torch import save_file
 from spikingjelly.activation_based import functional, neuron
-from spikingjelly.activation_based.model import spiking_resnet
+from spikingjelly.activation_based.model import sew_resnet, spiking_resnet
 from torch import nn
 
 import zoo
@@ -95,6 +95,45 @@ def test_bottlenecks_give_spikingjellys_bits():
         ),
         64,
     )
+
+
+@pytest.mark.parametrize("residual", ["add", "and", "iand"])
+@pytest.mark.parametrize("which", ["IF", "LIF, subtracting"])
+def test_a_sew_resnet_gives_spikingjellys_bits(residual, which):
+    theirs, constants = NEURONS[which]
+    assert_same(
+        awake(sew_resnet.sew_resnet18(num_classes=10, cnf=residual.upper(), **theirs)),
+        zoo.create_model(
+            "sew_resnet18",
+            num_classes=10,
+            residual=residual,
+            time_steps=T,
+            spike_layer=constants,
+        ),
+        64,
+    )
+
+
+@pytest.mark.parametrize("residual", ["add", "and"])
+def test_sew_bottlenecks_give_spikingjellys_bits(residual):
+    theirs, constants = NEURONS["IF"]
+    assert_same(
+        awake(sew_resnet.sew_resnet50(num_classes=10, cnf=residual.upper(), **theirs)),
+        zoo.create_model(
+            "sew_resnet50",
+            num_classes=10,
+            residual=residual,
+            time_steps=T,
+            spike_layer=constants,
+        ),
+        64,
+    )
+
+
+def test_the_bottlenecks_of_iand_that_are_no_papers_are_refused():
+    theirs = sew_resnet.sew_resnet50(cnf="IAND", **NEURONS["IF"][0])
+    with pytest.raises(ValueError, match=r"exchange the two sides of IAND, got .* stages.0.0"):
+        zoo.load_checkpoint(zoo.create_model("sew_resnet50", residual="iand"), theirs.state_dict())
 
 
 def small() -> nn.Module:

@@ -17,6 +17,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from zoo.backbone import SpikingBackbone
+from zoo.models.sew_resnet import Bottleneck as SEWBottleneck
+from zoo.models.sew_resnet import SEWResNet
 from zoo.models.short_bp_resnet import ShortBPResNet
 
 Rule = tuple[str, str | Callable[[re.Match], str]]  # for re.sub: part of our name, theirs
@@ -36,8 +38,10 @@ RESNET: Sequence[Rule] = (
     (r"\.shortcut\.norm\.", ".downsample.1."),
     (r"^head\.fc\.", "fc."),
 )
+SEW: Sequence[Rule] = ((r"\.shortcut\.conv\.", ".shortcut."), *RESNET)
 KEYS: dict[type[SpikingBackbone], Sequence[Rule]] = {
     ShortBPResNet: RESNET,  # spiking_resnet18 and its kin
+    SEWResNet: SEW,
 }
 
 
@@ -46,7 +50,7 @@ def load_checkpoint(model: nn.Module, source: str | Path | Mapping[str, Any]) ->
 
     Args:
         model: The same architecture: ``short_bp_resnet*`` with stem="conv7x7_maxpool" for its
-            spiking ResNets.
+            spiking ResNets, ``sew_resnet*`` for its SEW ResNets.
         source: A ``state_dict``, or its file: .safetensors, or .pt and .pth if they hold tensors
             and nothing that would have to be run.
 
@@ -87,6 +91,11 @@ def spikingjelly_names(model: nn.Module) -> dict[str, str]:
             raise ValueError(
                 f"model: expected the layers of SpikingJelly, got an average pooling at {name}; "
                 'its stem pools by the maximum, stem="conv7x7_maxpool"'
+            )
+        if isinstance(module, SEWBottleneck) and module.residual == "iand":
+            raise ValueError(
+                f"model: expected the layers of SpikingJelly, whose bottlenecks exchange the two "
+                f"sides of IAND, got the paper's at {name}"
             )
     names = {}
     for ours in model.state_dict():
