@@ -147,11 +147,6 @@ class _Spikes:
     fraction: int = 0
     times: int = 1
 
-    def __post_init__(self):
-        needed = self.fraction + math.log2(self.high)
-        if needed > BITS:
-            raise NotExactError(f"{self.node.name}: expected at most {BITS} bits, got {needed:.2f}")
-
 
 @dataclass(frozen=True)
 class _Current:
