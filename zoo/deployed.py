@@ -208,7 +208,7 @@ class _Deployment:
                 values[node] = self._module(node.target, args[0])
             elif node.target is operator.add:
                 values[node] = self._add(*args)
-            elif node.target is operator.mul and all(isinstance(x, _Spikes) for x in args):
+            elif node.target is operator.mul and [type(x) for x in args] == [_Spikes] * 2:
                 values[node] = self._product(*args)
             elif node.target is operator.sub and node.args[0] == 1:
                 values[node] = self._inverse(*args)
