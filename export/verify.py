@@ -37,7 +37,7 @@ from export.folder import GRAPH, GRAPHS, READABLE_GRAPH, REPORT, UINT8_GRAPH, ch
 from export.images import Images, data_images, random_images
 from export.spike_aware import AGREEMENT, TOLERANCE, check_spike_aware
 from zoo import hub
-from zoo.neurons import LIF
+from zoo.diagnostics import firing_rates
 
 ACCURACY_GAP = 0.25  # points between the trained network and its graph, or one image
 CHANGED = 10.0  # percent of images with another class; on a half-trained network 5 were seen
@@ -141,25 +141,9 @@ def check_stripping(whole: nn.Module, stripped: nn.Module, images: Tensor) -> Ch
     )
 
 
-@torch.inference_mode()
 def check_liveness(model: nn.Module, images: Tensor) -> Check:
     """Every spiking layer fires; a silent one would make any comparison after it hollow."""
-    names = [name for name, module in model.named_modules() if isinstance(module, LIF)]
-    rates = dict.fromkeys(names, 0.0)
-
-    def record(name):
-        def hook(module, inputs, spikes):
-            rates[name] += float(spikes.mean()) * spikes.shape[1] / len(images)
-
-        return hook
-
-    handles = [model.get_submodule(n).register_forward_hook(record(n)) for n in names]
-    try:
-        for x in batches(images, "firing rates"):
-            model(x)
-    finally:
-        for handle in handles:
-            handle.remove()
+    rates = firing_rates(model, batches(images, "firing rates"))
     silent = [name for name, rate in rates.items() if not rate > 0]
     measured = {"silent_layers": silent, "lowest_rate": min(rates.values()), "firing_rates": rates}
     return Check("every spiking layer fires", not silent, measured)

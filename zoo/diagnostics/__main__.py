@@ -1,0 +1,159 @@
+"""python -m zoo.diagnostics MODEL --data.root FOLDER [--num-images 100 ...]"""
+
+import dataclasses
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+import tyro
+from rich.console import Console
+from rich.progress import track
+from torch import Tensor, nn
+
+import zoo
+from zoo import hub, runs
+from zoo.data import DataConfig, load_images, normalise
+from zoo.diagnostics import count_operations, firing_rates, gradients
+from zoo.diagnostics.report import JSON, PICTURE, Report
+
+HELP = {
+    "prog": "python -m zoo.diagnostics MODEL",
+    "description": "Gradients, firing rates, operations and energy of a network, layer by layer. "
+    "MODEL is a run folder or any name that zoo.create_model takes: a bare architecture begins "
+    "with random weights, a run, arch.tag, local-dir:FOLDER and hf-hub:org/name with theirs.",
+}
+BATCH = 50
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    data: DataConfig = field(default_factory=DataConfig)
+    """Test images; those of the set that a network was trained on, where it says so."""
+    random_pixels: bool = False
+    """Take random pixels and classes instead."""
+    num_images: int = 100
+    """Images to measure rates and operations on."""
+    batch_size: int = BATCH
+    """Images of the one training step whose gradients are shown."""
+    head_weight: float = 0.25
+    """Show gradients once more with the shortcut heads at this weight, where there are any."""
+    time_steps: int = 0
+    """T of a network without weights; 0 takes its own."""
+    seed: int = 0
+    output: str = ""
+    """Folder for diagnostics.json and diagnostics.png; runs/diagnostics/MODEL if empty."""
+
+    def __post_init__(self):
+        for key, least in (("num_images", 1), ("batch_size", 2), ("time_steps", 0)):
+            if getattr(self, key) < least:
+                raise ValueError(f"{key}: expected at least {least}, got {getattr(self, key)}")
+
+
+def short_name(name: str) -> str:
+    """A name without the place that it is loaded from."""
+    return Path(name.rpartition(":")[2]).name
+
+
+def pretrained_name(name: str) -> str | None:
+    """What zoo.create_model loads with its weights, or None for a bare architecture."""
+    if Path(name).is_dir():
+        folder = Path(name)
+        if (folder / "checkpoints").is_dir():
+            folder = runs.newest_checkpoint(folder)
+            if folder is None:
+                raise FileNotFoundError(f"{name}: expected a checkpoint, found none yet")
+        return f"local-dir:{folder}"
+    return None if name in zoo.list_models() else name
+
+
+def trained_on(pretrained: str | None) -> DataConfig:
+    """The set that a network in a folder was trained on, if its config.json says."""
+    source, _, folder = (pretrained or "").partition(":")
+    if source != "local-dir" or not Path(folder).is_dir():
+        return DataConfig()
+    data = hub.read_config(Path(folder)).get("training", {}).get("data", {})
+    known = {f.name for f in dataclasses.fields(DataConfig)}
+    return DataConfig(
+        **{k: tuple(v) if isinstance(v, list) else v for k, v in data.items() if k in known}
+    )
+
+
+def diagnose(name: str, options: Options) -> Report:
+    """Load a network and images, and measure.
+
+    Raises:
+        FileNotFoundError, ValueError: As zoo.create_model and zoo.data.load_images.
+    """
+    torch.manual_seed(options.seed)
+    pretrained = pretrained_name(name)
+    found = None if options.random_pixels else load_images(options.data, "test")
+    if pretrained:
+        model, weights = zoo.create_model(pretrained, pretrained=True), "its own weights"
+    else:
+        args = {"time_steps": options.time_steps} if options.time_steps else {}
+        if found:
+            args |= {"num_classes": len(found.classes), "in_chans": found.shape[-3]}
+        model, weights = zoo.create_model(name, shortcut_heads=True, **args), "random weights"
+    count = max(options.num_images, options.batch_size)
+    if found:
+        chosen = torch.randperm(len(found))[:count].tolist()
+        pixels, labels = found.take(chosen)
+        images = f"test images of {options.data.title or options.data.name}"
+        x = normalise(pixels, options.data.mean, options.data.std)
+    else:
+        x, labels = _random(model, count)
+        images = "images of random pixels"
+    if x.ndim == 5:
+        x = x.transpose(0, 1)  # [T, B, C, H, W]
+    batches = x[..., : options.num_images, :, :, :].split(BATCH, dim=-4)
+
+    def watched(doing: str):
+        console = Console(stderr=True)
+        return track(
+            batches, doing, console=console, transient=True, disable=not console.is_terminal
+        )
+
+    weighed = [0.0]
+    if model.shortcut_heads is not None and options.head_weight:
+        weighed.append(options.head_weight)
+    step = x[..., : options.batch_size, :, :, :], labels[: options.batch_size]
+    T = len(x) if x.ndim == 5 else model.time_steps
+    shown = min(options.num_images, x.shape[-4])
+    return Report(
+        f"{short_name(name)}, {weights}, T = {T}, {shown} {images}",
+        {weight: gradients(model, *step, weight) for weight in weighed},
+        firing_rates(model, watched("firing rates")),
+        count_operations(model, watched("operations")),
+    )
+
+
+def _random(model: nn.Module, count: int) -> tuple[Tensor, Tensor]:
+    cfg = model.pretrained_cfg
+    shape = (count, model.in_chans, *cfg["input_size"][1:])
+    pixels = torch.randint(256, shape, dtype=torch.uint8)
+    whole = [[round(255 * value) for value in cfg[key]] for key in ("mean", "std")]
+    mean, std = (values if len(values) == model.in_chans else values[:1] for values in whole)
+    return normalise(pixels, mean, std), torch.randint(model.num_classes, (count,))
+
+
+def main() -> None:
+    if len(sys.argv) < 2 or sys.argv[1].startswith("-"):
+        tyro.cli(Options, args=["--help"], **HELP)
+    name = sys.argv[1]
+    try:
+        default = Options(data=trained_on(pretrained_name(name)))
+        options = tyro.cli(Options, default=default, args=sys.argv[2:], **HELP)
+        report = diagnose(name, options)
+        report.print(Console())
+        folder = Path(options.output or f"runs/diagnostics/{short_name(name)}")
+        report.write(folder)
+    except FileNotFoundError as error:
+        sys.exit(f"error: {error}; --random-pixels measures without images")
+    except (ValueError, OSError, RuntimeError, ImportError) as error:
+        sys.exit(f"error: {error}")
+    print(f"{folder / JSON} and {folder / PICTURE}")
+
+
+if __name__ == "__main__":
+    main()

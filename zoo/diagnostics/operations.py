@@ -1,0 +1,171 @@
+"""What an image costs: additions, multiplications and the energy that they take.
+
+Every convolution and every product of matrices is seen as it is computed, whatever the module that
+computes it, and is counted by what it is given: a spike is an addition of a weight, and only what
+is neither 0 nor 1 is multiplied.
+Shapes: T time steps, B batch, C channels, H height, W width.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from zoo.diagnostics.rates import eval_mode, hooks
+from zoo.neurons import LIF
+
+ACCUMULATE, MULTIPLY_ACCUMULATE = 0.9, 4.6  # pJ, 45 nm CMOS, fp32: Horowitz, ISSCC 2014
+SOURCE = "0.9 pJ an accumulate, 4.6 pJ a multiply-accumulate: 45 nm CMOS, Horowitz 2014"
+Values = Literal["binary", "integer", "real"]
+KINDS: tuple[Values, ...] = ("binary", "integer", "real")
+aten = torch.ops.aten
+
+
+@dataclass(frozen=True)
+class Operations:
+    """What one layer computes for one image, over all time steps."""
+
+    layer: str
+    inputs: Values
+    """The widest that it was given: spikes, whole numbers, or any."""
+    multiply_accumulates: float
+    accumulates: float
+
+    @property
+    def energy(self) -> float:
+        """In pJ."""
+        return MULTIPLY_ACCUMULATE * self.multiply_accumulates + ACCUMULATE * self.accumulates
+
+
+@torch.no_grad()
+def count_operations(model: nn.Module, batches: Iterable[Tensor]) -> list[Operations]:
+    """The operations of each layer that convolves or multiplies, in order from the input.
+
+    A layer that runs once for an image and not at every time step, as the first does, is counted
+    once. A layer on spikes accumulates as often as a spike meets a weight, borders minded; on whole
+    numbers it skips zeros, accumulates ones and multiplies the rest; on real numbers it multiplies
+    every time, zeros and padding too, which is how the operations of ordinary networks are counted.
+    A product of two spike trains accumulates where both fire. Norms, which deployment folds away,
+    pooling, and what goes on inside a neuron are not counted.
+
+    Args:
+        model: Run in eval mode; left as it was.
+        batches: Normalised images, each [B, C, H, W] or event frames [T, B, C, H, W].
+    """
+    counter, images = _Counter(), 0
+    with eval_mode(model), _inside(model, counter), counter:
+        for x in batches:
+            model(x)
+            images += x.shape[-4]
+    return [
+        Operations(layer, KINDS[kind], multiplied / images, added / images)
+        for layer, (kind, multiplied, added) in counter.layers.items()
+    ]
+
+
+def count_connections(model: nn.Module, x: Tensor) -> dict[str, int]:
+    """Multiply-accumulates of each layer for a batch if all that it is given were real numbers; on
+    the meta device as well.
+    """
+    counter = _Counter(dense=True)
+    with torch.no_grad(), eval_mode(model), _inside(model, counter), counter:
+        model(x)
+    return {layer: multiplied for layer, (_, multiplied, _) in counter.layers.items()}
+
+
+class _Counter(TorchDispatchMode):
+    """Sees every operator of torch on its way to the kernel."""
+
+    def __init__(self, dense: bool = False):
+        super().__init__()
+        self.dense = dense
+        self.layers: dict[str, tuple[int, int, int]] = {}  # kind, multiplied, added
+        self.within: list[tuple[str, nn.Module]] = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        output = func(*args, **(kwargs or {}))
+        layer, module = self.within[-1]
+        if not isinstance(module, LIF) and (found := self._count(func, args, output)):
+            kind, multiplied, added = self.layers.get(layer, (0, 0, 0))
+            self.layers[layer] = max(kind, found[0]), multiplied + found[1], added + found[2]
+        return output
+
+    def _count(self, func, args, output) -> tuple[int, int, int] | None:
+        if func is aten.convolution.default:
+            x, weight = args[:2]
+            stride, padding, dilation, groups = args[3], args[4], args[5], args[8]
+            if args[6]:
+                raise ValueError("count_operations: expected no transposed convolution")
+            every = output.numel() * weight[0].numel()
+
+            def meetings(mask: Tensor) -> int:
+                sums = mask.double().unflatten(1, (groups, -1)).sum(2).flatten(0, 1)[:, None]
+                window = torch.ones(1, 1, *weight.shape[2:], dtype=torch.float64, device=x.device)
+                met = _convolution(sums, window, stride, padding, dilation)
+                return int(met.sum()) * (len(weight) // groups)
+
+            return self._events(x, every, meetings)
+        if func in (aten.mm.default, aten.addmm.default):
+            x, weight = args[-2:]
+            every, fan_out = output.numel() * x.shape[1], weight.shape[1]
+            return self._events(x, every, lambda mask: int(mask.sum()) * fan_out)
+        if func is aten.bmm.default:
+            return self._product(*args, output)
+        if func is aten.mul.Tensor and all(isinstance(a, Tensor) for a in args):
+            kinds = [2 if self.dense else _kind(a) for a in args]
+            return (max(kinds), output.numel(), 0) if min(kinds) else None  # else it selects
+        return None
+
+    def _events(self, x: Tensor, every: int, meetings) -> tuple[int, int, int]:
+        kind = 2 if self.dense else _kind(x)
+        if kind == 2:
+            return kind, every, 0
+        ones = meetings(x.abs() == 1)
+        return kind, (meetings(x.abs() > 1) if kind else 0), ones
+
+    def _product(self, left: Tensor, right: Tensor, output: Tensor) -> tuple[int, int, int]:
+        every = output.numel() * left.shape[2]
+        if self.dense:
+            return 2, every, 0
+        kinds = _kind(left), _kind(right)
+        if kinds == (0, 0):
+            return 0, 0, int(output.sum(dtype=torch.float64))
+        # The narrower operand's values are the events; the other stands in for weights.
+        if kinds[0] <= kinds[1]:
+            events, fan_out = left, right.shape[2]
+        else:
+            events, fan_out = right, left.shape[1]
+        return self._events(events, every, lambda mask: int(mask.sum()) * fan_out)
+
+
+def _inside(model: nn.Module, counter: _Counter):
+    """Tells the counter which module is running; the innermost is what it counts for."""
+    modules = dict(model.named_modules())
+    return hooks(
+        *(
+            module.register_forward_pre_hook(
+                lambda *_, at=(name, module): counter.within.append(at)
+            )
+            for name, module in modules.items()
+        ),
+        *(
+            module.register_forward_hook(lambda *_: counter.within.pop() and None)
+            for module in modules.values()
+        ),
+    )
+
+
+def _kind(x: Tensor) -> int:
+    """Which of KINDS: 0, 1 or 2."""
+    if ((x == 0) | (x == 1)).all():
+        return 0
+    return 1 if (x == x.round()).all() else 2
+
+
+def _convolution(x: Tensor, weight: Tensor, stride, padding, dilation) -> Tensor:
+    convolve = {3: F.conv1d, 4: F.conv2d, 5: F.conv3d}[x.ndim]
+    return convolve(x, weight, None, tuple(stride), tuple(padding), tuple(dilation))
