@@ -188,6 +188,19 @@ def deploy(model: nn.Module, exact: bool = True) -> fx.GraphModule:
     return _Deployment(model, exact).run()
 
 
+@torch.no_grad()
+def why_not_exact(model: nn.Module) -> str | None:
+    """Why a network cannot be exact with any weights, if its layers or the constants of its neurons
+    are the reason; it may be on the meta device.
+    """
+    with torch.device(next(model.parameters()).device):
+        try:
+            _Rule(strip_heads(model).eval(), exact=False).run()
+        except NotExactError as error:
+            return str(error)
+    return None
+
+
 class _Deployment:
     """Walks the network's graph once and builds the deployed one beside it."""
 
@@ -342,12 +355,7 @@ class _Deployment:
 
     def _snap(self, name: str, lif: LIF, x: _Current) -> None:
         """Choose the grid of a current, channel by channel, and put its convolutions on it."""
-        least = max([0, *(spikes.fraction for spikes in x.spikes)])
-        lost = 0
-        if not _is_power_of_two(lif.decay):
-            lost = (self.T - 1) * _fraction_bits(lif.decay)
-            if lif.reset == "subtract" and self.T > 1:
-                least = max(least, _fraction_bits(lif.v_threshold))
+        least, lost = self._demands(lif, x)
         raw = [(conv, conv.weight.clone(), conv.bias.clone(), spikes) for conv, spikes in x.convs]
         fraction = self._spare_bits(lif, x) - lost
         finest = int(fraction.max()) + (self.T - 1) * _fraction_bits(lif.decay)
@@ -357,12 +365,7 @@ class _Deployment:
             )
         too_fine = torch.ones_like(fraction)
         while too_fine.any():
-            if fraction.min() < least:
-                raise NotExactError(
-                    f"{name}: expected a grid of at least {least} fractional bits, got "
-                    f"{int(fraction.min())}; {self.T} time steps of decay {lif.decay} take {lost} "
-                    f"of fp32's {BITS} bits"
-                )
+            self._check_grid(name, lif, int(fraction.min()), least, lost)
             for conv, weight, bias, spikes in raw:
                 conv.weight.copy_(_snapped(weight, fraction - spikes.fraction))
                 conv.bias.copy_(_snapped(bias, fraction))
@@ -371,6 +374,22 @@ class _Deployment:
             # Rounding may have made a sum larger.
             too_fine = (fraction > self._spare_bits(lif, x) - lost).double()
             fraction = fraction - too_fine
+
+    def _demands(self, lif: LIF, x: _Current) -> tuple[int, int]:
+        """The fewest bits behind the point that a current may have, and those that time takes."""
+        least = max([0, *(spikes.fraction for spikes in x.spikes)])
+        if _is_power_of_two(lif.decay):
+            return least, 0
+        if lif.reset == "subtract" and self.T > 1:
+            least = max(least, _fraction_bits(lif.v_threshold))
+        return least, (self.T - 1) * _fraction_bits(lif.decay)
+
+    def _check_grid(self, name: str, lif: LIF, fraction: int, least: int, lost: int) -> None:
+        if fraction < least:
+            raise NotExactError(
+                f"{name}: expected a grid of at least {least} fractional bits, got {fraction}; "
+                f"{self.T} time steps of decay {lif.decay} take {lost} of fp32's {BITS} bits"
+            )
 
     def _spare_bits(self, lif: LIF, x: _Current) -> Tensor:
         """Bits that the largest number to be kept on the grid leaves for the fraction, [C]."""
@@ -388,14 +407,32 @@ class _Deployment:
     def _head(self, name: str, head: ClassifierHead, x: _Spikes) -> fx.Node:
         if head.global_pool.pool_type != "avg" or not isinstance(head.fc, nn.Linear):
             raise NotExactError(f"{name}: expected average pooling and a classifier, got {head}")
-        image = torch.zeros(1, *self.model.pretrained_cfg["input_size"])
-        pixels = self.model.forward_features(image)[0, 0].numel()
-        fc = nn.utils.skip_init(nn.Linear, head.fc.in_features, head.fc.out_features).double()
+        pixels = self._pixels_behind()
+        fc = copy.deepcopy(head.fc).double()
         fc.weight.copy_(head.fc.weight / (self.T * pixels * x.times))
         fc.bias.copy_(head.fc.bias)
         if self.exact:
             _snap_sums(fc, 0, self.T * pixels * x.high, x.fraction)
         return self._call(name, SpikeCountHead(fc, self.T), x.node)
+
+    def _pixels_behind(self) -> int:
+        """Of the last feature map."""
+        image = torch.zeros(1, *self.model.pretrained_cfg["input_size"])
+        return self.model.forward_features(image)[0, 0].numel()
+
+
+class _Rule(_Deployment):
+    """The same walk, which asks of a neuron's constants alone whether any grid would do."""
+
+    def _neuron(self, name: str, lif: LIF, x: _Current) -> _Spikes:
+        least, lost = self._demands(lif, x)
+        # A current that makes it fire reaches the threshold, which takes its bits before the point.
+        most = BITS - math.ceil(math.log2(lif.v_threshold)) - lost
+        self._check_grid(name, lif, most, least, lost)
+        return super()._neuron(name, lif, x)
+
+    def _pixels_behind(self) -> int:
+        return 1  # any number will do
 
 
 def _sums(layer: nn.Conv2d | nn.Linear, low, high) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,96 @@
+"""python -m zoo list: what it says of a network is computed, and agrees with public numbers."""
+
+import json
+import sys
+
+import pytest
+import torch
+from torch import nn
+from torchvision.models import ResNet18_Weights, ResNet34_Weights
+
+import zoo
+from zoo import hub
+from zoo.__main__ import entry, main
+from zoo.deployed import why_not_exact
+
+
+@pytest.fixture
+def command(monkeypatch, capsys):
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["zoo", "list", *arguments])
+        main()
+        return capsys.readouterr().out
+
+    return run
+
+
+def test_multiply_accumulates_are_those_that_torchvision_publishes():
+    published = {
+        "short_bp_resnet18_imagenet": ResNet18_Weights.DEFAULT.meta["_ops"],
+        "short_bp_resnet34_imagenet": ResNet34_Weights.DEFAULT.meta["_ops"],
+    }
+    assert {name: round(entry(name).macs / 1e9, 3) for name in published} == published
+
+
+def test_synaptic_operations_leave_out_the_first_convolution_and_the_classifier():
+    found = entry("short_bp_resnet20_slim")
+    spiking = found.macs - 32 * 32 * 3 * 9 * 16 - 64 * 10
+    assert found.synaptic_operations == round(0.2 * 4 * spiking)
+    assert found.parameters == 272_474
+
+
+def test_the_list_is_a_table_or_json(command):
+    rows = json.loads(command("--filter", "*slim*", "--json"))
+    assert [row["name"] for row in rows] == zoo.list_models("*slim*")
+    row = next(row for row in rows if row["name"] == "short_bp_resnet20_slim")
+    assert (row["input_size"], row["weights"], row["why_not_exact"]) == ([3, 32, 32], [], None)
+    table = " ".join(command("--filter", "short_bp_resnet20_slim").split())
+    for said in (
+        "short_bp_resnet20_slim",
+        "272.5 k",
+        "40.81 M",
+        "3x32x32",
+        "exact",
+        "firing rate of 0.2",
+    ):
+        assert said in table
+
+
+def test_weights_that_load_are_listed_by_their_tags(command, monkeypatch, tmp_path):
+    folder = tmp_path / "short_bp_resnet20_slim.digits"
+    folder.mkdir()
+    hub.save_pretrained(zoo.create_model("short_bp_resnet20_slim"), folder)
+    monkeypatch.setenv(hub.WEIGHTS_FOLDER_VARIABLE, str(tmp_path))
+    (row,) = json.loads(command("--filter", "short_bp_resnet20_slim", "--json"))
+    assert row["weights"] == ["digits"]
+
+
+def test_a_filter_that_fits_nothing_says_so(command):
+    with pytest.raises(SystemExit, match="filter: expected a part of a name, got 'nothing'"):
+        command("--filter", "nothing")
+
+
+@pytest.mark.parametrize(
+    "kwargs",
+    [
+        {},
+        {"spike_layer": {"decay": 0.75}},
+        {"spike_layer": {"decay": 1.0, "reset": "subtract"}},
+        {"spike_layer": {"decay": 0.3}},
+        {"spike_layer": {"decay": 0.75}, "time_steps": 16},
+        {"spike_layer": {"decay": 0.75, "v_threshold": 0.3, "reset": "subtract"}},
+        {"spike_layer": nn.ReLU},
+        {"global_pool": "max"},
+        {"in_chans": 1},
+    ],
+)
+def test_exactness_without_weights_is_that_of_deploying(kwargs):
+    kwargs = {"depths": (1, 1, 1), "time_steps": 3} | kwargs
+    with torch.device("meta"):
+        reason = why_not_exact(zoo.create_model("short_bp_resnet20_slim", **kwargs))
+    try:
+        zoo.deploy(zoo.create_model("short_bp_resnet20_slim", **kwargs))
+        expected = None
+    except zoo.NotExactError as error:
+        expected = str(error).partition(", got ")[0]
+    assert (reason and reason.partition(", got ")[0]) == expected

@@ -1,0 +1,113 @@
+"""python -m zoo list [--filter '*slim*'] [--json]"""
+
+import json as json_format
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+
+import torch
+import tyro
+from rich.console import Console
+from rich.progress import track
+from rich.table import Column, Table
+
+import zoo
+from zoo.deployed import why_not_exact
+from zoo.diagnostics import count_connections
+
+TYPICAL_RATE = 0.2  # MS-ResNet-18 and 34 on ImageNet fire at 0.22 and 0.20: arXiv 2209.13929
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One network of the zoo at its default arguments."""
+
+    name: str
+    parameters: int
+    macs: int
+    """Multiply-accumulates of one time step, as of a network without spikes."""
+    time_steps: int
+    synaptic_operations: int
+    """Additions for one image, if all that convolves but the first fires at TYPICAL_RATE."""
+    input_size: tuple[int, int, int]
+    weights: list[str]
+    """Tags that load."""
+    why_not_exact: str | None
+    """What bars it from exact export with any weights; None if nothing does."""
+
+
+def entry(name: str) -> Entry:
+    """Everything is computed from the network itself, on the meta device."""
+    with torch.device("meta"):
+        model, one_step = zoo.create_model(name), zoo.create_model(name, time_steps=1)
+        image = torch.zeros(1, *model.pretrained_cfg["input_size"])
+        first, *others = count_connections(one_step, image).items()
+    convolved = sum(count for layer, count in others if not layer.startswith("head."))
+    return Entry(
+        name,
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        macs=first[1] + sum(count for _, count in others),
+        time_steps=model.time_steps,
+        synaptic_operations=round(TYPICAL_RATE * model.time_steps * convolved),
+        input_size=tuple(model.pretrained_cfg["input_size"]),
+        weights=[found.partition(".")[2] for found in zoo.list_models(name, pretrained=True)],
+        why_not_exact=why_not_exact(model),
+    )
+
+
+def list_zoo(filter: str = "", json: bool = False) -> None:
+    """What the zoo has: sizes, operations, weights, and whether its export is exact.
+
+    Args:
+        filter: A wildcard such as '*slim*'.
+        json: Print JSON in place of a table.
+    """
+    names = zoo.list_models(filter)
+    if not names:
+        raise ValueError(f"filter: expected a part of a name, got {filter!r}; without it all show")
+    entries = map(entry, _watched(names))
+    if json:
+        print(json_format.dumps([asdict(found) for found in entries], indent=2))
+        return
+    headers = ("weights", "MACs", "T", "SynOps", "input", "tags", "export")
+    said = (
+        "MACs: of one time step, without spikes. SynOps: additions for one image, T steps, at a "
+        f"firing rate of {TYPICAL_RATE} behind the first convolution. tags: weights that load."
+    )
+    columns = (Column(header, no_wrap=True) for header in headers)
+    name = Column("name", overflow="fold")
+    table = Table(name, *columns, box=None, padding=(0, 1, 0, 0), caption=said)
+    for found in entries:
+        table.add_row(
+            found.name,
+            _short(found.parameters),
+            _short(found.macs),
+            str(found.time_steps),
+            _short(found.synaptic_operations),
+            "x".join(map(str, found.input_size)),
+            ", ".join(found.weights) or "-",
+            "spike-aware" if found.why_not_exact else "exact",
+        )
+    Console().print(table)
+
+
+def _watched(names: list[str]) -> Iterator[str]:
+    console = Console(stderr=True)
+    return track(names, "zoo", console=console, transient=True, disable=not console.is_terminal)
+
+
+def _short(count: int) -> str:
+    unit, size = next((u, n) for u, n in (("G", 1e9), ("M", 1e6), ("k", 1e3)) if count >= n)
+    return f"{count / size:.4g} {unit}"
+
+
+def main() -> None:
+    commands = {"list": list_zoo}
+    try:
+        tyro.extras.subcommand_cli_from_dict(commands, prog="python -m zoo", description=__doc__)
+    except ValueError as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()
