@@ -73,6 +73,29 @@ def _can_be_lean(spike: nn.Module, conv: ConvNorm, x: Tensor) -> bool:
     )
 
 
+class SpikeAttention(nn.Module):
+    """Attention among spikes without a softmax, (q k^T) v of each head, [T, B, C, H, W] each.
+
+    The products count spikes, and whole numbers may be multiplied in any order: v k^T comes first,
+    which costs (C / heads) / (H * W) of q k^T.
+
+    Args:
+        num_heads: Channels are split among them.
+        scale: Of the counts; a power of two keeps them exact.
+    """
+
+    def __init__(self, num_heads: int, scale: float):
+        super().__init__()
+        self.num_heads, self.scale = num_heads, scale
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        size = q.shape[-2:]
+        # Tokens last, as pixels are: [T, B, heads, C / heads, H * W].
+        q, k, v = (x.flatten(-2).unflatten(2, (self.num_heads, -1)) for x in (q, k, v))
+        x = (v @ k.mT) @ q * self.scale
+        return x.flatten(2, 3).unflatten(-1, size)
+
+
 @register_notrace_module
 class DirectCoding(nn.Sequential):
     """Shows a still image at every time step; its convolution and norm run once, not T times.

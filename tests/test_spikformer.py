@@ -1,0 +1,168 @@
+"""Spikformer: the paper's network, by its code's definitions."""
+
+import pytest
+import torch
+from exact_networks import awaken
+from spikingjelly.activation_based.neuron import LIFNode
+from spikingjelly.activation_based.op_counter import DispatchCounterMode, MACCounter, SynOpCounter
+from spikingjelly.activation_based.surrogate import Sigmoid
+from torch import nn
+from torch.nn import functional as F
+
+import zoo
+from zoo.diagnostics import count_operations, firing_rates
+from zoo.models.spikformer import NEURON, SCALE, ConvSpike, SelfAttention
+
+NARROW = {"embed_dim": 32, "num_heads": 4, "depths": (1, 1), "mlp_ratio": 2.0, "time_steps": 2}
+
+
+def create(**kwargs):
+    torch.manual_seed(0)
+    return zoo.create_model("spikformer_4_384", **NARROW | kwargs)
+
+
+def images(batch=2, size=16):
+    return torch.randn(batch, 3, size, size, generator=torch.Generator().manual_seed(0))
+
+
+def settled(model):
+    """In eval mode with norms that have seen its images, so that every layer fires."""
+    for norm in awaken(model).modules():
+        if isinstance(norm, nn.BatchNorm2d):
+            norm.momentum = None  # the mean of what is seen
+            norm.reset_running_stats()
+    with torch.no_grad():
+        model.train()(images(batch=16))
+    return model.eval()
+
+
+def their_neuron(v_threshold=1.0):
+    """MultiStepLIFNode(tau=2.0) of the paper's code, which halves its input."""
+    return LIFNode(
+        tau=2.0, v_threshold=v_threshold, surrogate_function=Sigmoid(alpha=4.0), step_mode="m"
+    )
+
+
+def test_the_published_count_is_ours_and_the_biases_before_norms():
+    model = zoo.create_model("spikformer_4_384")
+    biases = [m.conv.conv.out_channels for m in model.stages.modules() if isinstance(m, ConvSpike)]
+    ours = sum(parameter.numel() for parameter in model.parameters())
+    assert ours + sum(biases) == 9_324_730  # "9.32 M": table 3 of the paper
+
+
+def test_the_neuron_is_that_of_the_papers_code():
+    x = torch.randn(4, 2, 500, generator=torch.Generator().manual_seed(0)).mul(3)
+    ours, theirs = x.clone().requires_grad_(), x.clone().requires_grad_()
+    spikes, expected = NEURON()(ours), their_neuron()(theirs)
+    assert torch.equal(spikes, expected)
+    assert 0.1 < spikes.mean() < 0.9
+    weights = torch.randn(x.shape, generator=torch.Generator().manual_seed(1))
+    (spikes * weights).sum().backward()
+    (expected * weights).sum().backward()
+    torch.testing.assert_close(ours.grad, theirs.grad)
+
+
+def test_a_block_gives_the_spikes_of_the_papers_code():
+    block = awaken(create().stages[0][0], seed=3).double()
+    x = torch.randint(3, (2, 3, 32, 4, 4), generator=torch.Generator().manual_seed(1)).double()
+
+    def layer(module, x):
+        """A linear layer for each token, its norm and its neuron, [T, B, N, C]."""
+        conv, norm = module.conv.conv, module.conv.norm
+        y = F.linear(x, conv.weight.flatten(1))
+        y = F.batch_norm(
+            y.flatten(0, 2), norm.running_mean, norm.running_var, norm.weight, norm.bias
+        )
+        return their_neuron()(y.view(*x.shape[:3], -1))
+
+    tokens = x.flatten(3).mT
+    attention = block.attention
+    q, k, v = (
+        layer(part, tokens).unflatten(-1, (4, 8)).transpose(2, 3)  # [T, B, heads, N, C / heads]
+        for part in (attention.query, attention.key, attention.value)
+    )
+    attended = ((q @ k.mT) * 0.125) @ v
+    attended = their_neuron(v_threshold=0.5)(attended.transpose(2, 3).flatten(3))
+    stream = tokens + layer(attention.project, attended)
+    stream = stream + layer(block.mlp[1], layer(block.mlp[0], stream))
+    with torch.no_grad():
+        ours = block(x)
+    assert torch.equal(ours.flatten(3).mT, stream)
+    assert 0.01 < attended.mean() < 0.99
+
+
+def test_the_stream_counts_spikes():
+    model = settled(create(depths=(2, 2)))
+    with torch.no_grad():
+        streams = list(model._stage_outputs(images()))
+    for stage, stream in enumerate(streams):
+        assert torch.equal(stream, stream.round())
+        assert stream.min() >= 0
+        assert stream.max() <= 2 + 4 * (stage + 1)
+    assert streams[-1].max() > 2
+
+
+def test_all_neurons_share_their_constants():
+    layers = [module for module in create().modules() if isinstance(module, zoo.LIF)]
+    assert len(layers) == 5 + 2 * 7
+    assert {str(layer.constants()) for layer in layers} == {str(NEURON().constants())}
+    assert SCALE / NEURON().v_threshold == 0.125 / (
+        2 * 0.5
+    )  # theirs, whose neuron halves its input
+
+
+def test_channels_that_do_not_divide_are_refused():
+    with pytest.raises(ValueError, match="embed_dim: expected a multiple of 8 and of 3 num_heads"):
+        create(num_heads=3)
+    with pytest.raises(ValueError, match="num_heads, got 36"):
+        create(embed_dim=36)
+
+
+def test_it_learns_and_every_layer_fires():
+    model = create(shortcut_heads=True).train()
+    for norm in model.modules():
+        if isinstance(norm, nn.BatchNorm2d):
+            norm.momentum = 0.5  # a dozen steps are all it has to see
+    x, labels = images(batch=16), torch.arange(16) % 10
+    optimizer, losses = torch.optim.AdamW(model.parameters(), lr=0.01), []
+    for _ in range(12):
+        logits, side_logits = model(x)
+        loss = F.cross_entropy(logits + 0.25 * side_logits.sum(0), labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.8 * losses[0]
+    assert min(firing_rates(model, [x]).values()) > 0
+
+
+def test_lean_memory_changes_no_bit_of_a_training_step():
+    gradients = []
+    for memory in ("fast", "lean"):
+        model = create(memory=memory).train()
+        model(images(batch=8)).square().sum().backward()
+        gradients.append([parameter.grad for parameter in model.parameters()])
+    assert all(map(torch.equal, *gradients))
+    assert sum(grad.any().item() for grad in gradients[0]) > 30
+
+
+def test_attention_only_adds():
+    model, x = settled(create()), images()
+    ours = {o.layer: o for o in count_operations(model, [x])}
+    attention = ours["stages.0.0.attention.attention"]
+    assert attention.accumulates > 0
+    assert attention.multiply_accumulates == 0
+    assert ours["stages.0.0.mlp.0.conv.conv"].inputs == "integer"
+    counters = SynOpCounter(), MACCounter()
+    with DispatchCounterMode(list(counters)), torch.no_grad():
+        model(x)
+    scope = "Spikformer.stages.0.0.attention.attention"
+    synops, macs = (counter.get_counts()[scope] for counter in counters)
+    assert sum(synops.values()) / len(x) == attention.accumulates
+    assert sum(macs.values()) == 0
+
+
+def test_attention_may_be_any_width_of_image():
+    attention = awaken(nn.Sequential(SelfAttention(16, 2, NEURON)))
+    x = torch.randint(2, (2, 1, 16, 3, 5), generator=torch.Generator().manual_seed(0)).float()
+    assert attention(x).shape == x.shape
