@@ -20,9 +20,10 @@ from onnx import helper, numpy_helper
 
 from zoo.deployed import BITS, SMALLEST
 
-ROUNDED = {"Conv", "Gemm", "AveragePool", "ReduceSum", "Sum", "Add", "Sub", "Mul"}
-SUMS = {"Conv", "Gemm", "ReduceSum", "Sum", "Add"}
-LONG_SUMS = {"Conv", "Gemm", "AveragePool", "ReduceSum", "Sum"}
+ROUNDED = {"Conv", "Gemm", "MatMul", "AveragePool", "ReduceSum", "Sum", "Add", "Sub", "Mul"}
+SUMS = {"Conv", "Gemm", "MatMul", "ReduceSum", "Sum", "Add"}
+LONG_SUMS = {"Conv", "Gemm", "MatMul", "AveragePool", "ReduceSum", "Sum"}
+MOVED = {"Reshape", "Transpose"}  # numbers stay what they were
 ULP = 2.0**-23  # no rounding moves an fp32 number further, relative to it
 LARGEST = 2.0**127  # this and steps of 2^-SMALLEST fp32 has without fail
 NEAR = 2.0**-20  # a quotient of small whole numbers, relative to what it should be
@@ -124,7 +125,8 @@ class _Proof:
                 self._check(node, result)
             ranges = self.whole if node.op_type == "GreaterOrEqual" else self.ranges
             ranges.update(dict.fromkeys(node.output, result))
-            self.made_by.update(dict.fromkeys(node.output, node.op_type))
+            made_by = node.op_type if node.op_type not in MOVED else self.made_by[node.input[0]]
+            self.made_by.update(dict.fromkeys(node.output, made_by))
         for output in self.outputs:
             self._of(output.name)
         if not self.rows:
@@ -313,6 +315,24 @@ class _Proof:
         coarsest = np.full(len(weight), x.fraction.max())
         return _weighted_sum(weight, bias, low, high, coarsest)
 
+    def _matmul(self, node, left, right) -> _Range:
+        terms = self.shapes[left][-1]
+        if not terms or len(self.shapes[left]) < 3 or self.shapes[right][-2] != terms:
+            raise InexactError(f"{node.name}: expected matrices with a known number of terms")
+        left, right = _everywhere(self._of(left)), _everywhere(self._of(right))
+        ends = [a * b for a in (left.low, left.high) for b in (right.low, right.high)]
+        return _Range(
+            terms * np.minimum(np.minimum.reduce(ends), 0),
+            terms * np.maximum(np.maximum.reduce(ends), 0),
+            left.fraction + right.fraction,
+        )
+
+    def _reshape(self, node, x, shape, allowzero=0) -> _Range:
+        return _everywhere(self._of(x))
+
+    def _transpose(self, node, x, perm) -> _Range:
+        return _everywhere(self._of(x))
+
     def _averagepool(
         self, node, x, kernel_shape, count_include_pad=0, ceil_mode=0, auto_pad=b"NOTSET", **_
     ) -> _Range:
@@ -339,6 +359,12 @@ class _Proof:
             raise InexactError(f"{node.name}: expected a sum over a fixed number of pixels")
         x, pixels = self._of(x), shape[2] * shape[3]
         return _Range(np.minimum(x.low, 0) * pixels, np.maximum(x.high, 0) * pixels, x.fraction)
+
+
+def _everywhere(x: _Range) -> _Range:
+    """What holds in every channel, for a tensor whose channels go elsewhere."""
+    ends = x.low.min(keepdims=True), x.high.max(keepdims=True)
+    return replace(x, low=ends[0], high=ends[1], fraction=x.fraction.max(keepdims=True))
 
 
 def _shifts_or_keeps(factor: _Range) -> bool:

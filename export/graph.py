@@ -6,6 +6,7 @@ readable graph shows a neuron as one node, a function of the model's own, which 
 functions put in its place.
 """
 
+import math
 import operator
 from collections.abc import Sequence
 from typing import Literal
@@ -16,7 +17,7 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, fx, nn
 
 import zoo
-from zoo.deployed import FoldedLIF, PixelConv, SpikeCountHead, SumPool2d
+from zoo.deployed import FoldedAttention, FoldedLIF, PixelConv, SpikeCountHead, SumPool2d
 
 STANDARD, OURS = helper.make_opsetid("", 20), helper.make_opsetid("zoo", 1)
 IR_VERSION = 10
@@ -86,7 +87,7 @@ class _Writer:
         onnx.checker.check_model(model, full_check=True)
         return model
 
-    def _module(self, name: str, module: nn.Module, x: str) -> str:
+    def _module(self, name: str, module: nn.Module, x: str, *others: str) -> str:
         if isinstance(module, PixelConv):
             return self._pixel_conv(name, module, x)
         if isinstance(module, FoldedLIF):
@@ -99,6 +100,8 @@ class _Writer:
             average = self._pool(f"{name}.average", module.pool, x)
             counts = self._node("Mul", [average, self._number(module.pixels)], f"{name}.counts")
             return self._node("Round", [counts], name)
+        if isinstance(module, FoldedAttention):
+            return self._attention(name, module, x, *others)
         if isinstance(module, SpikeCountHead):
             return self._head(name, module, x)
         raise TypeError(f"{name}: expected a layer of zoo.deployed, got {type(module).__name__}")
@@ -200,6 +203,22 @@ class _Writer:
                 kept = self._node("Sub", [one, spike], f"{name}.kept_{t}")
                 v = self._node("Mul", [current, kept], f"{name}.reset_{t}")
         return self._node("Concat", spikes, name, axis=0) if T > 1 else spikes[0]
+
+    def _attention(self, name: str, attention: FoldedAttention, q: str, k: str, v: str) -> str:
+        chs, *sides = attention.size
+        heads = attention.num_heads
+        whole = np.array([0, heads, chs // heads, math.prod(sides)], dtype=np.int64)
+        shape = self._tensor(f"{name}.heads", whole)
+        q, k, v = (
+            self._node("Reshape", [x, shape], f"{name}.{kind}")
+            for kind, x in (("queries", q), ("keys", k), ("values", v))
+        )
+        k = self._node("Transpose", [k], f"{name}.turned_keys", perm=[0, 1, 3, 2])
+        x = self._node("MatMul", [v, k], f"{name}.values_by_keys")
+        x = self._node("MatMul", [x, q], f"{name}.met")
+        x = self._node("Mul", [x, self._number(attention.scale)], f"{name}.scaled")
+        shape = self._tensor(f"{name}.size", np.array([0, *attention.size], dtype=np.int64))
+        return self._node("Reshape", [x, shape], name)
 
     def _head(self, name: str, head: SpikeCountHead, x: str) -> str:
         axes = self._tensor("pixel_axes", np.array([2, 3], dtype=np.int64))

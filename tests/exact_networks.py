@@ -20,6 +20,17 @@ def awaken(model: nn.Module, seed: int = 0) -> nn.Module:
     return model.eval()
 
 
+def settle(model: nn.Module) -> nn.Module:
+    """Statistics of random images in all norms, for a network that random ones would silence."""
+    for norm in model.modules():
+        if isinstance(norm, nn.BatchNorm2d):
+            norm.momentum = None  # the mean of what is seen
+            norm.reset_running_stats()
+    with torch.no_grad():
+        model.train()(pixels(model, 2) / 64.0 - 2)
+    return model.eval()
+
+
 def pixels(model: nn.Module, count: int, seed: int = 0) -> Tensor:
     shape = (count, *model.pretrained_cfg["input_size"])
     draw = torch.Generator().manual_seed(seed)

@@ -4,7 +4,7 @@ import re
 
 import pytest
 import torch
-from exact_networks import awaken, pixels, run_graph, that_differ, ways_to_run
+from exact_networks import awaken, pixels, run_graph, settle, that_differ, ways_to_run
 from timm.models import get_pretrained_cfg_value
 from torch import nn
 
@@ -40,7 +40,7 @@ class Loud(zoo.LIF):
 @pytest.mark.parametrize("name", zoo.list_models())
 def test_every_network_gives_equal_bits_in_every_way_to_run_it(name):
     size = 64 if get_pretrained_cfg_value(name, "input_size")[1] == 224 else 16
-    model = create(name, size, shortcut_heads=True)
+    model = settle(create(name, size, shortcut_heads=True))
     deployed, x = zoo.deploy(model), pixels(model, 4)
     ways = ways_to_run(deployed, values(model, x))
     ways["uint8"], ways["uint8, onnxruntime"] = deployed(x), run_graph(deployed, x)

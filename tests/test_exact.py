@@ -43,6 +43,7 @@ NETWORKS = [
     ("short_bp_resnet18_imagenet", {"depths": (1, 1, 1, 1), "widths": (8, 8, 8, 8)}),
     ("short_bp_resnet20", {"depths": (1, 1, 1, 1), "widths": (8, 8, 8, 8)}),
     ("short_bp_resnet50", {"depths": (1, 1), "widths": (8, 8)}),
+    ("spikformer_4_384", {"embed_dim": 16, "num_heads": 2, "mlp_ratio": 2.0}),
     ("sew_resnet18", {"depths": (2, 1), "widths": (8, 8)}),
     ("sew_resnet50", {"depths": (2, 1), "widths": (8, 8), "residual": "and"}),
     ("sew_resnet18_cifar", {"depths": (2, 1), "widths": (8, 8), "residual": "iand"}),
@@ -252,6 +253,37 @@ REFUSED = {
         [node("Conv", ["q", "w", "b2"], ["y"], name="y")],
         {"w": np.ones((1, 1, 1, 1), np.float32)},
     ),
+    "a product of matrices of too many bits": two(
+        conv([2.0**8], name="c"), node("MatMul", ["c", "q"], ["y"], name="y")
+    ),
+    "a product of matrices of nobody knows how many terms": (
+        [
+            node("Transpose", ["q"], ["l"], name="l", perm=[3, 1, 2, 0]),
+            node("Transpose", ["q"], ["r"], name="r", perm=[3, 1, 0, 2]),
+            node("MatMul", ["l", "r"], ["y"], name="y"),
+        ],
+        {},
+    ),
+    "channels that changed places": two(
+        conv([2.0**-16, 2.0**12], name="c"),
+        node("Transpose", ["c"], ["t"], name="t", perm=[0, 2, 1, 3]),
+        node("Add", ["t", "t"], ["y"], name="y"),
+    ),
+    "channels that went elsewhere": two(
+        conv([2.0**-16, 2.0**12], name="c"),
+        node("Reshape", ["c", "shape"], ["r"], name="r"),
+        node("Add", ["r", "r"], ["y"], name="y"),
+        shape=np.int64([0, 8, 2, 2]),
+    ),
+    "a rounded addition that a product of matrices could draw in": (
+        [
+            node("MatMul", ["q", "q"], ["p"], name="p"),
+            node("Reshape", ["p", "shape"], ["r"], name="r"),
+            node("Mul", ["r", "small"], ["m"], name="m"),
+            node("Add", ["r", "m"], ["y"], name="y"),
+        ],
+        {"shape": np.int64([0, 1, 2, 8]), "small": number(2.0**-24)},
+    ),
     "a rounded addition that a convolution could draw in": two(
         conv([1.0], name="c"),
         node("Mul", ["q", "small"], ["m"], name="m"),
@@ -331,6 +363,12 @@ def test_the_maximum_of_exact_numbers_is_one_of_them():
     )
     rows = {row.layer: row for row in certify(small(nodes, constants, kind=UINT8))}
     assert rows["z"].largest == 2 * rows["c"].largest == 2 * (0.5 * 255)
+
+
+def test_a_product_of_matrices_is_so_many_sums_of_so_many_terms():
+    nodes = [node("MatMul", ["q", "q"], ["y"], name="y")]
+    (row,) = certify(small(nodes, {}, kind=UINT8))
+    assert (row.largest, row.fraction_bits) == (4 * 255**2, 0)
 
 
 def test_exactly_24_bits_are_accepted():

@@ -1,8 +1,9 @@
 """Spikformer: the paper's network, by its code's definitions."""
 
+import onnx
 import pytest
 import torch
-from exact_networks import awaken
+from exact_networks import awaken, pixels, run_graph, settle, that_differ, ways_to_run
 from spikingjelly.activation_based.neuron import LIFNode
 from spikingjelly.activation_based.op_counter import DispatchCounterMode, MACCounter, SynOpCounter
 from spikingjelly.activation_based.surrogate import Sigmoid
@@ -10,6 +11,11 @@ from torch import nn
 from torch.nn import functional as F
 
 import zoo
+from export.exact import certify
+from export.graph import write_graph
+from export.spike_aware import check_spike_aware
+from zoo.data import normalise
+from zoo.deployed import why_not_exact
 from zoo.diagnostics import count_operations, firing_rates
 from zoo.models.spikformer import NEURON, SCALE, ConvSpike, SelfAttention
 
@@ -23,17 +29,6 @@ def create(**kwargs):
 
 def images(batch=2, size=16):
     return torch.randn(batch, 3, size, size, generator=torch.Generator().manual_seed(0))
-
-
-def settled(model):
-    """In eval mode with norms that have seen its images, so that every layer fires."""
-    for norm in awaken(model).modules():
-        if isinstance(norm, nn.BatchNorm2d):
-            norm.momentum = None  # the mean of what is seen
-            norm.reset_running_stats()
-    with torch.no_grad():
-        model.train()(images(batch=16))
-    return model.eval()
 
 
 def their_neuron(v_threshold=1.0):
@@ -92,7 +87,7 @@ def test_a_block_gives_the_spikes_of_the_papers_code():
 
 
 def test_the_stream_counts_spikes():
-    model = settled(create(depths=(2, 2)))
+    model = settle(awaken(create(depths=(2, 2))))
     with torch.no_grad():
         streams = list(model._stage_outputs(images()))
     for stage, stream in enumerate(streams):
@@ -147,7 +142,7 @@ def test_lean_memory_changes_no_bit_of_a_training_step():
 
 
 def test_attention_only_adds():
-    model, x = settled(create()), images()
+    model, x = settle(awaken(create())), images()
     ours = {o.layer: o for o in count_operations(model, [x])}
     attention = ours["stages.0.0.attention.attention"]
     assert attention.accumulates > 0
@@ -166,3 +161,46 @@ def test_attention_may_be_any_width_of_image():
     attention = awaken(nn.Sequential(SelfAttention(16, 2, NEURON)))
     x = torch.randint(2, (2, 1, 16, 3, 5), generator=torch.Generator().manual_seed(0)).float()
     assert attention(x).shape == x.shape
+
+
+def deployable(**kwargs):
+    torch.manual_seed(0)
+    overlay = {"input_size": (3, 16, 16)}
+    model = zoo.create_model("spikformer_4_384", pretrained_cfg_overlay=overlay, **NARROW | kwargs)
+    return settle(awaken(model))
+
+
+@pytest.mark.parametrize("reset", ["zero", "subtract"])
+def test_attention_is_exact_in_every_way_to_run_it(reset):
+    model = deployable(spike_layer={"reset": reset, "v_threshold": 0.5, "decay": 0.25})
+    deployed, x = zoo.deploy(model), pixels(model, 4)
+    ways = ways_to_run(deployed, x)
+    ways["readable"] = run_graph(deployed, x, readable=True)
+    assert that_differ(ways) == []
+    assert min(firing_rates(model, [x / 64.0 - 2]).values()) > 0
+    assert len(ways["contiguous"].unique()) > 10
+    rows = {row.layer: row for row in certify(write_graph(deployed))}
+    met = rows["stages.0.0.attention.attention.met"]
+    assert met.largest == 4 * 4 * 8  # every token's 8 channels of a head, if all of them fired
+
+
+def test_a_scale_that_rounds_is_refused():
+    model = deployable()
+    model.stages[1][0].attention.attention.scale = 0.3
+    with pytest.raises(zoo.NotExactError, match=r"attention: expected a power of two, got a scale"):
+        zoo.deploy(model)
+    with torch.device("meta"):
+        twin = zoo.create_model("spikformer_4_384")
+        twin.stages[1][0].attention.attention.scale = 0.3
+        assert "got a scale of 0.3" in why_not_exact(twin)
+
+
+def test_what_cannot_be_exact_is_exported_by_the_spike_aware_rule(tmp_path):
+    model = deployable(spike_layer={"decay": 0.3, "v_threshold": 0.5})
+    with pytest.raises(zoo.NotExactError, match="expected a grid of at least"):
+        zoo.deploy(model)
+    graph = tmp_path / "model.onnx"
+    onnx.save(write_graph(zoo.deploy(model, exact=False)), graph)
+    x = normalise(pixels(model, 16), (125, 123, 114), (63, 62, 67))
+    checks = check_spike_aware(model, graph, x, None)
+    assert [check.name for check in checks if not check.passed] == []

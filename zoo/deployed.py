@@ -23,7 +23,7 @@ from timm.layers import ClassifierHead
 from torch import Tensor, fx, nn
 
 from zoo.heads import strip_heads
-from zoo.layers import ConvNorm, DirectCoding, TimeFold
+from zoo.layers import ConvNorm, DirectCoding, SpikeAttention, TimeFold
 from zoo.neurons import LIF
 
 BITS = 24  # of an fp32 significand
@@ -125,6 +125,14 @@ class SumPool2d(nn.Module):
         return (self.pool(x) * self.pixels).round()
 
 
+class FoldedAttention(SpikeAttention):
+    """SpikeAttention with time folded into the batch, [T*B, C, H, W] each, at one size of image."""
+
+    def __init__(self, num_heads: int, scale: float, size: tuple[int, int, int]):
+        super().__init__(num_heads, scale)
+        self.size = size
+
+
 class SpikeCountHead(nn.Module):
     """Counts the spikes of each channel over time and pixels; the classifier divides."""
 
@@ -159,7 +167,7 @@ class _Current:
 
 
 class _Tracer(fx.Tracer):
-    LEAVES = (ConvNorm, DirectCoding, TimeFold, LIF, ClassifierHead)
+    LEAVES = (ConvNorm, DirectCoding, TimeFold, LIF, SpikeAttention, ClassifierHead)
 
     def is_leaf_module(self, module: nn.Module, name: str) -> bool:
         return isinstance(module, self.LEAVES) or super().is_leaf_module(module, name)
@@ -218,7 +226,7 @@ class _Deployment:
             elif node.op == "output":
                 self.graph.output(args[0])
             elif node.op == "call_module":
-                values[node] = self._module(node.target, args[0])
+                values[node] = self._module(node.target, *args)
             elif node.target is operator.add:
                 values[node] = self._add(*args)
             elif node.target is operator.mul and [type(x) for x in args] == [_Spikes] * 2:
@@ -232,12 +240,14 @@ class _Deployment:
         deployed = fx.GraphModule(self.modules, self.graph, class_name="Deployed").eval()
         return deployed.float().requires_grad_(False)
 
-    def _call(self, name: str, module: nn.Module, x: fx.Node) -> fx.Node:
+    def _call(self, name: str, module: nn.Module, *x: fx.Node) -> fx.Node:
         self.modules[name] = module
-        return self.graph.call_module(name, (x,))
+        return self.graph.call_module(name, x)
 
-    def _module(self, name: str, x: "_Spikes | _Current | fx.Node"):
+    def _module(self, name: str, x: "_Spikes | _Current | fx.Node", *others: _Spikes):
         module = self.model.get_submodule(name)
+        if isinstance(module, SpikeAttention):
+            return self._attention(name, module, x, *others)
         if isinstance(module, DirectCoding) and isinstance(x, fx.Node):
             return self._pixels(name, module, x)
         if type(module) is LIF and isinstance(x, _Current):
@@ -292,6 +302,30 @@ class _Deployment:
             raise NotExactError(f"{name}: expected whole numbers to sum up, got averages")
         node = self._call(name, SumPool2d(pool), x.node)
         return _Spikes(node, x.high * window, 0, x.times * window)
+
+    def _attention(self, name: str, attention: SpikeAttention, *x: "_Spikes | _Current"):
+        """Counts of spikes that meet, which take as many bits in whatever order they are summed."""
+        if not all(isinstance(part, _Spikes) and part.times == 1 for part in x):
+            raise NotExactError(f"{name}: expected spikes in, got other numbers")
+        if not _is_power_of_two(attention.scale):
+            raise NotExactError(
+                f"{name}: expected a power of two, got a scale of {attention.scale}"
+            )
+        size = self._size_behind(name)
+        folded = FoldedAttention(attention.num_heads, attention.scale, size)
+        met = math.prod(size) // attention.num_heads * math.prod(part.high for part in x)
+        fraction = sum(part.fraction for part in x) - int(math.log2(attention.scale))
+        node = self._call(name, folded, *(part.node for part in x))
+        return self._as_current(_Spikes(node, math.ceil(met * attention.scale), fraction))
+
+    def _size_behind(self, name: str) -> tuple[int, int, int]:
+        """Channels, height and width of what a layer gives off."""
+        found = []
+        layer = self.model.get_submodule(name)
+        handle = layer.register_forward_hook(lambda *args: found.append(args[2].shape[-3:]))
+        self.model.forward_features(torch.zeros(1, *self.model.pretrained_cfg["input_size"]))
+        handle.remove()
+        return tuple(found[0])
 
     def _function(self, function, args: tuple, name: str) -> fx.Node:
         return self.graph.create_node("call_function", function, args, name=name)
@@ -393,7 +427,8 @@ class _Deployment:
 
     def _spare_bits(self, lif: LIF, x: _Current) -> Tensor:
         """Bits that the largest number to be kept on the grid leaves for the fraction, [C]."""
-        bounds = [_sums(conv, 0, spikes.high) for conv, spikes in x.convs]
+        nothing = torch.zeros(1, dtype=torch.float64)
+        bounds = [(nothing, nothing), *(_sums(conv, 0, spikes.high) for conv, spikes in x.convs)]
         if x.pixels:
             pixels = -x.pixels.mean, 255 - x.pixels.mean
             bounds += [_sums(conv, *pixels) for conv in (x.pixels.conv, x.pixels.rest)]

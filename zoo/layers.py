@@ -91,9 +91,9 @@ class SpikeAttention(nn.Module):
     def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         size = q.shape[-2:]
         # Tokens last, as pixels are: [T, B, heads, C / heads, H * W].
-        q, k, v = (x.flatten(-2).unflatten(2, (self.num_heads, -1)) for x in (q, k, v))
+        q, k, v = (x.flatten(-2).unflatten(-2, (self.num_heads, -1)) for x in (q, k, v))
         x = (v @ k.mT) @ q * self.scale
-        return x.flatten(2, 3).unflatten(-1, size)
+        return x.flatten(-3, -2).unflatten(-1, size)
 
 
 @register_notrace_module
