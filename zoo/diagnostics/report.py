@@ -119,11 +119,11 @@ class Report:
         energy.barh(places, multiplied, left=added, label="multiply-accumulates, 4.6 pJ each")
         energy.set(title=f"Energy, {self.energy:,.0f} nJ in all", xlabel="nJ per image")
         energy.set_yticks(places, layers, fontsize=6)
-        energy.legend(fontsize=8)
+        energy.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.09), ncols=2)
 
         for axes in (rates, energy):
             axes.invert_yaxis()
-            axes.margins(y=0.01)
+            axes.margins(x=0.05, y=0.01)
         figure.suptitle(self.title)
         figure.savefig(path, dpi=120)
 
