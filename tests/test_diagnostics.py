@@ -251,6 +251,7 @@ def test_the_command_writes_a_table_json_and_a_picture(command, capsys, tmp_path
     assert [entry["head_weight"] for entry in found["gradients"]] == [0, 0.25]
     assert found["energy_nj"] == pytest.approx(sum(o["energy_nj"] for o in found["operations"]))
     assert found["operations"][0]["inputs"] == "real"
+    assert min(found["firing_rates"].values()) > 0  # norms of random weights have seen the images
     assert (tmp_path / "out/diagnostics.png").read_bytes().startswith(b"\x89PNG")
 
 

@@ -20,8 +20,9 @@ from zoo.diagnostics.report import JSON, PICTURE, Report
 HELP = {
     "prog": "python -m zoo.diagnostics MODEL",
     "description": "Gradients, firing rates, operations and energy of a network, layer by layer. "
-    "MODEL is a run folder or any name that zoo.create_model takes: a bare architecture begins "
-    "with random weights, a run, arch.tag, local-dir:FOLDER and hf-hub:org/name with theirs.",
+    "MODEL is a run folder or any name that zoo.create_model takes: a run, arch.tag, "
+    "local-dir:FOLDER and hf-hub:org/name have their weights, a bare architecture random ones and "
+    "the norms of the images.",
 }
 BATCH = 50
 
@@ -106,6 +107,8 @@ def diagnose(name: str, options: Options) -> Report:
         images = "images of random pixels"
     if x.ndim == 5:
         x = x.transpose(0, 1)  # [T, B, C, H, W]
+    if not pretrained:
+        _settle(model, x[..., : options.batch_size, :, :, :])
     batches = x[..., : options.num_images, :, :, :].split(BATCH, dim=-4)
 
     def watched(doing: str):
@@ -126,6 +129,18 @@ def diagnose(name: str, options: Options) -> Report:
         firing_rates(model, watched("firing rates")),
         count_operations(model, watched("operations")),
     )
+
+
+@torch.no_grad()
+def _settle(model: nn.Module, x: Tensor) -> None:
+    """Norms of a network that was never trained take the statistics of some images; with none, it
+    would hardly fire.
+    """
+    for norm in model.modules():
+        if isinstance(norm, nn.BatchNorm2d):
+            norm.momentum = None  # the mean of what is seen
+    model.train()(x)
+    model.eval()
 
 
 def _random(model: nn.Module, count: int) -> tuple[Tensor, Tensor]:
