@@ -3,6 +3,7 @@
 README.md            the model card
 config.json          timm's schema, with the neuron constants
 model.safetensors    the weights, without heads
+preprocessor_config.json  for @huggingface/transformers, where images are RGB
 onnx/model.onnx      the graph, for normalised floats
 onnx/model_uint8.onnx  the same for whole pixels
 onnx/model_readable.onnx  the first once more, each neuron one node
@@ -13,13 +14,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-from zoo.hub import hashes
+from zoo.hub import REPORT, UINT8_GRAPH, hashes
 
 GRAPH = "onnx/model.onnx"
-UINT8_GRAPH = "onnx/model_uint8.onnx"
 READABLE_GRAPH = "onnx/model_readable.onnx"
 GRAPHS = (GRAPH, UINT8_GRAPH, READABLE_GRAPH)
-REPORT = "verification.json"
 
 
 def read_report(folder: Path) -> dict[str, Any]:

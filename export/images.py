@@ -28,6 +28,19 @@ class Images:
     are: str
 
 
+def images_of(model: nn.Module, config: dict[str, Any], data_root: str, count: int) -> Images:
+    """Images of the set that a network was trained on where it is at hand, else random ones.
+
+    Args:
+        config: Its config.json.
+        data_root: Where the set lies; empty if that is not known.
+    """
+    training = config.get("training") or {}
+    if data_root or training.get("data", {}).get("name") == "digits":
+        return data_images(model, config, data_root, count)
+    return random_images(model, count)
+
+
 def data_images(model: nn.Module, config: dict[str, Any], data_root: str, count: int) -> Images:
     """Test images of the set that a network was trained on, drawn once with seed 0.
 

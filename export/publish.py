@@ -1,21 +1,26 @@
 """A verified folder -> another folder, or a repository on the Hugging Face Hub.
 
     python export/publish.py DIR --to-folder hub/short_bp_resnet18.cifar10
-    python export/publish.py DIR --to org/short_bp_resnet18.cifar10
+    python export/publish.py DIR --to org/short_bp_resnet18.cifar10            # what it would send
+    python export/publish.py DIR --to org/short_bp_resnet18.cifar10 --confirm  # sends it
 
-The Hub's token is taken from the login or from HF_TOKEN, never from the command line.
+The Hub's token is taken from the login or from HF_TOKEN, never from the command line. What goes
+there is one commit; it is downloaded again by its sha and verified anew, and only then tagged and
+called published. This command deletes no repository and no commit.
 """
 
+import re
 import shutil
 import sys
 import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import tyro
-from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, snapshot_download
-from huggingface_hub.errors import HfHubHTTPError
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
+from huggingface_hub.errors import RepositoryNotFoundError
 
 import zoo
 from export.folder import (
@@ -26,7 +31,26 @@ from export.folder import (
     move_into_place,
     read_report,
 )
-from zoo.hub import CONFIG, WEIGHTS, hashes
+from export.images import images_of
+from export.verify import failures, verify
+from zoo.hub import CONFIG, WEIGHTS, hashes, read_config
+from zoo.pull import (
+    WAITS,
+    HTTPError,
+    PullError,
+    asked_wait,
+    check_name,
+    explain,
+    fetch,
+    hash_of,
+    is_passing,
+    matches,
+    retried,
+    status_of,
+)
+
+NOT_OURS = {".gitattributes"}  # the Hub's own
+VERSION = re.compile(r"v(\d+)")
 
 
 class PublishError(Exception):
@@ -41,14 +65,23 @@ class Options:
     """Publish into this folder."""
     to: str = ""
     """Publish to this repository, org/name."""
+    confirm: bool = False
+    """Send it to the Hub; without this, only say what would be sent."""
     private: bool = False
-    """Make the repository private if it is new."""
+    """Make the repository private if it is new; refuse one that is public."""
+    data_root: str = ""
+    """Where the data set lies on which what the Hub gives back is verified; without it, random
+    images."""
+    num_images: int = 50
+    """Images to verify that on."""
     overwrite: bool = False
     """Replace the folder of --to-folder if it holds something else."""
 
 
 def check_verified(folder: Path) -> None:
     """Raise unless the folder's own report says that it passed, of the files that are there."""
+    if links := sorted(str(path) for path in folder.rglob("*") if path.is_symlink()):
+        raise PublishError(f"{folder}: expected plain files, got links: {links}")
     try:
         passed = read_report(folder).get("passed")
     except (FileNotFoundError, ValueError) as error:
@@ -68,7 +101,7 @@ def publish_to_folder(folder: Path, target: Path, overwrite: bool = False) -> st
     """Copy a verified folder; the target appears whole or not at all. Returns what happened."""
     check_verified(folder)
     folder, target = folder.resolve(), target.resolve()
-    if target.is_dir() and _contents(target) == _contents(folder):
+    if target.is_dir() and hashes(target, but="") == hashes(folder, but=""):
         return f"{target} holds this very network already"
     if target.is_relative_to(folder):
         raise PublishError(f"--to-folder: expected a place outside {folder}, got {target}")
@@ -82,51 +115,207 @@ def publish_to_folder(folder: Path, target: Path, overwrite: bool = False) -> st
     return f"published {target}"
 
 
-def publish_to_hub(folder: Path, repo_id: str, private: bool = False) -> str:
-    """One commit with all files, and a download of it that is compared with what was sent.
+@dataclass(frozen=True)
+class Plan:
+    """What a repository is missing of a folder.
+
+    Args:
+        head: The commit to build on; None where there is no repository yet.
+        digests: sha256 of every file of the folder.
+        new, changed, stale: Names of files to add, to replace and to delete.
+        tag: Of the head, if it has one.
+        next_tag: For what is published next.
+    """
+
+    head: str | None
+    digests: dict[str, str]
+    new: tuple[str, ...]
+    changed: tuple[str, ...]
+    stale: tuple[str, ...]
+    tag: str | None
+    next_tag: str
+
+    @property
+    def is_done(self) -> bool:
+        return not (self.new or self.changed or self.stale)
+
+
+def plan(api: HfApi, folder: Path, repo_id: str, private: bool) -> Plan:
+    """Look, and change nothing.
+
+    Raises:
+        PublishError: The repository is another thing, or public where a private one was asked for.
+    """
+    digests = hashes(folder, but="")
+    try:
+        info = retried(lambda: api.model_info(repo_id, files_metadata=True))
+        refs = retried(lambda: api.list_repo_refs(repo_id))
+    except RepositoryNotFoundError:
+        return Plan(None, digests, tuple(digests), (), (), None, "v1")
+    if private and not info.private:
+        raise PublishError(
+            f"--private: expected a private repository, {repo_id} is public; make it private on "
+            "the Hub first, or publish to another"
+        )
+    there = {s.rfilename: s for s in info.siblings if s.rfilename not in NOT_OURS}
+    for name in there:
+        check_name(repo_id, name)
+    if there.keys() - {"README.md"} and REPORT not in there:
+        raise PublishError(
+            f"{repo_id}: expected an empty repository or one with {REPORT}, got {sorted(there)}; "
+            "it is no published folder and stays as it is"
+        )
+    tags = {tag.name: tag.target_commit for tag in refs.tags}
+    numbers = [int(found[1]) for found in map(VERSION.fullmatch, tags) if found]
+    return Plan(
+        info.sha,
+        digests,
+        tuple(name for name in digests if name not in there),
+        tuple(
+            name
+            for name in digests
+            if name in there and not matches(folder / name, hash_of(there[name]))
+        ),
+        tuple(sorted(there.keys() - digests.keys())),
+        next((name for name, sha in tags.items() if sha == info.sha), None),
+        f"v{max(numbers, default=0) + 1}",
+    )
+
+
+def publish_to_hub(options: Options) -> str:
+    """Look what is missing, send it in one commit, download that, verify it, tag it.
 
     Returns:
-        What happened, with the commit's sha.
+        What happened, or would.
+
+    Raises:
+        PublishError, PullError: What failed, and how the repository stands.
     """
+    folder, repo_id = Path(options.folder), options.to
     check_verified(folder)
     api = HfApi(library_name="short-bp-zoo", library_version=zoo.__version__)
-    api.create_repo(repo_id, private=private, exist_ok=True)
-    before = api.model_info(repo_id)
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    names = {path.relative_to(folder).as_posix(): path for path in files}
-    stale = {f.rfilename for f in before.siblings} - names.keys() - {".gitattributes"}
-    operations = [CommitOperationAdd(name, path) for name, path in names.items()]
-    operations += [CommitOperationDelete(name) for name in sorted(stale)]
-    commit = api.create_commit(
-        repo_id,
-        operations,
-        commit_message=f"Publish {folder.name}",
-        parent_commit=before.sha,
-    )
-    if commit.oid == before.sha:
-        return f"{repo_id} holds this very network already, at {commit.oid}"
-    with tempfile.TemporaryDirectory() as scratch:
-        snapshot_download(repo_id, revision=commit.oid, local_dir=scratch)
-        check_verified_download(folder, Path(scratch))
-    return f"published {repo_id} at {commit.oid}"
+    try:
+        name = retried(lambda: api.whoami())["name"]
+        found = plan(api, folder, repo_id, options.private)
+        if found.is_done and found.tag:
+            return f"{repo_id} holds this very network already, as {found.tag} at {found.head}"
+        if not options.confirm:
+            return describe(found, folder, repo_id, name, options.private)
+        if found.head is None:
+            url = retried(lambda: api.create_repo(repo_id, private=options.private, exist_ok=True))
+            found = plan(api, folder, url.repo_id, options.private)
+    except HTTPError as error:
+        raise PublishError(f"{explain(error, repo_id)}; nothing was sent") from None
+    sha = found.head if found.is_done else commit(api, folder, repo_id, found)
+    verify_published(repo_id, sha, found.digests, options)
+    try:
+        retried(lambda: api.create_tag(repo_id, tag=found.next_tag, revision=sha, exist_ok=True))
+        refs = retried(lambda: api.list_repo_refs(repo_id))
+    except HTTPError as error:
+        raise PublishError(
+            f"{explain(error, repo_id)}; the commit {sha} is there, whole and verified, but may have "
+            "no tag; the same command goes on from here"
+        ) from None
+    if {tag.name: tag.target_commit for tag in refs.tags}.get(found.next_tag) != sha:
+        raise PublishError(
+            f"{repo_id}: somebody has taken the tag {found.next_tag} for another commit; the same "
+            f"command tags {sha} as the next"
+        )
+    return f"published {repo_id} as {found.next_tag} at {sha}"
 
 
-def check_verified_download(sent: Path, received: Path) -> None:
-    """Raise unless every file that was sent came back with the same sha256."""
-    theirs = hashes(received, REPORT)
-    wrong = sorted(
-        name for name, digest in hashes(sent, REPORT).items() if theirs.get(name) != digest
-    )
-    if wrong:
-        raise PublishError(f"the Hub gave back other bytes for {wrong}; do not use this commit")
+def describe(found: Plan, folder: Path, repo_id: str, account: str, private: bool) -> str:
+    """What would be sent, a line for each file."""
+    kind = "private" if private else "public"
+    if found.is_done:
+        return f"{repo_id} holds this network and no tag; --confirm verifies and tags it"
+    place = f"the new {kind} repository {repo_id}" if found.head is None else repo_id
+    lines = [f"would send to {place}, as {account}, in one commit tagged {found.next_tag}:"]
+    for act, names in (("add", found.new), ("replace", found.changed), ("delete", found.stale)):
+        for name in names:
+            digest = found.digests.get(name)
+            size = f"  {(folder / name).stat().st_size:>12,} bytes  {digest}" if digest else ""
+            lines.append(f"  {act:8}{name:28}{size}")
+    return "\n".join([*lines, "nothing was sent; pass --confirm to send it"])
 
 
-def _contents(folder: Path) -> dict[str, str]:
-    report = folder / REPORT
-    return hashes(folder, REPORT) | ({REPORT: report.read_text()} if report.is_file() else {})
+def commit(api: HfApi, folder: Path, repo_id: str, found: Plan) -> str:
+    """One commit with all that is missing, on top of what was looked at; its sha.
+
+    Raises:
+        PublishError: It was not taken.
+    """
+    for wait in (*WAITS, None):
+        operations = [CommitOperationAdd(name, folder / name) for name in found.new + found.changed]
+        operations += [CommitOperationDelete(name) for name in found.stale]
+        try:
+            return api.create_commit(
+                repo_id,
+                operations,
+                commit_message=f"Publish {folder.name}",
+                parent_commit=found.head,
+            ).oid
+        except (HTTPError, RuntimeError, ValueError) as error:
+            # huggingface_hub wraps what went wrong with a large file.
+            cause = error if isinstance(error, HTTPError) else error.__cause__ or error
+            said = explain(cause, repo_id) if isinstance(cause, HTTPError) else str(error)
+        stands = head_after(api, folder, repo_id, found)
+        if stands != found.head:
+            return stands
+        if status_of(cause) in (409, 412):
+            raise PublishError(
+                f"{repo_id}: somebody has committed since {found.head}; look at it, and publish "
+                "again"
+            )
+        if wait is None or not (isinstance(cause, HTTPError) and is_passing(cause)):
+            raise PublishError(f"{said}; the repository stands as it did, at {found.head}")
+        time.sleep(asked_wait(cause, wait))
+    raise AssertionError
+
+
+def head_after(api: HfApi, folder: Path, repo_id: str, before: Plan) -> str:
+    """The head after a commit that went wrong: what it was, or that commit if only its answer was
+    lost.
+
+    Raises:
+        PublishError: It is neither, or cannot be known.
+    """
+    try:
+        now = plan(api, folder, repo_id, private=False)
+    except HTTPError as error:
+        raise PublishError(
+            f"{explain(error, repo_id)}; the commit has happened whole or not at all. The same "
+            "command finds out, and goes on"
+        ) from None
+    if now.head != before.head and not now.is_done:
+        raise PublishError(
+            f"{repo_id}: somebody has committed {now.head} since {before.head}; look at it, and "
+            "publish again"
+        )
+    return now.head
+
+
+def verify_published(repo_id: str, sha: str, digests: dict[str, str], options: Options) -> None:
+    """Raise unless a commit comes back as it was sent, and passes every check anew."""
+    state = f"the commit {sha} is in {repo_id} and has no tag"
+    with tempfile.TemporaryDirectory(prefix="published_") as scratch:
+        try:
+            folder = fetch(repo_id, sha, digests, scratch)
+        except PullError as error:
+            raise PublishError(
+                f"{error}; {state}, since it did not come back whole. The same command downloads "
+                "it once more"
+            ) from None
+        model = zoo.create_model(f"local-dir:{folder}", pretrained=True).eval()
+        images = images_of(model, read_config(folder), options.data_root, options.num_images)
+        report = verify(folder, model, images)
+    if not report["passed"]:
+        raise PublishError(f"{failures(report)}\n{state}, since it failed these checks")
 
 
 def main() -> None:
+    if any(argument.startswith("--token") for argument in sys.argv[1:]):  # tyro would print it
+        sys.exit("error: --token: expected it in HF_TOKEN or from `hf auth login`, not here")
     options = tyro.cli(Options, description=__doc__)
     folder = Path(options.folder)
     if bool(options.to) == bool(options.to_folder):
@@ -135,8 +324,8 @@ def main() -> None:
         if options.to_folder:
             print(publish_to_folder(folder, Path(options.to_folder), options.overwrite))
         else:
-            print(publish_to_hub(folder, options.to, options.private))
-    except (PublishError, HfHubHTTPError, ValueError, OSError, RuntimeError) as error:
+            print(publish_to_hub(options))
+    except (PublishError, HTTPError, ValueError, OSError, RuntimeError) as error:
         sys.exit(f"error: {error}")
 
 

@@ -34,7 +34,7 @@ import zoo
 from export.checks import Check, accuracy_of, batches, logits_of, session
 from export.exact import InexactError, certify
 from export.folder import GRAPH, GRAPHS, READABLE_GRAPH, REPORT, UINT8_GRAPH, changed_files
-from export.images import Images, data_images, random_images
+from export.images import Images, images_of
 from export.spike_aware import AGREEMENT, TOLERANCE, check_spike_aware
 from zoo import hub
 from zoo.diagnostics import firing_rates
@@ -122,7 +122,7 @@ def versions() -> dict[str, str]:
 
 def check_no_heads(folder: Path) -> Check:
     """What is published is the network alone."""
-    heads = [name for name in hub.weight_names(folder) if "shortcut_heads" in name]
+    heads = [name for name in hub.weight_shapes(folder) if "shortcut_heads" in name]
     return Check("weights hold no shortcut heads", not heads, {"heads": heads})
 
 
@@ -302,11 +302,7 @@ def main() -> None:
             )
         config = hub.read_config(folder)
         model = zoo.create_model(f"local-dir:{folder}", pretrained=True).eval()
-        training = config.get("training") or {}
-        if options.data_root or training.get("data", {}).get("name") == "digits":
-            images = data_images(model, config, options.data_root, options.num_images)
-        else:
-            images = random_images(model, options.num_images)
+        images = images_of(model, config, options.data_root, options.num_images)
         report = verify(folder, model, images)
         print_report(report)
         if options.report:

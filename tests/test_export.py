@@ -125,6 +125,7 @@ def dead(run, tmp_path) -> Path:
     weights["stages.0.2.conv1.norm.weight"].zero_()
     weights["stages.0.2.conv1.norm.bias"].zero_()
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    (folder / "sha256.json").unlink()
     return folder
 
 
@@ -165,6 +166,7 @@ def test_images_of_other_classes_are_refused(run, tmp_path):
     config = json.loads((copy / "config.json").read_text())
     config["label_names"][3] = "three"
     (copy / "config.json").write_text(json.dumps(config))
+    (copy / "sha256.json").unlink()
     with pytest.raises(ValueError, match=r"config.json: expected images of .*'three'"):
         export(Options(source=str(copy), output=str(tmp_path / "out")))
 

@@ -4,20 +4,24 @@
 >>> model = zoo.create_model("short_bp_resnet18", num_classes=10, time_steps=4)
 """
 
+from zoo.classifier import load_onnx
 from zoo.convert import load_checkpoint
 from zoo.deployed import NotExactError, deploy
 from zoo.factory import create_model, list_models
 from zoo.heads import strip_heads
 from zoo.neurons import LIF, lif_step
+from zoo.pull import PullError
 
 __version__ = "0.1.0"
 __all__ = [
     "LIF",
     "NotExactError",
+    "PullError",
     "create_model",
     "deploy",
     "lif_step",
     "list_models",
     "load_checkpoint",
+    "load_onnx",
     "strip_heads",
 ]

@@ -18,7 +18,7 @@ def list_models(filter: str = "", pretrained: bool = False) -> list[str]:
     """
     if pretrained:
         known = set(list_models(filter))
-        return [name for name in sorted(hub.pretrained_folders()) if name.split(".")[0] in known]
+        return [name for name in hub.pretrained_names() if name.split(".")[0] in known]
     names = {name for family in models.__all__ for name in timm.list_models(filter, module=family)}
     return sorted(names)
 
@@ -33,34 +33,47 @@ def create_model(name: str, pretrained: bool = False, **kwargs) -> nn.Module:
         kwargs: Arguments of the network: time_steps, spike_layer, shortcut_heads, num_classes, ...
 
     Raises:
-        ValueError: An unknown name (the message has the closest ones), no weights to load, or
-            a folder that does not hold a network of ours.
+        ValueError: An unknown name (the message has the closest ones), no weights to load, a folder
+            that does not hold a network of ours, or files that are not those it was published with.
         FileNotFoundError: The folder lacks config.json or model.safetensors.
+        PullError: The Hub does not give it; the message says why and what to do.
     """
-    source, _, place = name.partition(":")
-    if place and source == "local-dir":
-        return _from_folder(Path(place), pretrained, kwargs)
-    if place and source == "hf-hub":
-        return _from_folder(hub.download(place), pretrained, kwargs)
-
     architecture = name.partition(".")[0]
-    if architecture not in list_models():
+    if ":" not in name and architecture not in list_models():
         close = difflib.get_close_matches(architecture, list_models(), n=3)
         raise ValueError(f"unknown model {name!r}, closest names: {close or list_models()}")
-    if pretrained or architecture != name:  # a tag says which settings, with or without weights
-        return _from_folder(hub.find_pretrained(name), pretrained, kwargs)
-    return timm.create_model(architecture, **kwargs)
-
-
-def _from_folder(folder: Path, pretrained: bool, kwargs) -> nn.Module:
-    if not folder.is_dir():
-        raise FileNotFoundError(f"{folder}: expected a folder with {hub.CONFIG}, found none")
+    if not pretrained and architecture == name and ":" not in name:
+        return timm.create_model(architecture, **kwargs)
+    # A tag says which settings, with or without weights.
+    folder = hub.locate(name, (hub.CONFIG, hub.WEIGHTS) if pretrained else (hub.CONFIG,))
     hub.read_config(folder)
     if pretrained:
-        hub.weight_names(folder)  # raises unless the file is whole
+        _check_shapes(folder)
     try:
         return timm.create_model(f"local-dir:{folder}", pretrained=pretrained, **kwargs)
     except RuntimeError as error:
+        raise ValueError(f"{_other_weights(folder)}: {error}") from None
+
+
+def _check_shapes(folder: Path) -> None:
+    """Raise unless the weights are those of the config, before any memory is taken for them."""
+    found = hub.weight_shapes(folder)
+    try:
+        built = timm.create_model(f"local-dir:{folder}", device="meta").state_dict()
+    except (TypeError, RuntimeError) as error:
         raise ValueError(
-            f"{folder / hub.WEIGHTS}: expected the weights of its {hub.CONFIG}, got others: {error}"
+            f"{folder / hub.CONFIG}: expected arguments of its architecture, got {error}"
         ) from None
+    heads = "shortcut_heads."
+    expected = {name: tuple(tensor.shape) for name, tensor in built.items()}
+    wrong = sorted(
+        name
+        for name in found.keys() | expected.keys()
+        if not name.startswith(heads) and found.get(name) != expected.get(name)
+    )
+    if wrong:
+        raise ValueError(f"{_other_weights(folder)}: {wrong[:5]} of {len(wrong)} that differ")
+
+
+def _other_weights(folder: Path) -> str:
+    return f"{folder / hub.WEIGHTS}: expected the weights of its {hub.CONFIG}, got others"

@@ -1,27 +1,40 @@
 """Pretrained networks as folders: model.safetensors beside a config.json in timm's schema.
 
 A weight file without its neuron constants is another network, so every folder that this module
-writes or reads has them in ``config.json["model_args"]``: time_steps and spike_layer.
+writes or reads has them in ``config.json["model_args"]``: time_steps and spike_layer. A folder
+with the hashes of its files, as a published one or a checkpoint, loads with these files only.
 """
 
 import hashlib
+import inspect
 import json
 import os
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import snapshot_download
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from timm.models import is_model, model_entrypoint
+from timm.models import build_model_with_cfg, is_model, model_entrypoint
 from timm.models._hub import save_config_for_hf
 from torch import nn
 
 from zoo.neurons import LIF
+from zoo.pull import MAX_BYTES, pull
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
+UINT8_GRAPH = "onnx/model_uint8.onnx"
+REPORT, SEAL = "verification.json", "sha256.json"  # either holds the hashes of its folder
 WEIGHTS_FOLDER_VARIABLE = "SHORT_BP_ZOO_WEIGHTS"
 BUNDLED = Path(__file__).parent / "weights"
+ON_THE_HUB = "hub.json"  # in BUNDLED: arch.tag -> org/name@commit
+
+# Bounds on what a config.json may ask to build, far above any network that is known here.
+MAX_HEADER, MAX_WIDTH, MAX_TIME_STEPS, MAX_BLOCKS = 2**24, 2**14, 2**12, 2**12
+TAKEN_BY_TIMM = {  # and never handed on to a network; a pretrained_cfg_overlay names other weights
+    *inspect.signature(build_model_with_cfg).parameters,
+    *("features_only", "feature_cls", "out_indices", "pruned"),
+}
 
 
 def neuron_constants(model: nn.Module) -> dict[str, Any]:
@@ -60,19 +73,20 @@ def read_config(folder: Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: It is no JSON, names an architecture that is not ours, or lacks the constants
-            without which the weights are another network.
+        ValueError: It is no JSON, names an architecture that is not ours, lacks the constants
+            without which the weights are another network, or asks for what no network of ours is.
     """
     path = folder / CONFIG
     if not path.is_file():
         raise FileNotFoundError(f"{path}: expected a file in timm's schema, found none")
     try:
-        config = json.loads(path.read_text())
+        config = json.loads(_bounded(path))
         architecture, model_args = config["architecture"], config["model_args"]
+        custom = config.get("pretrained_cfg", {}).get("custom_load")
         missing = {"time_steps", "spike_layer"} - model_args.keys()
         constants = model_args.get("spike_layer", {})
         missing |= {f"spike_layer.{name}" for name in LIF().constants().keys() - constants.keys()}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(
             f"{path}: expected JSON with 'architecture' and 'model_args', got {error!r}"
         ) from None
@@ -83,15 +97,48 @@ def read_config(folder: Path) -> dict[str, Any]:
             f"{path}: expected the neuron constants in model_args, got none for {sorted(missing)}; "
             "without them the weights are another network"
         )
+    if wrong := sorted(TAKEN_BY_TIMM & model_args.keys()) + ["custom_load"] * bool(custom):
+        raise ValueError(f"{path}: expected arguments of the network, got {wrong}")
+    _check_sizes(path, model_args)
     return config
+
+
+def _bounded(path: Path) -> bytes:
+    """A small file's content; a large one is refused unread."""
+    if (size := path.stat().st_size) > MAX_BYTES:
+        raise ValueError(f"{path}: expected at most {MAX_BYTES} bytes, got {size}")
+    return path.read_bytes()
+
+
+def _check_sizes(path: Path, model_args: dict[str, Any]) -> None:
+    """Raise for a network that would take all memory or time before its weights are looked at."""
+    depths, steps = model_args.get("depths", ()), model_args["time_steps"]
+    numbers = [value for value in _numbers(model_args) if isinstance(value, int)]
+    bounds = {
+        "numbers": (max(map(abs, numbers), default=0), MAX_WIDTH),
+        "count of numbers": (len(numbers), MAX_BLOCKS),
+        "time_steps": (steps if isinstance(steps, int) else 0, MAX_TIME_STEPS),
+        "depths": (sum(value for value in _numbers(depths)), MAX_BLOCKS),
+    }
+    for name, (found, most) in bounds.items():
+        if found > most:
+            raise ValueError(f"{path}: expected {name} of model_args up to {most}, got {found}")
+
+
+def _numbers(value: Any) -> Iterator[int | float]:
+    if isinstance(value, dict | list):
+        for inside in value.values() if isinstance(value, dict) else value:
+            yield from _numbers(inside)
+    elif isinstance(value, int | float):
+        yield value
 
 
 def _is_ours(architecture: str) -> bool:
     return model_entrypoint(architecture).__module__.startswith("zoo.")
 
 
-def weight_names(folder: Path) -> list[str]:
-    """Names of the tensors in model.safetensors.
+def weight_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
+    """Shapes of the tensors in model.safetensors, by name, from its header alone.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -102,14 +149,44 @@ def weight_names(folder: Path) -> list[str]:
         others = sorted(p.name for p in folder.glob("*") if p.suffix in (".bin", ".pt", ".pth"))
         found = f"only {others}, which are pickles and are never loaded" if others else "none"
         raise FileNotFoundError(f"{path}: expected safetensors weights, found {found}")
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        header = int.from_bytes(file.read(8), "little")
     try:
+        if header > min(size - 8, MAX_HEADER):
+            raise SafetensorError(f"a header of {header} bytes")
         with safe_open(path, framework="pt") as weights:
-            return list(weights.keys())
+            names = weights.keys()
+            return {name: tuple(weights.get_slice(name).get_shape()) for name in names}
     except SafetensorError as error:
         raise ValueError(
-            f"{path}: expected a whole safetensors file, got {path.stat().st_size} bytes that do "
-            f"not parse ({error})"
+            f"{path}: expected a whole safetensors file, got {size} bytes that do not parse "
+            f"({error})"
         ) from None
+
+
+def locate(name: str, files: Iterable[str]) -> Path:
+    """The folder of a network, with the files that are asked for, as they were published.
+
+    Args:
+        name: ``arch``, ``arch.tag``, ``local-dir:FOLDER`` or ``hf-hub:org/name[@revision]``.
+
+    Raises:
+        ValueError: There is no network of that name, or a file is not what it should be.
+        FileNotFoundError: There is no such folder.
+        PullError: The Hub does not give it; the message says why and what to do.
+    """
+    source, _, place = name.partition(":")
+    if place and source == "local-dir":
+        folder = Path(place)
+        if not folder.is_dir():
+            raise FileNotFoundError(f"{folder}: expected a folder with {CONFIG}, found none")
+    elif place and source == "hf-hub":
+        folder = pull(place, files, (REPORT,))
+    else:
+        folder = find_pretrained(name, files)
+    check_hashes(folder, files)
+    return folder
 
 
 def pretrained_folders() -> dict[str, Path]:
@@ -128,40 +205,87 @@ def pretrained_folders() -> dict[str, Path]:
     }
 
 
-def find_pretrained(name: str) -> Path:
-    """The folder of ``arch`` or ``arch.tag``; of several tags the first in the alphabet.
+def released_on_hub() -> dict[str, str]:
+    """Released weights that the package does not hold itself, ``arch.tag`` -> org/name@commit.
+
+    Of each the package has config.json and verification.json, and with them all its hashes.
+    """
+    path = BUNDLED / ON_THE_HUB
+    return json.loads(path.read_text()) if path.is_file() else {}
+
+
+def pretrained_names() -> list[str]:
+    """``arch.tag`` of all weights that load by name."""
+    return sorted(pretrained_folders().keys() | released_on_hub().keys())
+
+
+def find_pretrained(name: str, files: Iterable[str] = (CONFIG, WEIGHTS)) -> Path:
+    """The folder of ``arch`` or ``arch.tag``: one at hand if there is any, else from the Hub; of
+    several tags the first in the alphabet.
 
     Raises:
-        ValueError: There is none.
+        ValueError: There is none, or it holds another network.
+        PullError: The Hub does not give it.
     """
-    folders = pretrained_folders()
+    folders, released = pretrained_folders(), released_on_hub()
     architecture, _, tag = name.partition(".")
-    for found in sorted(folders):
+    for found in (*sorted(folders), *sorted(released.keys() - folders.keys())):
         if found == name or (not tag and found.partition(".")[0] == architecture):
-            inside = read_config(folders[found])["architecture"]
+            folder = folders[found] if found in folders else _pull_released(found, released, files)
+            inside = read_config(folder)["architecture"]
             if inside != architecture:
-                raise ValueError(f"{folders[found]}: expected {architecture}, got {inside}")
-            return folders[found]
+                raise ValueError(f"{folder}: expected {architecture}, got {inside}")
+            return folder
     raise ValueError(
         f"{name}: expected pretrained weights, found none; weights exist for "
-        f"{sorted(folders) or 'no network yet'}"
+        f"{pretrained_names() or 'no network yet'}"
     )
+
+
+def _pull_released(name: str, released: dict[str, str], files: Iterable[str]) -> Path:
+    folder = pull(released[name], (*files, REPORT))
+    if (folder / REPORT).read_bytes() != (BUNDLED / name / REPORT).read_bytes():
+        raise ValueError(
+            f"{released[name]}: expected the {REPORT} that this package was released with, got "
+            "another; do not use that repository"
+        )
+    return folder
+
+
+def check_hashes(folder: Path, files: Iterable[str]) -> None:
+    """Raise unless files have the sha256 that their folder says, where it says any.
+
+    Raises:
+        ValueError: A file is another one, or the list of hashes is broken.
+    """
+    for kept in (REPORT, SEAL):
+        if not (path := folder / kept).is_file():
+            continue
+        try:
+            said = json.loads(_bounded(path))
+            said = said["sha256"] if kept == REPORT else said
+            expected = {name: said[name] for name in files if (folder / name).is_file()}
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise ValueError(
+                f"{path}: expected the sha256 of each file of this folder, got {error!r}"
+            ) from None
+        for name, digest in expected.items():
+            if (found := file_sha256(folder / name)) != digest:
+                raise ValueError(
+                    f"{folder / name}: expected sha256 {digest}, as {kept} says, got {found}; the "
+                    "file has changed since and is not loaded; get it anew"
+                )
+
+
+def file_sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def hashes(folder: Path, but: str) -> dict[str, str]:
     """sha256 of every file by its path in a folder, the one left out that shall hold them."""
-    found = {}
-    for path in sorted(folder.rglob("*")):
-        if path.is_file() and path != folder / but:
-            with path.open("rb") as file:
-                name = path.relative_to(folder).as_posix()
-                found[name] = hashlib.file_digest(file, "sha256").hexdigest()
-    return found
-
-
-def download(repo_id: str) -> Path:
-    """Fetch config.json and model.safetensors of ``org/name[@revision]``, and nothing else."""
-    repo_id, _, revision = repo_id.partition("@")
-    return Path(
-        snapshot_download(repo_id, revision=revision or None, allow_patterns=[CONFIG, WEIGHTS])
-    )
+    return {
+        path.relative_to(folder).as_posix(): file_sha256(path)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path != folder / but
+    }

@@ -13,7 +13,6 @@ from pathlib import Path
 
 from zoo import hub
 
-HASHES = "sha256.json"
 NAME = re.compile(r"step_\d+")
 
 
@@ -35,7 +34,7 @@ def newest_checkpoint(run: Path) -> Path | None:
         if is_whole(folder):
             return folder
         warnings.warn(
-            f"{folder}: expected the files that {HASHES} names, got others; this checkpoint is "
+            f"{folder}: expected the files that {hub.SEAL} names, got others; this checkpoint is "
             "passed by for the one before",
             stacklevel=2,
         )
@@ -49,14 +48,14 @@ def newest_checkpoint(run: Path) -> Path | None:
 
 def seal(folder: Path) -> None:
     """Write the hashes of a folder's files beside them, and see all of it onto the disk."""
-    (folder / HASHES).write_bytes(_hashes(folder))
+    (folder / hub.SEAL).write_bytes(_hashes(folder))
     for path in (*folder.iterdir(), folder):
         sync(path)
 
 
 def is_whole(folder: Path) -> bool:
     """Whether a folder holds the files that it was sealed with, and no other bit."""
-    path = folder / HASHES
+    path = folder / hub.SEAL
     return path.is_file() and path.read_bytes() == _hashes(folder)
 
 
@@ -70,4 +69,4 @@ def sync(path: Path) -> None:
 
 
 def _hashes(folder: Path) -> bytes:
-    return json.dumps(hub.hashes(folder, HASHES), indent=2).encode()
+    return json.dumps(hub.hashes(folder, hub.SEAL), indent=2).encode()

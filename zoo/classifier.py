@@ -1,0 +1,120 @@
+"""A published network in onnxruntime: an image in, labels with their probabilities out.
+
+Shapes: C channels, H height, W width, K classes.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+from PIL import Image
+from torchvision.transforms import v2
+
+from zoo import hub
+
+MODES = {1: "L", 3: "RGB"}  # PIL's, by the number of channels
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """The graph of a network for whole pixels, and what an image goes through before it.
+
+    Args:
+        size: C, H and W of an image as the network sees it.
+        crop: The part of an image's shorter side that it sees.
+        labels: Of the K classes.
+    """
+
+    session: onnxruntime.InferenceSession
+    size: tuple[int, int, int]
+    crop: float
+    interpolation: v2.InterpolationMode
+    labels: tuple[str, ...]
+
+    def classify(
+        self, image: Image.Image | Path | str | np.ndarray, top: int = 5
+    ) -> list[tuple[str, float]]:
+        """The likeliest labels and their softmax probabilities, the likeliest first.
+
+        Args:
+            image: A PIL image, the path of one, or uint8 pixels [H, W, C] or [H, W], of any size.
+            top: How many.
+        """
+        (logits,) = self.session.run(["logits"], {"pixel_values": self.pixels(image)})
+        scores = np.exp(logits[0].astype(np.float64) - logits[0].max())
+        scores /= scores.sum()
+        best = np.argsort(-scores, kind="stable")[:top]
+        return [(self.labels[i], float(scores[i])) for i in best]
+
+    def pixels(self, image: Image.Image | Path | str | np.ndarray) -> np.ndarray:
+        """What the network sees of an image, uint8 [1, C, H, W]: its middle, as it is measured.
+
+        Raises:
+            ValueError: It is no image of 8-bit pixels.
+        """
+        channels, height, width = self.size
+        image = _opened(image).convert(MODES[channels])
+        image = v2.functional.resize(
+            image, [round(min(height, width) / self.crop)], self.interpolation
+        )
+        image = v2.functional.center_crop(image, [height, width])
+        return np.asarray(image).reshape(1, height, width, channels).transpose(0, 3, 1, 2).copy()
+
+
+def _opened(image: Image.Image | Path | str | np.ndarray) -> Image.Image:
+    if isinstance(image, str | Path):
+        image = Image.open(image)
+    elif isinstance(image, np.ndarray):
+        shape = image.shape[:2] if image.shape[2:] == (1,) else image.shape
+        if image.dtype != np.uint8 or shape[2:] not in ((), (3,)) or len(shape) < 2:
+            raise ValueError(
+                "image: expected uint8 pixels [H, W, 3] or [H, W], got "
+                f"{image.dtype} {list(image.shape)}"
+            )
+        image = Image.fromarray(image.reshape(shape))
+    if not isinstance(image, Image.Image) or image.mode.startswith(("I", "F")):
+        found = image.mode if isinstance(image, Image.Image) else type(image).__name__
+        raise ValueError(f"image: expected a path or an image of 8-bit pixels, got {found}")
+    return image
+
+
+def load_onnx(name: str) -> Classifier:
+    """A network's graph in onnxruntime, with its pre-processing.
+
+    >>> zoo.load_onnx("hf-hub:org/name").classify("cat.jpg")
+
+    Args:
+        name: As for create_model: ``arch``, ``arch.tag``, ``local-dir:FOLDER`` or
+            ``hf-hub:org/name[@revision]``, of a published network.
+
+    Raises:
+        ValueError, FileNotFoundError, PullError: As create_model, for the graph.
+    """
+    folder = hub.locate(name, (hub.CONFIG, hub.UINT8_GRAPH))
+    config = hub.read_config(folder)
+    path = folder / hub.UINT8_GRAPH
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: expected the graph of a published network, found none")
+    try:
+        session = onnxruntime.InferenceSession(
+            path.read_bytes(), providers=["CPUExecutionProvider"]
+        )
+    except Exception as error:  # onnxruntime's have no kind in common
+        raise ValueError(f"{path}: expected an ONNX graph, got {error}") from None
+    cfg, classes = config["pretrained_cfg"], config["num_classes"]
+    size = tuple(cfg["input_size"])
+    (pixels, *more), (logits, *_) = session.get_inputs(), session.get_outputs()
+    found = (pixels.name, pixels.type, *pixels.shape[1:], logits.name, *logits.shape[1:])
+    if more or found != ("pixel_values", "tensor(uint8)", *size, "logits", classes):
+        raise ValueError(f"{path}: expected the graph of its {hub.CONFIG}, got {found}")
+    labels = config.get("label_names") or [str(i) for i in range(classes)]
+    if size[0] not in MODES or len(labels) != classes or cfg.get("crop_mode") != "center":
+        raise ValueError(
+            f"{folder / hub.CONFIG}: expected 1 or 3 channels, a label for each of {classes} "
+            f"classes and the middle of an image, got {size[0]} channels, {len(labels)} labels and "
+            f"crop_mode {cfg.get('crop_mode')!r}"
+        )
+    return Classifier(
+        session, size, cfg["crop_pct"], v2.InterpolationMode(cfg["interpolation"]), tuple(labels)
+    )

@@ -1,0 +1,288 @@
+"""Files of a repository on the Hugging Face Hub: all of them, whole and checked, or none.
+
+huggingface_hub compares the size of what it downloads; here the hash is compared too, which the
+Hub gives for each file: sha256 for large ones, git's sha1 for the rest. Its cache names each file
+by that hash, so that what lies there is checked whenever it is loaded, with a network or without.
+"""
+
+import hashlib
+import re
+import time
+import warnings
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path, PurePosixPath
+from typing import TypeVar
+
+from huggingface_hub import HfApi, constants, get_token, hf_hub_download
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+from huggingface_hub.file_download import repo_folder_name
+from huggingface_hub.hf_api import ModelInfo
+from huggingface_hub.utils import validate_repo_id
+
+MAX_BYTES, MAX_LARGE_BYTES = 2**24, 2**32  # of a JSON file, and of any other
+WAITS = (0.5, 2.0)  # seconds before a request is sent a second and a third time
+LONGEST_WAIT = 60.0  # that a Hub may ask for
+PASSING = (408, 429, 500, 502, 503, 504)
+COMMIT = re.compile(r"[0-9a-f]{40}")
+REVISION = re.compile(r"\w[\w.-]*(/\w[\w.-]*)*")
+# What the HTTP client raises where no answer comes; huggingface_hub has changed its client before.
+(HTTPError, *_) = HfHubHTTPError.__bases__
+Answer = TypeVar("Answer")
+
+
+class PullError(OSError):
+    """The Hub did not give what was asked for; the message says why and what to do."""
+
+
+class CorruptError(PullError):
+    """What came, or what lay in the cache, is not what the Hub has."""
+
+
+def pull(place: str, files: Iterable[str], if_any: Iterable[str] = ()) -> Path:
+    """A folder in the Hub's cache that holds files of ``org/name[@revision]``.
+
+    Either all of them arrive, or the cache stays as it was; ``main`` and other names of a revision
+    keep pointing to what they did until then. A whole commit in the cache costs no request.
+
+    Args:
+        if_any: Files to take too if the repository has them.
+
+    Raises:
+        PullError: The message says what failed and what to do.
+        ValueError: The name of the repository or of the revision is none.
+    """
+    repo_id, _, revision = place.partition("@")
+    validate_repo_id(repo_id)
+    if revision and not REVISION.fullmatch(revision):
+        raise ValueError(f"{place}: expected a branch, a tag or a commit, got {revision!r}")
+    revision, files, if_any = revision or "main", tuple(files), tuple(if_any)
+
+    if COMMIT.fullmatch(revision) and (folder := _cached(repo_id, revision, (*files, *if_any))):
+        return folder
+    if constants.HF_HUB_OFFLINE:
+        if folder := _cached(repo_id, revision, files, if_any):
+            return folder
+        raise PullError(
+            f"{place}: expected {list(files)} in {constants.HF_HUB_CACHE}, found them not whole, "
+            "and HF_HUB_OFFLINE forbids to ask the Hub; load it once without"
+        )
+    api = HfApi()
+    try:
+        info = retried(lambda: api.model_info(repo_id, revision=revision, files_metadata=True))
+    except HTTPError as error:
+        reason = explain(error, place)
+        if _is_away(error) and (folder := _cached(repo_id, revision, files, if_any)):
+            warnings.warn(f"{reason}; took what the cache holds, {folder.name}", stacklevel=2)
+            return folder
+        raise PullError(reason) from None
+    folder = fetch(repo_id, info.sha, _wanted(place, info, files, if_any))
+    if revision != info.sha:
+        _point(repo_id, revision, info.sha)
+    return folder
+
+
+def fetch(
+    repo_id: str, sha: str, expected: Mapping[str, str], cache_dir: str | Path | None = None
+) -> Path:
+    """A commit's files, each with the hash that is expected; what fails leaves nothing behind.
+
+    Raises:
+        PullError: As pull.
+    """
+    storage = _storage(repo_id, cache_dir)
+    folder = storage / "snapshots" / sha
+    places = [
+        path
+        for name, digest in expected.items()
+        for path in (folder / name, _blob(storage, digest))
+    ]
+    here = {path for path in places if path.exists()}
+    try:
+        for name, digest in expected.items():
+            _fetch_one(repo_id, sha, name, digest, cache_dir)
+    except BaseException as error:
+        for path in places:
+            if path not in here:
+                path.unlink(missing_ok=True)
+        for path in (*sorted(folder.glob("**/"), reverse=True), folder.parent):
+            if path.is_dir() and not any(path.iterdir()):
+                path.rmdir()
+        if isinstance(error, HTTPError | LocalEntryNotFoundError):
+            raise PullError(explain(error, f"{repo_id}@{sha}")) from None
+        raise
+    return folder
+
+
+def _fetch_one(repo_id: str, sha: str, name: str, digest: str, cache_dir) -> None:
+    """Download a file, once more if it is not what it should be, and then no more."""
+    for _ in range(2):
+        path = Path(
+            retried(lambda: hf_hub_download(repo_id, name, revision=sha, cache_dir=cache_dir))
+        )
+        if matches(path, digest):
+            return
+        _remove(path)
+    raise CorruptError(
+        f"{repo_id}@{sha}: expected {name} with hash {digest}, got other bytes twice; they were "
+        "removed again. Try later, or on another network"
+    )
+
+
+def matches(path: Path, digest: str) -> bool:
+    """Whether a file has a sha256, or a sha1 as git counts it, by the number of digits."""
+    with path.open("rb") as file:
+        if len(digest) == 64:
+            return hashlib.file_digest(file, "sha256").hexdigest() == digest
+        content = file.read()
+    return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest() == digest
+
+
+def retried(call: Callable[[], Answer]) -> Answer:
+    """The answer to a request that may be sent again where none came, or one that says later."""
+    for wait in (*WAITS, None):
+        try:
+            return call()
+        except HTTPError as error:
+            if wait is None or not is_passing(error):
+                raise
+            time.sleep(asked_wait(error, wait))
+    raise AssertionError
+
+
+def status_of(error: Exception) -> int | None:
+    """None where no answer came at all."""
+    response = getattr(error, "response", None)
+    return None if response is None else response.status_code
+
+
+def is_passing(error: Exception) -> bool:
+    return status_of(error) in (None, *PASSING)
+
+
+def _is_away(error: Exception) -> bool:
+    return status_of(error) is None or status_of(error) >= 500
+
+
+def asked_wait(error: Exception, wait: float) -> float:
+    response = getattr(error, "response", None)
+    asked = "" if response is None else response.headers.get("Retry-After", "")
+    return min(float(asked), LONGEST_WAIT) if asked.isdigit() else wait
+
+
+def explain(error: Exception, place: str) -> str:
+    """What failed, and what to do."""
+    if isinstance(error, LocalEntryNotFoundError) and error.__cause__ is not None:
+        error = error.__cause__
+    status, log_in = status_of(error), "log in with `hf auth login` or set HF_TOKEN"
+    if isinstance(error, GatedRepoError):
+        return f"{place}: its owner asks for terms to be accepted on the Hub first; then {log_in}"
+    if isinstance(error, RevisionNotFoundError):
+        return f"{place}: expected a branch, a tag or a commit of that repository, found none"
+    if isinstance(error, RepositoryNotFoundError):
+        who = "this token may see" if get_token() else "anybody may see"
+        return f"{place}: expected a repository, found none that {who}; if it is private, {log_in}"
+    if status == 401:
+        return f"{place}: the Hub refuses this token (401); {log_in}"
+    if status == 403:
+        return f"{place}: the Hub forbids that to this token (403); take one with the right to it"
+    if status == 429:
+        return f"{place}: the Hub asks to wait (429); try again in some minutes"
+    if status is not None:
+        return f"{place}: the Hub answers with an error ({status}); try again later"
+    return (
+        f"{place}: no answer from {constants.ENDPOINT} ({type(error).__name__}: {error}); look to "
+        "the network. HF_HUB_OFFLINE=1 loads what the cache holds"
+    )
+
+
+def check_name(place: str, name: str) -> None:
+    """Raise for a file name that leads out of its folder."""
+    if name.startswith("/") or "\\" in name or {"..", "."} & {*PurePosixPath(name).parts}:
+        raise PullError(f"{place}: expected plain file names, got {name!r}; do not use it")
+
+
+def hash_of(sibling) -> str:
+    """What the Hub says of one of its files."""
+    return sibling.lfs.sha256 if sibling.lfs else sibling.blob_id
+
+
+def _wanted(
+    place: str, info: ModelInfo, files: tuple[str, ...], if_any: tuple[str, ...]
+) -> dict[str, str]:
+    """Hashes of the files to download, none of which is absurd."""
+    found = {sibling.rfilename: sibling for sibling in info.siblings}
+    for name in found:
+        check_name(place, name)
+    if missing := [name for name in files if name not in found]:
+        pickles = sorted(name for name in found if name.endswith((".bin", ".pt", ".pth", ".ckpt")))
+        only = f"; {pickles} are pickles and are never loaded" if pickles else ""
+        raise PullError(f"{place}: expected {missing}, found none{only}")
+    wanted = {}
+    for name in (*files, *(name for name in if_any if name in found)):
+        most = MAX_BYTES if name.endswith(".json") else MAX_LARGE_BYTES
+        if found[name].size > most:
+            raise PullError(f"{place}: expected {name} up to {most} bytes, got {found[name].size}")
+        wanted[name] = hash_of(found[name])
+    if not COMMIT.fullmatch(info.sha or "") or not all(map(_is_hash, wanted.values())):
+        raise PullError(f"{place}: expected hashes, got {info.sha!r} and {wanted}")
+    return wanted
+
+
+def _is_hash(text: str | None) -> bool:
+    return re.fullmatch(r"[0-9a-f]{40}([0-9a-f]{24})?", text or "") is not None
+
+
+def _storage(repo_id: str, cache_dir: str | Path | None = None) -> Path:
+    name = repo_folder_name(repo_id=repo_id, repo_type="model")
+    return Path(cache_dir or constants.HF_HUB_CACHE) / name
+
+
+def _blob(storage: Path, digest: str) -> Path:
+    return storage / "blobs" / digest
+
+
+def _cached(
+    repo_id: str, revision: str, files: tuple[str, ...], if_any: tuple[str, ...] = ()
+) -> Path | None:
+    """The folder of a commit in the cache, if it holds all files and no bit of them has changed.
+
+    A file that has changed is removed, since whoever loads it next would get it too.
+    """
+    storage = _storage(repo_id)
+    ref = storage / "refs" / revision
+    sha = revision
+    if not COMMIT.fullmatch(revision):
+        sha = ref.read_text().strip() if ref.is_file() else ""
+    folder = storage / "snapshots" / sha
+    if not COMMIT.fullmatch(sha) or not all((folder / name).is_file() for name in files):
+        return None
+    whole = True
+    for name in (*files, *(name for name in if_any if (folder / name).is_file())):
+        path = folder / name
+        digest = path.resolve().name  # where the cache has copies and no links, not a hash
+        if _is_hash(digest) and not matches(path, digest):
+            warnings.warn(f"{path}: changed in the cache since, removed from there", stacklevel=3)
+            _remove(path)
+            whole = False
+    return folder if whole else None
+
+
+def _remove(path: Path) -> None:
+    """A file from the cache, and what it is a link to."""
+    path.resolve().unlink(missing_ok=True)
+    path.unlink(missing_ok=True)
+
+
+def _point(repo_id: str, revision: str, sha: str) -> None:
+    """Let the cache know which commit a branch or a tag is, as huggingface_hub writes it."""
+    ref = _storage(repo_id) / "refs" / revision
+    ref.parent.mkdir(parents=True, exist_ok=True)
+    partial = ref.with_name(f".{ref.name}.partial")
+    partial.write_text(sha)
+    partial.replace(ref)
