@@ -213,8 +213,8 @@ def publish_to_hub(options: Options) -> str:
         refs = retried(lambda: api.list_repo_refs(repo_id))
     except HTTPError as error:
         raise PublishError(
-            f"{explain(error, repo_id)}; the commit {sha} is there, whole and verified, but may have "
-            "no tag; the same command goes on from here"
+            f"{explain(error, repo_id)}; the commit {sha} is there, whole and verified, but may "
+            "have no tag; the same command goes on from here"
         ) from None
     if {tag.name: tag.target_commit for tag in refs.tags}.get(found.next_tag) != sha:
         raise PublishError(

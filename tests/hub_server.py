@@ -132,6 +132,9 @@ class Request:
     def json(self) -> dict:
         return json.loads(self.body)
 
+    def json_lines(self) -> list[dict]:
+        return [json.loads(line) for line in self.body.splitlines()]
+
 
 class Response(NamedTuple):
     status: int
@@ -359,7 +362,7 @@ def make_commit(hub: HubServer, request: Request, repo: str, branch: str) -> Res
         raise HubError(400, "create_pr: expected false, pull requests are not modelled")
     if branch not in found.branches:
         raise HubError(404, "Invalid rev id", "RevisionNotFound")
-    header, *operations = [json.loads(line) for line in request.body.splitlines()]
+    header, *operations = request.json_lines()
     about, head = header["value"], found.branches[branch]
     if about.get("parentCommit", head) != head:
         raise HubError(412, "A commit has happened since. Please refresh and try again.")

@@ -236,27 +236,43 @@ def test_a_folder_without_a_passed_verification_is_not_published(exported, tmp_p
 
 def test_publishing_to_the_hub_is_one_commit_that_loads_with_equal_bits(exported, tmp_path):
     code = """
-import sys, torch, zoo
+import sys, timm, torch, zoo
 x = torch.randn(60, 1, 8, 8, generator=torch.Generator().manual_seed(0))
 with torch.inference_mode():
-    published = zoo.create_model("hf-hub:owner/slim", pretrained=True).eval()(x)
     local = zoo.create_model(f"local-dir:{sys.argv[1]}", pretrained=True).eval()(x)
-assert torch.equal(published, local)
+    for create in (zoo.create_model, timm.create_model):
+        for name in ("hf-hub:owner/slim", "hf-hub:owner/slim@v1"):
+            assert torch.equal(create(name, pretrained=True).eval()(x), local)
 """
     command = [sys.executable, ROOT / "export/publish.py", exported, "--to", "owner/slim"]
     with HubServer() as hub:
         env = hub.env(tmp_path)
-        first = subprocess.run(command, env=env, capture_output=True, text=True)
-        assert first.stdout.startswith("published owner/slim at "), first.stderr
-        again = subprocess.run(command, env=env, capture_output=True, text=True)
-        assert "already" in again.stdout, again.stderr
+
+        def run(*options: str, **overrides: str) -> subprocess.CompletedProcess:
+            line = [*command, *options]
+            return subprocess.run(line, env=env | overrides, capture_output=True, text=True)
+
+        rehearsed = run()
+        assert "would send to the new public repository owner/slim, as owner" in rehearsed.stdout
+        assert re.search(r"add +model.safetensors +[\d,]+ bytes  [0-9a-f]{64}", rehearsed.stdout)
+        assert "nothing was sent; pass --confirm" in rehearsed.stdout
+        assert {request.method for request in hub.requests} == {"GET"}
+        assert hub.repos == {}
+
+        first = run("--confirm")
+        assert first.stdout.startswith("published owner/slim as v1 at "), first.stderr
+        again = run("--confirm")
+        assert "holds this very network already, as v1" in again.stdout, again.stderr
         commits = [r for r in hub.requests if r.method == "POST" and "/commit/" in r.path]
         assert len(commits) == 1
+        assert commits[0].json_lines()[0]["value"]["parentCommit"]
         assert hub.token not in first.stdout + first.stderr
         subprocess.run([sys.executable, "-c", code, str(exported)], env=env, check=True)
 
-        stranger = hub.env(tmp_path, HF_TOKEN="hf_nobody")
-        refused = subprocess.run(command, env=stranger, capture_output=True, text=True)
+        refused = run("--confirm", HF_TOKEN="hf_nobody")
         assert refused.returncode == 1
-        assert "error: " in refused.stderr
-        assert "hf_nobody" not in refused.stdout + refused.stderr
+        assert "error: owner/slim: the Hub refuses this token (401)" in refused.stderr
+        typed = run("--token=hf_secret")
+        assert typed.stderr.startswith("error: --token: expected it in HF_TOKEN")
+        for process in (refused, typed):
+            assert "hf_" not in process.stdout + process.stderr.replace("HF_TOKEN", "")
