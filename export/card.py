@@ -1,13 +1,19 @@
-"""The model card: README.md of a published folder, from its config.json and its checks."""
+"""The model card: README.md of a published folder, from its config.json and its checks.
+
+python export/card.py   # writes MODEL_CARDS.md, of what zoo/weights holds
+"""
 
 import json
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
-from safetensors import safe_open
 
+import zoo
+from export.browser import PREPROCESSOR
+from export.folder import read_report
 from zoo import hub
+from zoo.classifier import MODES
 from zoo.deployed import BITS
 
 DATASETS = {
@@ -26,27 +32,45 @@ A spiking network of short-bp-zoo: {architecture} with {parameters:.2f} M parame
 
 ## Use
 
+In this folder; from elsewhere `local-dir:` and its path, from the Hub `hf-hub:` and the
+repository's name:
+
 ```python
 import zoo
 
-model = zoo.create_model("local-dir:FOLDER", pretrained=True).eval()  # or "hf-hub:ORG/NAME"
+model = zoo.create_model("local-dir:.", pretrained=True).eval()
 logits = model(pixel_values)  # [B, {channels}, {height}, {width}] -> [B, {classes}]
 ```
 
 ```python
-import onnxruntime
+import zoo
 
-session = onnxruntime.InferenceSession("onnx/model.onnx")
-(logits,) = session.run(["logits"], {{"pixel_values": pixel_values}})
+session = zoo.load_onnx("local-dir:.")  # onnxruntime, with the pre-processing
+for label, probability in session.classify("image.png"):
+    print(f"{{probability:.3f}}  {{label}}")
 ```
 
-`pixel_values` are (pixel - mean) / std with pixels from 0 to 255, mean {mean} and std {std}.
-`onnx/model_uint8.onnx` takes the pixels themselves, as uint8; `onnx/model_readable.onnx` is the
-first graph once more, each neuron one node.
+With onnxruntime alone, on pixels of {width} x {height} as they are:
 
-## Accuracy
+```python
+import numpy as np
+import onnxruntime
+from PIL import Image
+
+session = onnxruntime.InferenceSession("onnx/model_uint8.onnx")
+image = Image.open("image.png").convert("{mode}").resize(({width}, {height}))
+pixels = np.asarray(image).reshape(1, {height}, {width}, {channels}).transpose(0, 3, 1, 2)
+(logits,) = session.run(["logits"], {{"pixel_values": pixels}})
+```
+{browser}
+`onnx/model.onnx` takes (pixel - mean) / std with pixels from 0 to 255, mean {mean} and std {std};
+`onnx/model_readable.onnx` is the same once more, each neuron one node.
+
+## Results
 
 {accuracy}
+
+Everything in this card is measured anew by `{command}`.
 
 ## Neurons
 
@@ -62,9 +86,10 @@ and are not in the weight file; `config.json` holds them.
 
 {exactness}
 
-## Verification
+{energy}## Verification
 
-By the {rule} rule, on {images}; every figure is in `verification.json`.
+By the {rule} rule, on {images}; every figure is in `verification.json`, with the sha256 of every
+file of this folder.
 
 | check | measured |
 |---|---|
@@ -77,6 +102,65 @@ Made with {versions}.
 ```json
 {training}
 ```
+
+## Limits
+
+{limits}
+
+## Citation
+
+{citation}
+"""
+
+BROWSER = """
+In a browser or in Node, by @huggingface/transformers, with `folder` the name of a repository on the
+Hub:
+
+```js
+import {{ AutoImageProcessor, AutoModel, RawImage }} from "@huggingface/transformers";
+
+const processor = await AutoImageProcessor.from_pretrained(folder);
+const model = await AutoModel.from_pretrained(folder);
+const {{ logits }} = await model(await processor(await RawImage.read("image.png")));
+```
+"""
+
+ENERGY = """## Energy
+
+An image takes {operations}, over all time
+steps, counted on {images} of the images. That is arithmetic alone: memory, which costs more, is in
+no such figure, and neither are norms, pooling and what goes on inside a neuron.
+
+"""
+
+LIMITS = """- It was trained on {data} and knows nothing else: any image gets one of its {classes}
+  labels.
+- {resolution}
+- The probabilities are a softmax of the logits and are not calibrated.
+- Robustness to noise, to other cameras and to attacks was not measured."""
+
+RESOLUTION = "The graphs are made for {width} x {height} pixels."
+FP32 = " What is proved is proved of fp32: TF32, fp16 or int8 give other bits."
+
+RELEASES = """# Released weights
+
+Written by `python export/card.py` from the folders in `zoo/weights/`, whose own cards say more.
+
+{sections}"""
+
+RELEASE = """## {name}
+
+{accuracy}
+
+| | |
+|---|---|
+| network | {architecture}, {parameters:.2f} M parameters, {classes} classes, {size} |
+| neurons | LIF, {time_steps} time steps, decay {decay}, v_threshold {v_threshold}, reset {reset} |
+| export | {rule} rule |
+| an image takes | {operations} |
+| where | {place} |
+| sha256 of the weights | `{sha256}` |
+| measured by | `{command}` |
 """
 
 
@@ -90,8 +174,37 @@ def write_card(folder: Path, report: dict[str, Any]) -> None:
     checks = {check["name"]: check["measured"] for check in report["checks"]}
     training = config.get("training", {})
     data = training.get("data", {"name": "image_folder"})
-    text = _front_matter(config, checks, data) + _body(folder, config, report, training)
+    text = _front_matter(config, checks, data) + _body(folder, config, report)
     ModelCard(text).save(folder / "README.md")
+
+
+def model_cards() -> str:
+    """MODEL_CARDS.md: a section for each released weight, in the package or on the Hub."""
+    folders = sorted(config.parent for config in hub.BUNDLED.glob(f"*/{hub.CONFIG}"))
+    sections = "\n".join(_release(folder) for folder in folders)
+    return RELEASES.format(sections=sections or "None yet.\n")
+
+
+def _release(folder: Path) -> str:
+    config, report = hub.read_config(folder), read_report(folder)
+    checks = {check["name"]: check["measured"] for check in report["checks"]}
+    args, (channels, height, width) = config["model_args"], config["pretrained_cfg"]["input_size"]
+    measured, on_the_hub = report.get("energy"), hub.released_on_hub()
+    return RELEASE.format(
+        name=folder.name,
+        accuracy=_accuracy(_measured_accuracy(checks), report["images"]),
+        architecture=config["architecture"],
+        parameters=_parameters(folder) / 1e6,
+        classes=config["num_classes"],
+        size=f"{width} x {height} x {channels}",
+        time_steps=args["time_steps"],
+        **{key: args["spike_layer"][key] for key in ("decay", "v_threshold", "reset")},
+        rule=report["rule"],
+        operations=_operations(measured) if measured else "not measured",
+        place=f"Hub, `{on_the_hub[folder.name]}`" if folder.name in on_the_hub else "the package",
+        sha256=report["sha256"][hub.WEIGHTS],
+        command=_command(report["images"], config.get("training", {})),
+    )
 
 
 def _front_matter(config: dict[str, Any], checks: dict[str, Any], data: dict[str, Any]) -> str:
@@ -120,8 +233,8 @@ def _front_matter(config: dict[str, Any], checks: dict[str, Any], data: dict[str
     return f"---\n{front.to_yaml()}\n---\n"
 
 
-def _body(folder: Path, config: dict[str, Any], report: dict[str, Any], training) -> str:
-    cfg, args = config["pretrained_cfg"], config["model_args"]
+def _body(folder: Path, config: dict[str, Any], report: dict[str, Any]) -> str:
+    cfg, args, training = config["pretrained_cfg"], config["model_args"], config.get("training", {})
     neuron = args["spike_layer"]
     checks = {check["name"]: check["measured"] for check in report["checks"]}
     channels, height, width = cfg["input_size"]
@@ -135,6 +248,17 @@ def _body(folder: Path, config: dict[str, Any], report: dict[str, Any], training
         height=height,
         width=width,
         trained_with=_trained_with(training),
+        mode=MODES[channels],
+        browser=BROWSER.format() if (folder / PREPROCESSOR).is_file() else "",
+        command=_command(report["images"], training),
+        energy=_energy(report),
+        limits=LIMITS.format(
+            data=_title(training),
+            classes=config["num_classes"],
+            resolution=RESOLUTION.format(width=width, height=height)
+            + FP32 * (report["rule"] == "exact"),
+        ),
+        citation=_citation(cfg),
         mean=[round(255 * value) for value in cfg["mean"]],
         std=[round(255 * value) for value in cfg["std"]],
         accuracy=_accuracy(_measured_accuracy(checks), report["images"]),
@@ -198,6 +322,51 @@ def _exactness(report: dict[str, Any], checks: dict[str, Any]) -> str:
     )
 
 
+def _command(images: str, training: dict[str, Any]) -> str:
+    """What measures the results once more, in the folder's own words."""
+    count = int(images.split()[0])
+    root = "" if "random" in images or training["data"]["name"] == "digits" else " --data-root DATA"
+    return f"python export/verify.py FOLDER{root} --num-images {count}"
+
+
+def _energy(report: dict[str, Any]) -> str:
+    if "energy" not in report:
+        return ""
+    measured = report["energy"]
+    return ENERGY.format(operations=_operations(measured), images=measured["images"])
+
+
+def _operations(measured: dict[str, Any]) -> str:
+    return (
+        f"{measured['accumulates'] / 1e6:.2f} M additions, "
+        f"{measured['multiply_accumulates'] / 1e6:.2f} M multiply-accumulates, "
+        f"{measured['picojoules'] / 1e6:.2f} uJ ({measured['source']})"
+    )
+
+
+def _title(training: dict[str, Any]) -> str:
+    if not training:
+        return "a set of images that is not recorded"
+    data = training["data"]
+    return data.get("title") or DATASETS[data["name"]][1]
+
+
+def _citation(cfg: dict[str, Any]) -> str:
+    """The paper that timm's pretrained_cfg names, by its number."""
+    if "paper_ids" not in cfg:
+        return "No paper is recorded for this network."
+    number = cfg["paper_ids"].removeprefix("arXiv:")
+    return f"""The network and its training follow [{cfg["paper_name"]}](https://arxiv.org/abs/{number}):
+
+```bibtex
+@misc{{arXiv:{number},
+  title = {{{cfg["paper_name"]}}},
+  eprint = {{{number}}},
+  archivePrefix = {{arXiv}},
+}}
+```"""
+
+
 def _trained_with(training: dict[str, Any]) -> str:
     if not training:
         return "How it was trained is not recorded."
@@ -207,13 +376,8 @@ def _trained_with(training: dict[str, Any]) -> str:
 
 
 def _parameters(folder: Path) -> int:
-    buffers = ("running_mean", "running_var", "num_batches_tracked")
-    count = 0
-    with safe_open(folder / hub.WEIGHTS, framework="pt") as weights:
-        for name in weights.keys():  # noqa: SIM118  (safe_open is no mapping)
-            if not name.endswith(buffers):
-                count += weights.get_tensor(name).numel()
-    return count
+    network = zoo.create_model(f"local-dir:{folder}", device="meta")
+    return sum(parameter.numel() for parameter in network.parameters())
 
 
 def _measured_accuracy(checks: dict[str, Any]) -> dict[str, Any] | None:
@@ -235,3 +399,11 @@ def _accuracy(measured: dict[str, Any] | None, images: str) -> str:
 def _short(measured: dict[str, Any]) -> str:
     plain = {k: v for k, v in measured.items() if not isinstance(v, dict | list)}
     return ", ".join(f"{key.replace('_', ' ')} {value:.6g}" for key, value in plain.items())
+
+
+def main() -> None:
+    (Path(__file__).parent.parent / "MODEL_CARDS.md").write_text(model_cards())
+
+
+if __name__ == "__main__":
+    main()

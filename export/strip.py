@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import nn
 
+from export.browser import browser_config, write_preprocessor
 from zoo import create_model, hub, runs, strip_heads
 
 
@@ -48,15 +49,17 @@ def load_source(source: str) -> Source:
 
 
 def write_stripped(source: Source, folder: Path) -> nn.Module:
-    """Write model.safetensors and config.json of the network without heads into a folder.
+    """Write the network without heads into a folder: model.safetensors and the files beside it.
 
     Returns:
         The network as loaded back from that folder, in eval mode.
     """
     extra = {key: source.config[key] for key in ("label_names", "training") if key in source.config}
+    extra |= browser_config(extra.get("label_names", []))
     if "training" in extra:
         extra["training"] = _without_paths(extra["training"])
     hub.save_pretrained(strip_heads(source.model), folder, **extra)
+    write_preprocessor(folder)
     return create_model(f"local-dir:{folder}", pretrained=True).eval()
 
 

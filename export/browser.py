@@ -1,0 +1,53 @@
+"""What @huggingface/transformers needs of a published folder besides the graph.
+
+It loads onnx/model.onnx in a browser or in Node by ``AutoModel``, with labels from config.json and
+pixels as preprocessor_config.json says. Its image-classification pipeline knows architectures by
+name and not ours; posing as one of them would be a lie.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from zoo.hub import read_config
+
+PREPROCESSOR = "preprocessor_config.json"
+RESAMPLE = {
+    "nearest": 0,
+    "lanczos": 1,
+    "bilinear": 2,
+    "bicubic": 3,
+    "box": 4,
+    "hamming": 5,
+}  # PIL's
+
+
+def browser_config(label_names: list[str]) -> dict[str, Any]:
+    """Keys for config.json: labels, and that fp32 is the only type there is."""
+    labels = {str(number): name for number, name in enumerate(label_names)}
+    return {"transformers.js_config": {"dtype": "fp32"}} | ({"id2label": labels} if labels else {})
+
+
+def write_preprocessor(folder: Path) -> None:
+    """preprocessor_config.json of a folder with config.json; none where images are not RGB, for
+    which there is no such description.
+    """
+    cfg = read_config(folder)["pretrained_cfg"]
+    channels, height, width = cfg["input_size"]
+    if channels != 3:
+        return
+    preprocessor = {
+        "image_processor_type": "CLIPImageProcessor",  # it resizes, crops and normalises as timm
+        "do_convert_rgb": True,
+        "do_resize": True,
+        "size": {"shortest_edge": round(min(height, width) / cfg["crop_pct"])},
+        "resample": RESAMPLE[cfg["interpolation"]],
+        "do_center_crop": True,
+        "crop_size": {"height": height, "width": width},
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+        "image_mean": cfg["mean"],
+        "image_std": cfg["std"],
+    }
+    (folder / PREPROCESSOR).write_text(json.dumps(preprocessor, indent=2) + "\n")
