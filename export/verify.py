@@ -37,8 +37,10 @@ from export.folder import GRAPH, GRAPHS, READABLE_GRAPH, REPORT, UINT8_GRAPH, ch
 from export.images import Images, images_of
 from export.spike_aware import AGREEMENT, TOLERANCE, check_spike_aware
 from zoo import hub
-from zoo.diagnostics import firing_rates
+from zoo.diagnostics import count_operations, firing_rates
+from zoo.diagnostics.operations import SOURCE
 
+ENERGY_IMAGES = 100  # whose operations are counted
 ACCURACY_GAP = 0.25  # points between the trained network and its graph, or one image
 CHANGED = 10.0  # percent of images with another class; on a half-trained network 5 were seen
 
@@ -76,7 +78,7 @@ def verify(folder: Path, model: nn.Module, images: Images) -> dict[str, Any]:
         model: The folder's own network, in eval mode.
 
     Returns:
-        What verification.json holds, less the hashes: rule, images, checks and versions.
+        What verification.json holds, less the hashes: rule, images, checks, energy and versions.
     """
     deployed, reason = deploy_by_rule(model)
     checks = [
@@ -96,6 +98,7 @@ def verify(folder: Path, model: nn.Module, images: Images) -> dict[str, Any]:
         "rule": "exact" if reason is None else "spike-aware",
         "images": images.are,
         "checks": [asdict(check) for check in checks],
+        "energy": measure_energy(model, images.values[:ENERGY_IMAGES]),
         "made_with": versions(),
     }
     return report | ({"why_not_exact": reason} if reason else {})
@@ -107,6 +110,18 @@ def deploy_by_rule(model: nn.Module) -> tuple[fx.GraphModule, str | None]:
         return zoo.deploy(model), None
     except zoo.NotExactError as error:
         return zoo.deploy(model, exact=False), str(error)
+
+
+def measure_energy(model: nn.Module, images: Tensor) -> dict[str, Any]:
+    """Operations of one image over all time steps, and what they take by the usual estimate."""
+    layers = count_operations(model, batches(images, "operations"))
+    return {
+        "images": len(images),
+        "accumulates": sum(layer.accumulates for layer in layers),
+        "multiply_accumulates": sum(layer.multiply_accumulates for layer in layers),
+        "picojoules": sum(layer.energy for layer in layers),
+        "source": SOURCE,
+    }
 
 
 def versions() -> dict[str, str]:

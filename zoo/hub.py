@@ -104,7 +104,7 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def _bounded(path: Path) -> bytes:
-    """A small file's content; a large one is refused unread."""
+    """A JSON file's content; a large one is refused unread."""
     if (size := path.stat().st_size) > MAX_BYTES:
         raise ValueError(f"{path}: expected at most {MAX_BYTES} bytes, got {size}")
     return path.read_bytes()
@@ -270,6 +270,8 @@ def check_hashes(folder: Path, files: Iterable[str]) -> None:
                 f"{path}: expected the sha256 of each file of this folder, got {error!r}"
             ) from None
         for name, digest in expected.items():
+            if name == CONFIG:
+                _bounded(folder / name)  # raises before gigabytes are hashed
             if (found := file_sha256(folder / name)) != digest:
                 raise ValueError(
                     f"{folder / name}: expected sha256 {digest}, as {kept} says, got {found}; the "

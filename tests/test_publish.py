@@ -1,0 +1,134 @@
+"""What is sent to the Hub and what is not; tests/test_hub_faults.py has what goes wrong there."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from hub_client import hub_client
+from hub_server import HubServer
+
+from export.publish import Options, PublishError, publish_to_folder, publish_to_hub
+
+PUBLISH = """
+from export.publish import Options, publish_to_hub
+value = publish_to_hub(Options(num_images=10, **options))
+"""
+
+
+@pytest.fixture(scope="module")
+def hub():
+    with HubServer() as hub:
+        yield hub
+
+
+@pytest.fixture(scope="module")
+def client(hub, tmp_path_factory):
+    with hub_client(hub, tmp_path_factory.mktemp("home")) as client:
+        yield client
+
+
+@pytest.fixture
+def folder(exported, tmp_path) -> Path:
+    return shutil.copytree(exported, tmp_path / "slim")
+
+
+def publish(client, folder: Path, repo: str, confirm: bool = True, **options):
+    options |= {"folder": str(folder), "to": repo, "confirm": confirm}
+    return client.run(PUBLISH, options=options)
+
+
+def reseal(folder: Path) -> None:
+    """Sign a changed folder anew, as only an export may."""
+    from zoo.hub import hashes
+
+    report = json.loads((folder / "verification.json").read_text())
+    report["sha256"] = hashes(folder, "verification.json")
+    (folder / "verification.json").write_text(json.dumps(report))
+
+
+def test_a_new_version_replaces_all_files_in_one_commit_and_is_the_next_tag(hub, client, folder):
+    first = publish(client, folder, "org/versions").value
+    head = hub.repos["org/versions"].branches["main"]
+    assert first == f"published org/versions as v1 at {head}"
+    (folder / "README.md").write_text("Another card.")
+    (folder / "onnx/model_readable.onnx").rename(folder / "extra.onnx")
+    shutil.copy(folder / "extra.onnx", folder / "onnx/model_readable.onnx")
+    hub.commit("org/versions", {"old.txt": b"left over"})
+    reseal(folder)
+    rehearsed = publish(client, folder, "org/versions", confirm=False).value
+    assert "one commit tagged v2" in rehearsed
+    said = {line.split()[0]: [] for line in rehearsed.splitlines()[1:-1]}
+    for line in rehearsed.splitlines()[1:-1]:
+        said[line.split()[0]].append(line.split()[1])
+    assert said == {
+        "add": ["extra.onnx"],
+        "replace": ["README.md", "verification.json"],
+        "delete": ["old.txt"],
+    }
+    second = publish(client, folder, "org/versions").value
+    assert second.startswith("published org/versions as v2 at ")
+    found = hub.repos["org/versions"]
+    assert {*found.resolve("main").files} - {".gitattributes"} == {
+        path.relative_to(folder).as_posix() for path in folder.rglob("*.*")
+    }
+    assert found.tags["v1"] == head
+    assert hub.read("org/versions", "README.md", "v1") != b"Another card."
+
+
+def test_a_repository_that_holds_something_else_stays_as_it_is(hub, client, folder):
+    hub.create_repo("org/mine", {"thesis.pdf": b"years"})
+    head = hub.repos["org/mine"].branches["main"]
+    for confirm in (False, True):
+        error = publish(client, folder, "org/mine", confirm).error
+        assert "it is no published folder and stays as it is" in error
+    assert hub.repos["org/mine"].branches["main"] == head
+
+
+def test_private_is_never_public(hub, client, folder):
+    assert publish(client, folder, "org/secret", private=True).error is None
+    assert hub.repos["org/secret"].private
+    hub.create_repo("org/open")
+    error = publish(client, folder, "org/open", private=True).error
+    assert "--private: expected a private repository, org/open is public" in error
+    assert len(hub.repos["org/open"].commits) == 1
+
+
+def test_a_crash_before_the_tag_is_made_good_by_the_same_command(hub, client, folder):
+    publish(client, folder, "org/crash")
+    hub.repos["org/crash"].tags.clear()
+    commits = dict(hub.repos["org/crash"].commits)
+    rehearsed = publish(client, folder, "org/crash", confirm=False).value
+    assert rehearsed == "org/crash holds this network and no tag; --confirm verifies and tags it"
+    assert publish(client, folder, "org/crash").value.startswith("published org/crash as v1")
+    assert hub.repos["org/crash"].commits == commits
+
+
+def test_what_does_not_verify_once_more_is_not_called_published(hub, client, folder):
+    weights = folder / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-2] ^= 0x10  # of the last float; the graphs no longer hold it
+    weights.write_bytes(content)
+    reseal(folder)
+    error = publish(client, folder, "org/other-weights").error
+    assert "graphs hold the weights" in error
+    assert "has no tag, since it failed these checks" in error
+    assert hub.repos["org/other-weights"].tags == {}
+
+
+@pytest.mark.parametrize("kind", ["file", "folder", "inside"])
+def test_links_are_not_followed_out_of_a_folder(folder, tmp_path, kind):
+    (tmp_path / "secret").mkdir()
+    (tmp_path / "secret" / "key.txt").write_text("mine")
+    target = {
+        "file": tmp_path / "secret" / "key.txt",
+        "folder": tmp_path / "secret",
+        "inside": folder / "README.md",
+    }[kind]
+    (folder / "link").symlink_to(target)
+    reseal(folder)
+    with pytest.raises(PublishError, match=r"expected plain files, got links: .*/link"):
+        publish_to_folder(folder, tmp_path / "out")
+    with pytest.raises(PublishError, match="expected plain files"):
+        publish_to_hub(Options(folder=str(folder), to="org/links", confirm=True))
+    assert not (tmp_path / "out").exists()

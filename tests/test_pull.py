@@ -1,0 +1,184 @@
+"""What the cache holds, what a network that is gone leaves, and weights by their bare name."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from hub_client import hub_client
+from hub_faults import PULL
+from hub_server import HubServer
+
+import zoo
+from zoo import hub as pretrained
+
+FIRST, SECOND = "short_bp_resnet20_slim.digits", "short_bp_resnet20_slim.first"
+OFFLINE = "import huggingface_hub.constants; huggingface_hub.constants.HF_HUB_OFFLINE = {}\n"
+REGISTER = "from zoo import hub; from pathlib import Path; hub.BUNDLED = Path(bundled)"
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+@pytest.fixture(scope="module")
+def hub():
+    with HubServer() as hub:
+        yield hub
+
+
+@pytest.fixture(scope="module")
+def client(hub, tmp_path_factory):
+    with hub_client(hub, tmp_path_factory.mktemp("home")) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def bits(client, exported) -> str:
+    """Of the logits of the exported network."""
+    return client.run(PULL, name=f"local-dir:{exported}").value
+
+
+def test_a_whole_commit_in_the_cache_costs_no_request(hub, client, exported, bits):
+    sha = hub.create_repo("org/once", content(exported)).branches["main"]
+    for _ in range(2):
+        assert client.run(PULL, name=f"hf-hub:org/once@{sha}").value == bits
+        hub.requests.clear()
+    assert client.run(PULL, name=f"hf-hub:org/once@{sha}").warnings == []
+    assert hub.requests == []
+
+
+def test_nothing_is_fetched_but_what_is_needed(hub, client, exported):
+    hub.create_repo("org/some", content(exported))
+    hub.requests.clear()
+    client.run(PULL, name="hf-hub:org/some")
+    names = {request.path.rpartition("/")[2] for request in hub.requests if "/lfs/" in request.path}
+    assert names == {"model.safetensors"}
+    answer = client.run("value = zoo.load_onnx('hf-hub:org/some').labels")
+    assert answer.value == [str(digit) for digit in range(10)]
+    assert hub.requests[-1].path.endswith("onnx/model_uint8.onnx")
+
+
+def test_a_bit_that_flips_in_the_cache_is_told_removed_and_fetched_anew(
+    hub, client, exported, bits
+):
+    sha = hub.create_repo("org/rot", content(exported)).branches["main"]
+    for name in (f"hf-hub:org/rot@{sha}", "hf-hub:org/rot"):
+        for file in ("model.safetensors", "config.json", "verification.json"):
+            assert client.run(PULL, name=name).value == bits
+            path = client.cache / "models--org--rot/snapshots" / sha / file
+            changed = bytearray(path.read_bytes())
+            changed[len(changed) // 2] ^= 4
+            path.resolve().write_bytes(changed)
+            assert client.run(PULL, name=name).value == bits
+            assert client.snapshot("org/rot")[f"snapshots/{sha}/{file}"] == content(exported)[file]
+    path.resolve().write_bytes(changed)
+    offline = client.run(OFFLINE.format(True) + PULL, name=name)
+    client.run(OFFLINE.format(False))
+    assert "verification.json: changed in the cache since, removed" in offline.warnings[0]
+    assert "HF_HUB_OFFLINE forbids to ask the Hub; load it once without" in offline.error
+    assert client.run(PULL, name=name).value == bits
+
+
+def test_what_fails_midway_leaves_the_version_before(hub, client, exported, bits):
+    files = content(exported)
+    old = hub.create_repo("org/two", files).branches["main"]
+    assert client.run(PULL, name="hf-hub:org/two").value == bits
+    before = client.snapshot("org/two")
+    hub.commit("org/two", {"README.md": b"new", "model.safetensors": files["onnx/model.onnx"]})
+    hub.cut(r"model\.safetensors", after=1000, reset=True, times=9)
+    assert "no answer from" in client.run(PULL, name="hf-hub:org/two").error
+    assert client.snapshot("org/two") == before
+    assert before["refs/main"] == old.encode()
+    hub.faults.clear()
+    changed = client.run(PULL, name="hf-hub:org/two")
+    assert "model.safetensors: expected sha256" in changed.error
+    assert "as verification.json says" in changed.error
+
+
+@pytest.mark.parametrize("name", ["org/x@../../up", "org/x@", "../x", "org/x@a b", "org/../x/y"])
+def test_a_name_that_leads_elsewhere_is_refused(client, name):
+    assert client.run(PULL, name=f"hf-hub:{name}").error is not None
+    assert not list(client.cache.glob("*up*"))
+
+
+def test_without_a_network_the_cache_is_used_and_said(exported, tmp_path):
+    with HubServer() as hub, hub_client(hub, tmp_path) as client:
+        sha = hub.create_repo("org/slim", content(exported)).branches["main"]
+        bits = client.run(PULL, name="hf-hub:org/slim").value
+        hub.__exit__()
+        by_name, by_commit = (
+            client.run(PULL, name=f"hf-hub:org/slim{revision}") for revision in ("", f"@{sha}")
+        )
+        assert by_name.value == by_commit.value == bits is not None
+        assert by_commit.warnings == []
+        (warning,) = by_name.warnings
+        assert "no answer from http://127.0.0.1" in warning
+        assert f"took what the cache holds, {sha}" in warning
+        other = client.run(PULL, name="hf-hub:org/other").error
+        assert other.startswith(
+            "PullError: hf-hub:" if False else "PullError: org/other: no answer"
+        )
+
+        client.run(OFFLINE.format(True))
+        assert client.run(PULL, name="hf-hub:org/slim").value == bits
+        other = client.run(PULL, name="hf-hub:org/other").error
+        assert "HF_HUB_OFFLINE forbids to ask the Hub; load it once without" in other
+
+
+@pytest.fixture
+def register(hub, client, exported, tmp_path):
+    """A package whose one release lies on the Hub."""
+    sha = hub.create_repo("org/released", content(exported)).branches["main"]
+    (tmp_path / FIRST).mkdir(parents=True)
+    for name in ("config.json", "verification.json"):
+        shutil.copy(exported / name, tmp_path / FIRST)
+    (tmp_path / "hub.json").write_text(json.dumps({FIRST: f"org/released@{sha}"}))
+    original = client.run("from zoo import hub; value = str(hub.BUNDLED)").value
+    client.run(REGISTER, bundled=str(tmp_path))
+    yield tmp_path
+    client.run(REGISTER, bundled=original)
+
+
+def test_a_bare_name_pulls_the_release_that_the_package_pins(hub, client, register, bits):
+    hub.commit("org/released", {"model.safetensors": b"main has moved on"})
+    assert client.run("value = zoo.list_models(pretrained=True)").value == [FIRST]
+    for name in (FIRST, "short_bp_resnet20_slim"):
+        assert client.run(PULL, name=name).value == bits
+    answer = client.run(
+        f"value = zoo.load_onnx({FIRST!r}).classify(torch.zeros(8, 8).byte().numpy())"
+    )
+    assert len(answer.value) == 5
+
+
+def test_a_release_at_hand_stands_before_one_on_the_hub(hub, client, register, exported, bits):
+    shutil.copytree(exported, register / SECOND)
+    hub.requests.clear()
+    assert client.run(PULL, name="short_bp_resnet20_slim").value == bits
+    assert hub.requests == []
+    assert client.run("value = zoo.list_models(pretrained=True)").value == [FIRST, SECOND]
+
+
+def test_a_repository_that_was_swapped_under_its_name_is_refused(client, register):
+    report = register / FIRST / "verification.json"
+    report.write_text(report.read_text().replace("exact", "exakt"))
+    error = client.run(PULL, name=FIRST).error
+    assert "expected the verification.json that this package was released with" in error
+
+
+def test_every_release_is_whole_or_pinned():
+    released = pretrained.released_on_hub()
+    folders = {path.parent.name: path.parent for path in pretrained.BUNDLED.glob("*/config.json")}
+    assert folders.keys() == set(zoo.list_models(pretrained=True))
+    for name, folder in folders.items():
+        listed = json.loads((folder / "verification.json").read_text())["sha256"]
+        there = pretrained.hashes(folder, "verification.json")
+        if name in released:
+            assert pretrained.COMMIT.fullmatch(released[name].partition("@")[2])
+            listed = {"config.json": listed["config.json"]}
+        assert there == listed
+    assert released.keys() <= folders.keys()
