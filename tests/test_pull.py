@@ -100,6 +100,13 @@ def test_what_fails_midway_leaves_the_version_before(hub, client, exported, bits
     assert "as verification.json says" in changed.error
 
 
+def test_a_refusal_is_never_answered_from_the_cache(hub, client, exported, bits):
+    hub.create_repo("org/ours", content(exported))
+    assert client.run(PULL, name="hf-hub:org/ours").value == bits
+    hub.fail(r"^/api/models/org/ours", 401)
+    assert "refuses this token (401)" in client.run(PULL, name="hf-hub:org/ours").error
+
+
 @pytest.mark.parametrize("name", ["org/x@../../up", "org/x@", "../x", "org/x@a b", "org/../x/y"])
 def test_a_name_that_leads_elsewhere_is_refused(client, name):
     assert client.run(PULL, name=f"hf-hub:{name}").error is not None
