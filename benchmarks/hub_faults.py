@@ -68,8 +68,8 @@ def whole_way(hub: HubServer, client: Client, folder: Path) -> dict[str, str]:
     key = f"{LARGE_MODEL}, weights of {size:.1f} MB"
     return {
         key: re.sub(" at .*", "", sent.value),
-        f"{key}, published once more": re.sub(", as .*", "", again.value).replace(repo, "the Hub"),
-        f"{key}, by local-dir, bare name, hf-hub and hf-hub@v1": f"{len(bits - {None})} set of bits",
+        f"{key}, published once more": re.sub(", as .*", "", again.value),
+        f"{key}, by local-dir, bare name, hf-hub, hf-hub@v1": f"{len(bits - {None})} set of bits",
         f"{key}, classified by local-dir and hf-hub": "the same" if first == second else "others",
     }
 
