@@ -14,7 +14,7 @@ from zoo.kernels.lif import lif as lif_op
 from zoo.surrogates import SLOPES
 
 pytestmark = pytest.mark.skipif(compiled.unavailable() is not None, reason="no C++ compiler")
-CONSTANTS = (0.5, 1.0, "zero", "triangle", 1.0)
+CONSTANTS = (0.5, 1.0, "zero", "triangle", 1.0, False)
 SMOOTH_STEPS = {
     "tanh": lambda u, width: torch.tanh(2 * u / width) / 2 + 0.5,
     "arctan": lambda u, width: torch.arctan(torch.pi * u / width) / torch.pi + 0.5,

@@ -37,7 +37,7 @@ def test_lif_keeps_nothing_between_calls():
 
 
 def test_lif_constants_build_the_same_neuron():
-    lif = LIF(decay=0.25, v_threshold=0.5, reset="subtract", surrogate="arctan", width=0.7)
+    lif = LIF(0.25, 0.5, "subtract", surrogate="arctan", width=0.7, detach_reset=True)
     results = []
     for layer in (lif, LIF(**lif.constants())):
         x = torch.linspace(-2, 2, 400).view(4, 100).requires_grad_()
@@ -49,18 +49,20 @@ def test_lif_constants_build_the_same_neuron():
     assert LIF(surrogate="arctan").constants() != lif.constants()
 
 
+@pytest.mark.parametrize("detach_reset", [False, True])
 @pytest.mark.parametrize("reset", ["zero", "subtract"])
 @pytest.mark.parametrize("decay", [0.5, 0.25])
-def test_lif_equals_spikingjelly(reset, decay):
+def test_lif_equals_spikingjelly(reset, decay, detach_reset):
     theirs = neuron.LIFNode(
         tau=1 / (1 - decay),
         decay_input=False,
         v_threshold=1.0,
         v_reset=0.0 if reset == "zero" else None,
         surrogate_function=surrogate.ATan(alpha=2.0),
+        detach_reset=detach_reset,
         step_mode="m",
     )
-    ours = LIF(decay=decay, reset=reset, surrogate="arctan", width=1.0)
+    ours = LIF(decay, reset=reset, surrogate="arctan", width=1.0, detach_reset=detach_reset)
     x = torch.randn(8, 4, 16, 9, 9, generator=torch.Generator().manual_seed(0))
     x_theirs, x_ours = x.clone().requires_grad_(), x.clone().requires_grad_()
     spikes_theirs, spikes_ours = theirs(x_theirs), ours(x_ours)
@@ -99,21 +101,37 @@ LAYOUTS = {
 
 
 @pytest.mark.skipif(compiled.unavailable() is not None, reason="no C++ compiler")
+@pytest.mark.parametrize("detach_reset", [False, True])
 @pytest.mark.parametrize("reset", ["zero", "subtract"])
 @pytest.mark.parametrize("surrogate", ["triangle", "rectangle", "arctan"])
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_the_compiled_kernel_gives_the_bits_of_the_reference(layout, reset, surrogate):
+def test_the_compiled_kernel_gives_the_bits_of_the_reference(
+    layout, reset, surrogate, detach_reset
+):
     shape, arrange = LAYOUTS[layout]
     leaf = 1.5 * torch.randn(shape, generator=torch.Generator().manual_seed(0))
     for decay, v_threshold in [(0.5, 1.0), (0.25, 0.5)]:
         results = []
         for backend in ("eager", "compiled"):
             x = leaf.clone().requires_grad_()
-            spikes = LIF(decay, v_threshold, reset, surrogate, 0.7, backend)(arrange(x))
+            layer = LIF(decay, v_threshold, reset, surrogate, 0.7, detach_reset, backend)
+            spikes = layer(arrange(x))
             spikes.backward(torch.linspace(-1, 1, spikes.numel()).view(spikes.shape))
             results.append((spikes, x.grad))
         assert torch.equal(results[0][0], results[1][0])
         assert torch.equal(results[0][1], results[1][1])
+
+
+@pytest.mark.parametrize("reset", ["zero", "subtract"])
+def test_a_detached_reset_changes_the_gradient_and_no_spike(reset):
+    results = []
+    for detach_reset in (False, True):
+        x = torch.linspace(-2, 2, 400).view(4, 100).requires_grad_()
+        spikes = LIF(reset=reset, detach_reset=detach_reset)(x)
+        spikes.sum().backward()
+        results.append((spikes, x.grad))
+    assert torch.equal(results[0][0], results[1][0])
+    assert not torch.equal(results[0][1], results[1][1])
 
 
 def test_half_precision_currents_meet_a_full_precision_membrane():
@@ -132,6 +150,7 @@ def test_half_precision_currents_meet_a_full_precision_membrane():
         ({"reset": "hard"}, "reset: expected one of .*'zero', 'subtract'.*, got 'hard'"),
         ({"surrogate": "sigmoid"}, "surrogate: expected one of .*'triangle'.*, got 'sigmoid'"),
         ({"decay": "0.5"}, r"decay: expected a number in \[0, 1\], got '0.5'"),
+        ({"detach_reset": 1}, "detach_reset: expected True or False, got 1"),
         ({"width": -1.0}, "width: expected a number > 0, got -1.0"),
         ({"backend": "cupy"}, "backend: expected one of .*, got 'cupy'"),
     ],

@@ -57,8 +57,15 @@ def reference(x, grad, *constants):
 
 
 def assert_same(kernel, x, grad, *constants):
-    """The bits of the reference, except where a type, a tanh or a division rounds differently."""
-    decay, v_threshold, reset, surrogate, width = constants
+    """The bits of the reference, except where a type, a tanh or a division rounds differently;
+    whether the reset is detached or not.
+    """
+    for detach_reset in (False, True):
+        _assert_same(kernel, x, grad, *constants, detach_reset)
+
+
+def _assert_same(kernel, x, grad, *constants):
+    decay, v_threshold, reset, surrogate, width, _ = constants
     spikes, grad_x = reference(x, grad, *constants)
     ours = kernel.forward(x, decay, v_threshold, reset)
     assert ours.dtype == x.dtype
@@ -128,7 +135,7 @@ def test_the_triton_kernel_does_not_hide_a_nan(kernel, surrogate):
     x, grad = current(4, 64), gradient(4, 64)
     x[1, 3] = float("nan")
     _, expected = reference(x, grad, 0.5, 1.0, "zero", surrogate, 0.5)
-    ours = kernel.backward(grad, x, 0.5, 1.0, "zero", surrogate, 0.5)
+    ours = kernel.backward(grad, x, 0.5, 1.0, "zero", surrogate, 0.5, False)
     assert torch.equal(ours.isnan(), expected.isnan())
 
 
@@ -141,7 +148,8 @@ def test_the_triton_kernels_compile_for_a_gpu_and_contract_nothing(tmp_path, mon
     kernel = load(interpret=False)
     steps = {"T": 2, "RESET": "subtract", "BLOCK": 256}
     programs = [(kernel._forward, steps)]
-    programs += [(kernel._backward, steps | {"SURROGATE": s, "WIDTH": 0.5}) for s in SLOPES]
+    backward = steps | {"WIDTH": 0.5, "DETACH_RESET": False}
+    programs += [(kernel._backward, backward | {"SURROGATE": s}) for s in SLOPES]
     types = dict.fromkeys(["x", "grad", "spikes", "grad_x"], "*fp32")
     types |= dict.fromkeys(["n", "x_stride", "grad_stride"], "i64")
     types |= dict.fromkeys(["decay", "v_threshold"], "fp32")
@@ -183,7 +191,7 @@ def test_the_triton_kernel_reaches_past_32_bit_offsets(kernel):
         pytest.skip("needs 20 GiB of free GPU memory")
     x = torch.randn(T, n, dtype=torch.bfloat16, device=DEVICE)
     grad = gradient(1, n, torch.bfloat16).expand(T, n)
-    constants = 0.5, 1.0, "zero", "triangle", 0.5
+    constants = 0.5, 1.0, "zero", "triangle", 0.5, False
     spikes, grad_x = reference(x[:, -N:], grad[:, -N:], *constants)
     assert torch.equal(kernel.forward(x, 0.5, 1.0, "zero")[:, -N:], spikes)
     ours = kernel.backward(grad, x, *constants)[:, -N:]

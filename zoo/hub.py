@@ -27,10 +27,11 @@ UINT8_GRAPH = "onnx/model_uint8.onnx"
 REPORT, SEAL = "verification.json", "sha256.json"  # either holds the hashes of its folder
 WEIGHTS_FOLDER_VARIABLE = "SHORT_BP_ZOO_WEIGHTS"
 BUNDLED = Path(__file__).parent / "weights"
+NEEDED = LIF().constants().keys() - {"detach_reset"}  # which files older than it do not have
 ON_THE_HUB = "hub.json"  # in BUNDLED: arch.tag -> org/name@commit
 
 # Bounds on what a config.json may ask to build, far above any network that is known here.
-MAX_HEADER, MAX_WIDTH, MAX_TIME_STEPS, MAX_BLOCKS = 2**24, 2**14, 2**12, 2**12
+MAX_HEADER, MAX_WIDTH, MAX_TIME_STEPS, MAX_BLOCKS = 2**24, 2**16, 2**12, 2**12
 TAKEN_BY_TIMM = {  # and never handed on to a network; a pretrained_cfg_overlay names other weights
     *inspect.signature(build_model_with_cfg).parameters,
     *("features_only", "feature_cls", "out_indices", "pruned"),
@@ -85,7 +86,7 @@ def read_config(folder: Path) -> dict[str, Any]:
         custom = config.get("pretrained_cfg", {}).get("custom_load")
         missing = {"time_steps", "spike_layer"} - model_args.keys()
         constants = model_args.get("spike_layer", {})
-        missing |= {f"spike_layer.{name}" for name in LIF().constants().keys() - constants.keys()}
+        missing |= {f"spike_layer.{name}" for name in NEEDED - constants.keys()}
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(
             f"{path}: expected JSON with 'architecture' and 'model_args', got {error!r}"

@@ -33,6 +33,7 @@ def lif_step(
     v_threshold: float,
     reset: Reset,
     spike_fn: Callable[[Tensor], Tensor],
+    detach_reset: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """One time step: v = decay * v + x, spike where v >= v_threshold, then reset.
 
@@ -43,13 +44,15 @@ def lif_step(
         v_threshold: Membrane potential at which the neuron fires.
         reset: "zero" sets a neuron that fired to 0, "subtract" takes v_threshold off it.
         spike_fn: v - v_threshold -> spike, with a surrogate slope as its derivative.
+        detach_reset: Let no gradient through the spike into the reset.
 
     Returns:
         Spikes (0 or 1) and the membrane potential after reset, both [B, ...].
     """
     v = decay * v + x
     spike = spike_fn(v - v_threshold)
-    v = v - spike * v_threshold if reset == "subtract" else v * (1 - spike)
+    fired = spike.detach() if detach_reset else spike
+    v = v - fired * v_threshold if reset == "subtract" else v * (1 - fired)
     return spike, v
 
 
@@ -68,6 +71,7 @@ class LIF(nn.Module):
         reset: "zero" (Take A Shortcut Back, sec. 3) or "subtract".
         surrogate: Shape of the slope: "triangle", "rectangle", "tanh" or "arctan".
         width: Scale of the slope, in units of the membrane potential.
+        detach_reset: Let no gradient through the spike into the reset; the outputs are the same.
         backend: "eager" is the loop below; "compiled" (CPU) and "triton" (CUDA) are fused kernels
             with the same spikes; "auto" takes Triton on a GPU, and on a CPU compiles what is
             trained and large enough to gain. What cannot run here falls back with one warning.
@@ -83,6 +87,7 @@ class LIF(nn.Module):
         reset: Reset = "zero",
         surrogate: str = "triangle",
         width: float = 1.0,
+        detach_reset: bool = False,
         backend: Backend = "auto",
     ):
         super().__init__()
@@ -92,11 +97,13 @@ class LIF(nn.Module):
             raise ValueError(f"v_threshold: expected a number > 0, got {v_threshold!r}")
         if reset not in get_args(Reset):
             raise ValueError(f"reset: expected one of {list(get_args(Reset))}, got {reset!r}")
+        if not isinstance(detach_reset, bool):
+            raise ValueError(f"detach_reset: expected True or False, got {detach_reset!r}")
         if backend not in get_args(Backend):
             raise ValueError(f"backend: expected one of {list(get_args(Backend))}, got {backend!r}")
         self.spike_fn = spike_function(surrogate, width)
         self.decay, self.v_threshold, self.reset = decay, v_threshold, reset
-        self.surrogate, self.width = surrogate, width
+        self.surrogate, self.width, self.detach_reset = surrogate, width, detach_reset
         self.backend = backend
 
     def constants(self) -> dict[str, Any]:
@@ -107,6 +114,7 @@ class LIF(nn.Module):
             "reset": self.reset,
             "surrogate": self.surrogate,
             "width": self.width,
+            "detach_reset": self.detach_reset,
         }
 
     def extra_repr(self) -> str:
@@ -126,8 +134,9 @@ class LIF(nn.Module):
     def _steps(self, x: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         """Each step's spikes and the potential after its reset."""
         v = torch.zeros_like(x[0], dtype=torch.promote_types(x.dtype, torch.float32))
+        constants = self.decay, self.v_threshold, self.reset, self.spike_fn, self.detach_reset
         for x_t in x:
-            spike, v = lif_step(x_t, v, self.decay, self.v_threshold, self.reset, self.spike_fn)
+            spike, v = lif_step(x_t, v, *constants)
             yield spike, v
 
     def kernel(self, x: Tensor) -> ModuleType | None:

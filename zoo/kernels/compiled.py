@@ -42,6 +42,7 @@ def _chain_rule(
     reset: str,
     surrogate: str,
     width: float,
+    detach_reset: bool,
 ) -> Tensor:
     """Through lif_step from the last step to the first, in autograd's own order of operations."""
     trace = _membrane(x, decay, v_threshold, reset)
@@ -51,10 +52,12 @@ def _chain_rule(
         slope = SLOPES[surrogate](v - v_threshold, width)
         if grad_v is None:
             grad_x = grad_spike * slope
-        elif reset == "subtract":
-            grad_x = grad_v + (grad_spike - grad_v * v_threshold) * slope
         else:
-            grad_x = grad_v * (1 - spike) + (grad_spike - grad_v * v) * slope
+            if not detach_reset:
+                fall = v_threshold if reset == "subtract" else v
+                grad_spike = grad_spike - grad_v * fall
+            kept = grad_v if reset == "subtract" else grad_v * (1 - spike)
+            grad_x = kept + grad_spike * slope
         grads.append(grad_x)
         grad_v = grad_x * decay
     return torch.stack(grads[::-1]).to(x.dtype)

@@ -33,7 +33,7 @@ def _by_step(x: Tensor) -> Tensor:
     return x.as_strided((x.shape[0], x[0].numel()), (x.stride(0), 1))
 
 
-def _forward(kernel: ModuleType, x: Tensor, decay, v_threshold, reset, surrogate, width) -> Tensor:
+def _forward(kernel: ModuleType, x: Tensor, decay, v_threshold, reset, *_) -> Tensor:
     x = _dense(x)
     spikes = kernel.forward(_by_step(x), decay, v_threshold, reset)
     return spikes.as_strided(x.shape, _strides(x))
@@ -48,10 +48,16 @@ def _backward(kernel: ModuleType, grad: Tensor, x: Tensor, *constants) -> Tensor
 
 @torch.library.custom_op("short_bp::lif", mutates_args=(), device_types="cpu")
 def lif(
-    x: Tensor, decay: float, v_threshold: float, reset: str, surrogate: str, width: float
+    x: Tensor,
+    decay: float,
+    v_threshold: float,
+    reset: str,
+    surrogate: str,
+    width: float,
+    detach_reset: bool,
 ) -> Tensor:
     """Input current -> spikes, [T, B, ...] -> [T, B, ...]; the arguments are those of LIF."""
-    return _forward(compiled, x, decay, v_threshold, reset, surrogate, width)
+    return _forward(compiled, x, decay, v_threshold, reset)
 
 
 @torch.library.custom_op("short_bp::lif_backward", mutates_args=(), device_types="cpu")
@@ -63,9 +69,10 @@ def lif_backward(
     reset: str,
     surrogate: str,
     width: float,
+    detach_reset: bool,
 ) -> Tensor:
     """Gradient of the spikes -> gradient of the input current, both [T, B, ...]."""
-    return _backward(compiled, grad, x, decay, v_threshold, reset, surrogate, width)
+    return _backward(compiled, grad, x, decay, v_threshold, reset, surrogate, width, detach_reset)
 
 
 lif.register_kernel("cuda")(partial(_forward, triton))
@@ -73,12 +80,12 @@ lif_backward.register_kernel("cuda")(partial(_backward, triton))
 
 
 @lif.register_fake
-def _(x, decay, v_threshold, reset, surrogate, width):
+def _(x, *constants):
     return x.new_empty_strided(x.shape, _strides(_dense(x)))
 
 
 @lif_backward.register_fake
-def _(grad, x, decay, v_threshold, reset, surrogate, width):
+def _(grad, x, *constants):
     return x.new_empty_strided(x.shape, _strides(_dense(x)))
 
 
@@ -89,7 +96,7 @@ def _setup_context(ctx, inputs, output) -> None:
 
 def _lif_backward(ctx, grad: Tensor):
     (x,) = ctx.saved_tensors
-    return lif_backward(grad, x, *ctx.constants), None, None, None, None, None
+    return lif_backward(grad, x, *ctx.constants), *[None] * len(ctx.constants)
 
 
 lif.register_autograd(_lif_backward, setup_context=_setup_context)

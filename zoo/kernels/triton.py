@@ -97,6 +97,7 @@ def _backward(
     RESET: tl.constexpr,
     SURROGATE: tl.constexpr,
     WIDTH: tl.constexpr,
+    DETACH_RESET: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
     at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
@@ -124,10 +125,13 @@ def _backward(
         if t == T - 1:
             grad_t = grad_spike * slope
         elif RESET == "subtract":
-            grad_t = grad_v + (grad_spike - grad_v * v_threshold) * slope
+            if not DETACH_RESET:
+                grad_spike -= grad_v * v_threshold
+            grad_t = grad_v + grad_spike * slope
         else:
-            kept = 1 - _fires(v, v_threshold)
-            grad_t = grad_v * kept + (grad_spike - grad_v * v) * slope
+            if not DETACH_RESET:
+                grad_spike -= grad_v * v
+            grad_t = grad_v * (1 - _fires(v, v_threshold)) + grad_spike * slope
         tl.store(grad_x, grad_t, mask=inside)
         grad_v = grad_t * decay
 
@@ -156,6 +160,7 @@ def backward(
     reset: str,
     surrogate: str,
     width: float,
+    detach_reset: bool,
 ) -> Tensor:
     """Gradient of the spikes -> of the input current, [T, N]: the chain rule through lif_step, last
     step first, in autograd's own order of operations.
@@ -163,7 +168,7 @@ def backward(
     T, n = x.shape
     grad_x = x.new_empty(T, n)
     strides = grad.stride(0), x.stride(0)
-    constants = decay, v_threshold, T, reset, surrogate, width
+    constants = decay, v_threshold, T, reset, surrogate, width, detach_reset
     block = _neurons_per_program(T)
     with torch.cuda.device_of(x):
         _backward[(triton.cdiv(n, block),)](
