@@ -192,7 +192,8 @@ class _Writer:
                 v = self._node("Mul", [v, self._number(lif.decay)], f"{name}.leaked_{t}")
                 current = self._node("Add", [v, current], f"{name}.potential_{t}")
             fires = self._node("GreaterOrEqual", [current, threshold], f"{name}.fires_{t}")
-            spike = self._node("Cast", [fires], f"{name}.spike_{t}", to=TensorProto.FLOAT)
+            output = f"{name}.spike_{t}" if T > 1 else name
+            spike = self._node("Cast", [fires], output, to=TensorProto.FLOAT)
             spikes.append(spike)
             if t == T - 1:
                 break

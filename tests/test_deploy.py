@@ -54,8 +54,9 @@ def test_every_network_gives_equal_bits_in_every_way_to_run_it(name):
 def test_both_resets_and_a_single_step_are_exact(reset, time_steps):
     neurons = {"reset": reset, "decay": 0.25, "v_threshold": 0.5}
     model = create(time_steps=time_steps, spike_layer=neurons)
-    deployed = zoo.deploy(model)
-    assert that_differ(ways_to_run(deployed, values(model, pixels(model, 4)))) == []
+    deployed, x = zoo.deploy(model), values(model, pixels(model, 4))
+    ways = ways_to_run(deployed, x)
+    assert that_differ(ways | {"readable": run_graph(deployed, x, readable=True)}) == []
     certify(write_graph(deployed))
 
 
