@@ -9,7 +9,7 @@ import torch
 from timm.layers import register_notrace_module
 from torch import Tensor, nn
 
-from zoo.lean import norm_spike, spike_conv
+from zoo.lean import norm_spike, remembered_as_bytes, spike_conv
 from zoo.neurons import LIF
 
 
@@ -49,6 +49,13 @@ def fire(spike: nn.Module, conv: ConvNorm, x: Tensor, shortcut: Tensor | None = 
         return norm_spike(spike_conv(conv.conv, x), conv.norm, spike, shortcut, x.shape[0])
     current = conv(x)
     return spike(current if shortcut is None else current + shortcut)
+
+
+def spikes_of(spike: nn.Module, conv: ConvNorm, x: Tensor) -> Tensor:
+    """spike(x), [T, B, C, H, W] -> the same, for conv, which is to remember them as bytes."""
+    lean = conv.lean and _can_be_lean(spike, conv, x)
+    spikes = spike(x)
+    return remembered_as_bytes(spikes, spikes.detach().to(torch.int8)) if lean else spikes
 
 
 def _can_be_lean(spike: nn.Module, conv: ConvNorm, x: Tensor) -> bool:

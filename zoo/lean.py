@@ -16,7 +16,7 @@ from zoo.neurons import LIF
 
 def spike_conv(conv: nn.Conv2d, x: Tensor) -> Tensor:
     """conv at every time step, [T, B, C, H, W] -> [T*B, C', H', W']; what x was is remembered as
-    bytes where x came from norm_spike.
+    bytes where x came from remembered_as_bytes.
     """
     packed = _packed(x)
     if packed is None or type(conv) is not nn.Conv2d:
@@ -39,6 +39,11 @@ def norm_spike(
     norm.num_batches_tracked.add_(1)
     apply = _FusedNormSpike.apply if _can_be_fused(y, shortcut, spike) else _NormSpike.apply
     spikes, packed = apply(y, norm.weight, norm.bias, shortcut, norm, spike, T)
+    return remembered_as_bytes(spikes, packed)
+
+
+def remembered_as_bytes(spikes: Tensor, packed: Tensor) -> Tensor:
+    """The same tensor, which spike_conv and norm_spike will remember as the bytes in packed."""
     # Once for all that read them; the next layers and the shortcut find it by the tensor.
     spikes.packed = spikes._version, packed
     return spikes
@@ -58,7 +63,7 @@ def _is_channels_last(x: Tensor) -> bool:
 
 
 def _packed(x: Tensor | None) -> Tensor | None:
-    """Spikes as bytes, of a tensor that norm_spike gave and that nobody has changed since."""
+    """Spikes as bytes, of a tensor from remembered_as_bytes that nobody has changed since."""
     if not (isinstance(x, Tensor) and hasattr(x, "packed")):  # a tracer's x has any attribute
         return None
     version, packed = x.packed
