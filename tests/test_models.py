@@ -31,6 +31,15 @@ PARAMETERS = {
     "short_bp_resnet20_slim": 272_474,  # 0.27 M: He et al. 2016, table 6
     "short_bp_vgg16": 14_724_042,  # pytorch-cifar's VGG16, 14_728_266, less 4_224 biases
     "spikformer_4_384": 9_310_906,  # 9.32 M in the paper's table, less 13_824 biases before norms
+    "ms_resnet18": 11_693_736,  # Ariande1/MS-ResNet's code
+    "ms_resnet34": 21_801_896,  # the same
+    "ms_resnet104": 77_284_264,  # its blocks behind the 7x7 stem of BICLab/Attention-SNN's code
+    "ms_resnet18_cifar": 12_502_090,  # 12.5 M: Max-Former's table 5; bollossom/GAC's code
+    "ms_resnet18_cifar_2222": 11_173_962,  # 11.2 M: Max-Former's table 5
+    "att_ms_resnet18": 11_867_960,  # BICLab/Attention-SNN's code, CSA with c_ratio 8
+    "att_ms_resnet34": 22_116_552,  # the same
+    "gac_ms_resnet18": 11_824_824,  # 11.82 M: Gated Attention Coding, ImageNet table, T = 4
+    "gac_ms_resnet34": 21_932_984,  # 21.93 M: the same
 }
 
 

@@ -1,0 +1,236 @@
+"""Membrane-shortcut ResNets: LIF before each convolution, and the sums between blocks are currents.
+
+MS-ResNet: Advancing Spiking Neural Networks Towards Deep Residual Learning,
+https://arxiv.org/abs/2112.08954, and its code, Ariande1/MS-ResNet.
+Att-MS-ResNet: Attention Spiking Neural Networks, https://arxiv.org/abs/2209.13929, and its code,
+BICLab/Attention-SNN.
+GAC-MS-ResNet: Gated Attention Coding, https://arxiv.org/abs/2308.06582, and its code,
+bollossom/GAC.
+Shapes: T time steps, B batch, C channels, H height, W width.
+"""
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, Literal
+
+from timm.models import generate_default_cfgs, register_model
+from torch import Tensor, nn
+
+from zoo.attention import ChannelSpatialAttention, GatedSpikes
+from zoo.backbone import SpikingBackbone, build, cfg, cfg_imagenet
+from zoo.layers import ConvNorm, DirectCoding, TimeFold, conv_norm, fire, spikes_of
+from zoo.neurons import LIF, SpikeLayer, spike_layer_factory
+
+__all__ = ["MSResNet"]
+
+MS_LIF = partial(  # Ariande1/MS-ResNet: thresh 0.5, decay 0.25, lens 0.5, the reset detached
+    LIF, decay=0.25, v_threshold=0.5, surrogate="rectangle", width=1.0, detach_reset=True
+)
+Stem = Literal["conv3x3", "conv7x7"]
+STEMS: dict[str, tuple[int, int, int]] = {  # kernel, stride, stride of the first stage
+    "conv3x3": (3, 1, 1),
+    "conv7x7": (7, 2, 2),
+}
+
+
+class MSBlock(nn.Module):
+    """Two 3x3 convolutions, each of spikes; currents in, currents out, [T, B, C, H, W]."""
+
+    def __init__(self, in_chs: int, chs: int, stride: int, shortcut: nn.Module, spike, **dd):
+        super().__init__()
+        self.spike1 = spike()
+        self.conv1 = ConvNorm(in_chs, chs, 3, stride, **dd)
+        self.spike2 = spike()
+        self.conv2 = ConvNorm(chs, chs, 3, **dd)
+        self.shortcut = shortcut
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.residual(x) + self.shortcut(x)
+
+    def residual(self, x: Tensor) -> Tensor:
+        return self.conv2(fire(self.spike2, self.conv1, spikes_of(self.spike1, self.conv1, x)))
+
+    def init_last(self, v_threshold: float) -> None:
+        nn.init.zeros_(self.conv2.norm.weight)
+
+
+class AttMSBlock(MSBlock):
+    """MSBlock with channel and spatial attention before the sum."""
+
+    def __init__(self, in_chs: int, chs: int, stride: int, shortcut: nn.Module, spike, **dd):
+        super().__init__(in_chs, chs, stride, shortcut, spike, **dd)
+        self.attention = ChannelSpatialAttention(chs, **dd)
+
+    def residual(self, x: Tensor) -> Tensor:
+        return self.attention(super().residual(x))
+
+    def init_last(self, v_threshold: float) -> None:
+        # From zero there is no way out: the attention ends in a ReLU.
+        nn.init.constant_(self.conv2.norm.weight, 0.2 * v_threshold)
+
+
+def _shortcut(in_chs: int, out_chs: int, stride: int, avg_down: bool, **dd) -> nn.Module:
+    if stride == 1 and in_chs == out_chs:
+        return nn.Identity()
+    if avg_down and stride > 1:
+        pool = OrderedDict(pool=nn.AvgPool2d(stride))
+        return TimeFold(pool | conv_norm(in_chs, out_chs, 1, **dd))
+    return ConvNorm(in_chs, out_chs, 1, stride, **dd)
+
+
+class MSResNet(SpikingBackbone):
+    """Membrane-shortcut ResNet, [B, C, H, W] or event frames [T, B, C, H, W] -> logits [B, K].
+
+    No neuron stands after the addition: what runs from block to block is a current.
+
+    Args:
+        block: MSBlock or AttMSBlock.
+        depths: Blocks in each stage.
+        widths: Channels of each stage.
+        stem: "conv7x7" strides, and so does the first stage then; "conv3x3" does not.
+        stem_width: Channels of the stem.
+        gated: Code the image as spikes times a gate, GAC's attention. T is then the gate's too.
+        avg_down: Downsample shortcuts by average pooling instead of a strided convolution.
+        time_steps: How often a still image is shown, T. Event frames bring their own.
+        spike_layer: Builds one spiking layer: MS_LIF, or a mapping of LIF's arguments, where what
+            is not given is LIF's default. Norms start at its v_threshold.
+        kwargs: SpikingBackbone's: shortcut_heads, head_stages, memory, num_classes, ...
+
+    Raises:
+        ValueError: time_steps < 1, an unknown stem or memory, or a bad neuron constant.
+    """
+
+    def __init__(
+        self,
+        block: type[MSBlock] = MSBlock,
+        depths: Sequence[int] = (2, 2, 2, 2),
+        widths: Sequence[int] = (64, 128, 256, 512),
+        stem: Stem = "conv7x7",
+        stem_width: int = 64,
+        gated: bool = False,
+        avg_down: bool = False,
+        time_steps: int = 4,
+        spike_layer: SpikeLayer = MS_LIF,
+        in_chans: int = 3,
+        device=None,
+        dtype=None,
+        **kwargs,
+    ):
+        if stem not in STEMS:
+            raise ValueError(f"stem: expected one of {sorted(STEMS)}, got {stem!r}")
+        dd = {"device": device, "dtype": dtype}
+        spike = spike_layer_factory(spike_layer)
+        kernel_size, stride, first_stride = STEMS[stem]
+        coding = DirectCoding(in_chans, stem_width, kernel_size, stride, time_steps, **dd)
+        first = nn.Sequential(coding)
+        if gated:
+            first.append(GatedSpikes(stem_width, time_steps, spike, **dd))
+        stages, feature_info = nn.Sequential(), []
+        in_chs, reduction = stem_width, stride
+        for i, (depth, chs) in enumerate(zip(depths, widths, strict=True)):
+            blocks = nn.Sequential()
+            for j in range(depth):
+                stride = 1 if j > 0 else first_stride if i == 0 else 2
+                shortcut = _shortcut(in_chs, chs, stride, avg_down, **dd)
+                blocks.append(block(in_chs, chs, stride, shortcut, spike, **dd))
+                in_chs, reduction = chs, reduction * stride
+            stages.append(blocks)
+            feature_info.append(dict(num_chs=chs, reduction=reduction, module=f"stages.{i}"))
+        super().__init__(first, stages, feature_info, last_spike=spike(), **dd, **kwargs)
+        self._init_norms(getattr(self.last_spike, "v_threshold", 1.0))
+
+    def _init_norms(self, v_threshold: float) -> None:
+        for module in self.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                nn.init.constant_(module.weight, v_threshold)
+        for module in self.modules():
+            if isinstance(module, MSBlock):
+                module.init_last(v_threshold)
+
+
+MS = {"paper_ids": "arXiv:2112.08954", "paper_name": "MS-ResNet"}
+ATT = {"paper_ids": "arXiv:2209.13929", "paper_name": "Attention Spiking Neural Networks"}
+GAC = {"paper_ids": "arXiv:2308.06582", "paper_name": "Gated Attention Coding"}
+
+default_cfgs = generate_default_cfgs(
+    {
+        "ms_resnet18.untrained": cfg_imagenet(**MS),
+        "ms_resnet34.untrained": cfg_imagenet(**MS),
+        "ms_resnet104.untrained": cfg_imagenet(**MS),
+        "ms_resnet18_cifar.untrained": cfg(pool_size=(8, 8), **MS),
+        "ms_resnet18_cifar_2222.untrained": cfg(**MS),
+        "att_ms_resnet18.untrained": cfg_imagenet(**ATT),
+        "att_ms_resnet34.untrained": cfg_imagenet(**ATT),
+        "gac_ms_resnet18.untrained": cfg_imagenet(**GAC),
+        "gac_ms_resnet34.untrained": cfg_imagenet(**GAC),
+    }
+)
+
+
+def _create(variant: str, pretrained: bool, model_args: dict[str, Any], kwargs) -> MSResNet:
+    args = model_args | kwargs
+    return build(MSResNet, variant, len(args.get("depths", (2, 2, 2, 2))), pretrained, **args)
+
+
+@register_model
+def ms_resnet18(pretrained: bool = False, **kwargs) -> MSResNet:
+    return _create("ms_resnet18", pretrained, {}, kwargs)
+
+
+@register_model
+def ms_resnet34(pretrained: bool = False, **kwargs) -> MSResNet:
+    return _create("ms_resnet34", pretrained, dict(depths=(3, 4, 6, 3)), kwargs)
+
+
+@register_model
+def ms_resnet104(pretrained: bool = False, **kwargs) -> MSResNet:
+    """The 7x7 stem is the paper's and Attention-SNN's; MS-ResNet's code has three 3x3 there."""
+    model_args = dict(depths=(3, 8, 32, 8), avg_down=True)
+    return _create("ms_resnet104", pretrained, model_args, kwargs)
+
+
+# 32-pixel stem: one 3x3 convolution. The neuron and the start of the norms are those of ImageNet.
+
+
+@register_model
+def ms_resnet18_cifar(pretrained: bool = False, **kwargs) -> MSResNet:
+    """12.5 M parameters at 10 classes (GAC's msresnet18)."""
+    model_args = dict(depths=(3, 3, 2), widths=(128, 256, 512), stem="conv3x3")
+    return _create("ms_resnet18_cifar", pretrained, model_args, kwargs)
+
+
+@register_model
+def ms_resnet18_cifar_2222(pretrained: bool = False, **kwargs) -> MSResNet:
+    """11.2 M parameters at 10 classes: [2, 2, 2, 2] blocks, the other CIFAR form in the field."""
+    return _create("ms_resnet18_cifar_2222", pretrained, dict(stem="conv3x3"), kwargs)
+
+
+# Published at T = 1; dropout of 0.2 before the classifier is the recipe's, drop_rate.
+
+
+@register_model
+def att_ms_resnet18(pretrained: bool = False, **kwargs) -> MSResNet:
+    model_args = dict(block=AttMSBlock, avg_down=True)
+    return _create("att_ms_resnet18", pretrained, model_args, kwargs)
+
+
+@register_model
+def att_ms_resnet34(pretrained: bool = False, **kwargs) -> MSResNet:
+    model_args = dict(block=AttMSBlock, depths=(3, 4, 6, 3), avg_down=True)
+    return _create("att_ms_resnet34", pretrained, model_args, kwargs)
+
+
+# Published at T = 4 and T = 6.
+
+
+@register_model
+def gac_ms_resnet18(pretrained: bool = False, **kwargs) -> MSResNet:
+    """11.82 M parameters."""
+    return _create("gac_ms_resnet18", pretrained, dict(gated=True), kwargs)
+
+
+@register_model
+def gac_ms_resnet34(pretrained: bool = False, **kwargs) -> MSResNet:
+    """21.93 M parameters."""
+    return _create("gac_ms_resnet34", pretrained, dict(depths=(3, 4, 6, 3), gated=True), kwargs)
