@@ -17,7 +17,17 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, fx, nn
 
 import zoo
-from zoo.deployed import FoldedAttention, FoldedLIF, PixelConv, SpikeCountHead, SumPool2d
+from zoo.attention import Gate
+from zoo.deployed import (
+    FoldedAttention,
+    FoldedLIF,
+    FoldedSpikeAttention,
+    MembraneConv,
+    PixelConv,
+    Repeat,
+    SpikeCountHead,
+    SumPool2d,
+)
 
 STANDARD, OURS = helper.make_opsetid("", 20), helper.make_opsetid("zoo", 1)
 IR_VERSION = 10
@@ -92,6 +102,13 @@ class _Writer:
             return self._pixel_conv(name, module, x)
         if isinstance(module, FoldedLIF):
             return (self._call_lif if self.readable else self._lif)(name, module, x)
+        if isinstance(module, MembraneConv):
+            return self._membrane_conv(name, module, x)
+        if isinstance(module, FoldedAttention):
+            gate = isinstance(module.attention, Gate)
+            return (self._gate if gate else self._attention)(name, module, x)
+        if isinstance(module, Repeat):
+            return self._node("Concat", [x] * module.time_steps, name, axis=0)
         if isinstance(module, nn.Conv2d):
             return self._conv(name, module, x)
         if isinstance(module, nn.AvgPool2d | nn.MaxPool2d):
@@ -100,8 +117,8 @@ class _Writer:
             average = self._pool(f"{name}.average", module.pool, x)
             counts = self._node("Mul", [average, self._number(module.pixels)], f"{name}.counts")
             return self._node("Round", [counts], name)
-        if isinstance(module, FoldedAttention):
-            return self._attention(name, module, x, *others)
+        if isinstance(module, FoldedSpikeAttention):
+            return self._spike_attention(name, module, x, *others)
         if isinstance(module, SpikeCountHead):
             return self._head(name, module, x)
         raise TypeError(f"{name}: expected a layer of zoo.deployed, got {type(module).__name__}")
@@ -120,24 +137,116 @@ class _Writer:
         if stem.steps is None:
             return self._conv(f"{name}.conv", stem.conv, x)
         parts = [
-            self._on_grid(f"{name}.{kind}", conv, stem, x)
-            for kind, conv in (("conv", stem.conv), ("rest", stem.rest))
+            self._rounded(name, part, self._conv(f"{name}.{part}", conv, x), stem.steps)
+            for part, conv in (("conv", stem.conv), ("rest", stem.rest))
         ]
         return self._node("Add", parts, name)
 
-    def _on_grid(self, name: str, conv: nn.Conv2d, stem: PixelConv, x: str) -> str:
-        steps, step = self._tensor("steps", stem.steps), self._tensor("step", 1 / stem.steps)
-        x = self._node("Mul", [self._conv(name, conv, x), steps], f"{name}.in_steps")
-        x = self._node("Round", [x], f"{name}.whole_steps")
-        return self._node("Mul", [x, step], f"{name}.current")
+    def _rounded(self, name: str, part: str, x: str, steps: Tensor) -> str:
+        at, step = f"{name}.{part}", self._tensor(f"{name}.step", 1 / steps)
+        x = self._node("Mul", [x, self._tensor(f"{name}.steps", steps)], f"{at}.in_steps")
+        x = self._node("Round", [x], f"{at}.whole_steps")
+        return self._node("Mul", [x, step], f"{at}.current")
 
-    def _conv(self, name: str, conv: nn.Conv2d, x: str) -> str:
+    def _membrane_conv(self, name: str, conv: MembraneConv, x: str) -> str:
+        if conv.pool is not None:
+            x = self._pool(f"{name}.pool", conv.pool, x)
+        currents = []
+        for i, (layer, units) in enumerate(zip(conv.convs, conv.units, strict=True)):
+            at, scale = f"{name}.digit_{i}", self._tensor(f"{name}.units_{i}", units)
+            digits = self._node("Mul", [x, scale], f"{at}.scaled")
+            digits = self._node("Round", [digits], at)
+            current = self._conv(f"{name}.convs.{i}", layer, digits)
+            if i == 0:
+                limits = [
+                    self._tensor(f"{name}.{k}", v)
+                    for k, v in (("low", -conv.limit), ("high", conv.limit))
+                ]
+                current = self._node("Max", [current, limits[0]], f"{at}.not_below")
+                current = self._node("Min", [current, limits[1]], f"{at}.not_above")
+                currents.append(
+                    self._rounded(
+                        name, "rest", self._conv(f"{name}.rest", conv.rest, digits), conv.steps
+                    )
+                )
+            currents.append(self._rounded(name, f"convs.{i}", current, conv.steps))
+            if layer is conv.convs[-1]:
+                break
+            unit = self._tensor(f"{name}.unit_{i}", 1 / units)
+            taken = self._node("Mul", [digits, unit], f"{at}.taken")
+            x = self._node("Sub", [x, taken], f"{at}.left")
+            # Half a unit is left at most, which a proof by intervals cannot see.
+            least = self._tensor(f"{name}.least_{i}", -0.5 / units)
+            x = self._node("Max", [x, least], f"{at}.at_least")
+            x = self._node("Min", [x, self._tensor(f"{name}.most_{i}", 0.5 / units)], f"{at}.rest")
+        x = currents[0]
+        for i, current in enumerate(currents[1:], 2):
+            x = self._node("Add", [x, current], f"{name}.sum_of_{i}")
+        return x
+
+    def _attention(self, name: str, folded: FoldedAttention, x: str) -> str:
+        attention, at = folded.attention, f"{name}.attention"
+        steps, sums = self._time_steps(name, folded, x), []
+        for kind, pixels, time in (
+            ("mean", "GlobalAveragePool", "Mean"),
+            ("peak", "GlobalMaxPool", "Max"),
+        ):
+            pooled = [self._node(pixels, [x], f"{at}.{kind}_{t}") for t, x in enumerate(steps)]
+            pooled = self._node(time, pooled, f"{at}.{kind}")
+            sums.append(self._layers(f"{at}.channels", attention.channels, pooled, kind))
+        weights = self._node("Add", sums, f"{at}.channel_sum")
+        weights = self._node("Sigmoid", [weights], f"{at}.channel_weights")
+        steps = [self._node("Mul", [x, weights], f"{at}.weighed_{t}") for t, x in enumerate(steps)]
+        axis, maps = self._tensor("channel_axis", np.array([1], dtype=np.int64)), []
+        for kind, channels, time in (("mean", "ReduceMean", "Mean"), ("peak", "ReduceMax", "Max")):
+            pooled = [
+                self._node(channels, [x, axis], f"{at}.{kind}_map_{t}") for t, x in enumerate(steps)
+            ]
+            maps.append(self._node(time, pooled, f"{at}.{kind}_map"))
+        maps = self._node("Concat", maps, f"{at}.maps", axis=1)
+        weights = self._conv(f"{at}.pixels", attention.pixels, maps)
+        weights = self._node("Sigmoid", [weights], f"{at}.pixel_weights")
+        steps = [self._node("Mul", [x, weights], f"{at}.kept_{t}") for t, x in enumerate(steps)]
+        return self._node("Relu", [self._node("Concat", steps, f"{at}.kept", axis=0)], name)
+
+    def _gate(self, name: str, folded: FoldedAttention, x: str) -> str:
+        gate, at, T = folded.attention, f"{name}.attention", folded.time_steps
+        axes, sums = self._tensor("image_axes", np.array([1, 2, 3], dtype=np.int64)), []
+        for kind, over in (("mean", "ReduceMean"), ("peak", "ReduceMax")):
+            pooled = self._node(over, [x, axes], f"{at}.{kind}")
+            pooled = self._node("Concat", [pooled] * T, f"{at}.{kind}s", axis=1)  # of all steps
+            sums.append(self._layers(f"{at}.steps", gate.steps, pooled, kind))
+        numbers = [self._node("Add", sums, f"{at}.numbers")]
+        if T > 1:
+            (whole,), numbers = numbers, [f"{at}.number_{t}" for t in range(T)]
+            self._add("Split", [whole], numbers, axis=1, num_outputs=T)
+        maps = self._layers(f"{at}.pixels", gate.pixels, x, "maps")
+        steps = [self._node("Mul", [maps, n], f"{at}.step_{t}") for t, n in enumerate(numbers)]
+        return self._node("Sigmoid", [self._node("Concat", steps, f"{at}.all_steps", axis=0)], name)
+
+    def _layers(self, name: str, layers: nn.Sequential, x: str, of: str) -> str:
+        """Convolutions, ReLUs and paddings, which several inputs may go through."""
+        for i, layer in enumerate(layers):
+            output = f"{name}.{i}.{of}"
+            if isinstance(layer, nn.Conv2d):
+                x = self._conv(f"{name}.{i}", layer, x, output)
+            elif isinstance(layer, nn.ReLU):
+                x = self._node("Relu", [x], output)
+            elif isinstance(layer, nn.ZeroPad2d):
+                left, right, top, bottom = layer.padding
+                pads = np.array([0, 0, top, left, 0, 0, bottom, right], dtype=np.int64)
+                x = self._node("Pad", [x, self._tensor(f"{name}.{i}.pads", pads)], output)
+            else:
+                raise TypeError(f"{name}.{i}: expected a layer known here, got {layer}")
+        return x
+
+    def _conv(self, name: str, conv: nn.Conv2d, x: str, output: str = "") -> str:
         inputs = [x, *(self._tensor(f"{name}.{k}", p) for k, p in conv.named_parameters())]
         pads = [side for _ in range(2) for side in _pair(conv.padding)]
         return self._node(
             "Conv",
             inputs,
-            name,
+            output or name,
             kernel_shape=conv.kernel_size,
             strides=conv.stride,
             pads=pads,
@@ -181,10 +290,7 @@ class _Writer:
 
     def _lif(self, name: str, lif: FoldedLIF, x: str) -> str:
         T = lif.time_steps
-        currents = [x] * T
-        if T > 1 and not lif.repeated:
-            currents = [f"{name}.current_{t}" for t in range(T)]
-            self._add("Split", [x], currents, axis=0, num_outputs=T)
+        currents = self._time_steps(name, lif, x)
         threshold, one = self._number(lif.v_threshold), self._number(1)
         spikes, v = [], ""  # v after reset
         for t, current in enumerate(currents):
@@ -205,7 +311,9 @@ class _Writer:
                 v = self._node("Mul", [current, kept], f"{name}.reset_{t}")
         return self._node("Concat", spikes, name, axis=0) if T > 1 else spikes[0]
 
-    def _attention(self, name: str, attention: FoldedAttention, q: str, k: str, v: str) -> str:
+    def _spike_attention(
+        self, name: str, attention: FoldedSpikeAttention, q: str, k: str, v: str
+    ) -> str:
         chs, *sides = attention.size
         heads = attention.num_heads
         whole = np.array([0, heads, chs // heads, math.prod(sides)], dtype=np.int64)
@@ -220,6 +328,14 @@ class _Writer:
         x = self._node("Mul", [x, self._number(attention.scale)], f"{name}.scaled")
         shape = self._tensor(f"{name}.size", np.array([0, *attention.size], dtype=np.int64))
         return self._node("Reshape", [x, shape], name)
+
+    def _time_steps(self, name: str, folded: FoldedLIF | FoldedAttention, x: str) -> list[str]:
+        T = folded.time_steps
+        if T == 1 or folded.repeated:
+            return [x] * T
+        currents = [f"{name}.current_{t}" for t in range(T)]
+        self._add("Split", [x], currents, axis=0, num_outputs=T)
+        return currents
 
     def _head(self, name: str, head: SpikeCountHead, x: str) -> str:
         axes = self._tensor("pixel_axes", np.array([2, 3], dtype=np.int64))

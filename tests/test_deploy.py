@@ -37,16 +37,35 @@ class Loud(zoo.LIF):
         return super().forward(3 * x)
 
 
-@pytest.mark.parametrize("name", zoo.list_models())
+LEARNED = [*zoo.list_models("att_*"), *zoo.list_models("gac_*")]
+
+
+def size_of(name):
+    return 64 if get_pretrained_cfg_value(name, "input_size")[1] == 224 else 16
+
+
+@pytest.mark.parametrize("name", sorted({*zoo.list_models()} - {*LEARNED}))
 def test_every_network_gives_equal_bits_in_every_way_to_run_it(name):
-    size = 64 if get_pretrained_cfg_value(name, "input_size")[1] == 224 else 16
-    model = settle(create(name, size, shortcut_heads=True))
+    model = settle(create(name, size=size_of(name), shortcut_heads=True))
     deployed, x = zoo.deploy(model), pixels(model, 4)
     ways = ways_to_run(deployed, values(model, x))
     ways["uint8"], ways["uint8, onnxruntime"] = deployed(x), run_graph(deployed, x)
     assert that_differ(ways) == []
     assert len(ways["contiguous"].unique()) > 10
     certify(write_graph(deployed))
+
+
+@pytest.mark.parametrize("name", LEARNED)
+def test_what_multiplies_by_learned_numbers_is_folded_and_says_why(name):
+    model = create(name, size=size_of(name))
+    with pytest.raises(zoo.NotExactError, match=r"(attention|gate): multiplies by learned numbers"):
+        zoo.deploy(model)
+    folded, x = zoo.deploy(model, exact=False), pixels(model, 4)
+    with torch.inference_mode():
+        expected = model(values(model, x))
+        ways = folded(x), run_graph(folded, x), run_graph(folded, values(model, x), readable=True)
+    for logits in ways:
+        assert ((logits - expected).abs().amax(1) < 1e-5).sum() >= 3  # a spike may flip
 
 
 @pytest.mark.parametrize("reset", ["zero", "subtract"])

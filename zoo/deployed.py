@@ -14,6 +14,7 @@ Shapes: T time steps, B batch, C channels, H height, W width; time is folded int
 import copy
 import math
 import operator
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -22,12 +23,15 @@ import torch
 from timm.layers import ClassifierHead
 from torch import Tensor, fx, nn
 
+from zoo.attention import ChannelSpatialAttention, Gate
 from zoo.heads import strip_heads
 from zoo.layers import ConvNorm, DirectCoding, SpikeAttention, TimeFold
 from zoo.neurons import LIF
 
 BITS = 24  # of an fp32 significand
 SMALLEST = 126  # bits behind the point of a number that no runtime takes for 0
+DIGIT, DIGITS = 8, 3  # bits of a digit, its sign among them, and how many make up a current
+SIGMAS = 64  # deviations from its norm's bias at which a convolution of a current is cut off
 
 
 class NotExactError(ValueError):
@@ -48,16 +52,11 @@ class FoldedLIF(LIF):
         self.time_steps, self.repeated = time_steps, repeated
 
     def forward(self, x: Tensor) -> Tensor:
-        return super().forward(self._unfolded(x)).flatten(0, 1)
+        return super().forward(_unfolded(x, self.time_steps, self.repeated)).flatten(0, 1)
 
     def potentials(self, x: Tensor) -> Tensor:
         """What each step compares with the threshold, [T, B, ...]."""
-        return self.membrane(self._unfolded(x))
-
-    def _unfolded(self, x: Tensor) -> Tensor:
-        if self.repeated:
-            return x.expand(self.time_steps, *x.shape)
-        return x.unflatten(0, (self.time_steps, -1))
+        return self.membrane(_unfolded(x, self.time_steps, self.repeated))
 
 
 class PixelConv(nn.Module):
@@ -92,10 +91,113 @@ class PixelConv(nn.Module):
             pixels = (x * self.std).round().maximum(-self.mean).minimum(255 - self.mean)
         if self.steps is None:
             return self.conv(pixels)
-        return self._on_grid(self.conv(pixels)) + self._on_grid(self.rest(pixels))
+        return _rounded(self.conv(pixels), self.steps) + _rounded(self.rest(pixels), self.steps)
 
-    def _on_grid(self, current: Tensor) -> Tensor:
-        return (current * self.steps).round() / self.steps
+    def bounds(self) -> list[tuple[Tensor, Tensor]]:
+        """Least and greatest partial sums, [C], of what is rounded and added up."""
+        return [_sums(conv, -self.mean, 255 - self.mean) for conv in (self.conv, self.rest)]
+
+
+def _rounded(current: Tensor, steps: Tensor) -> Tensor:
+    return (current * steps).round() / steps
+
+
+class MembraneConv(nn.Module):
+    """A 1x1 convolution of a current, rounded to what the current that it is a part of carries.
+
+    A current takes all bits that there are, so that products with it would round. It is taken apart
+    into digits, whole numbers of 8 bits, whose products with weights on a grid add up exactly. What
+    the weights lose on the grid of the first digit, the coarsest, is one more convolution's.
+
+    The largest sum that any current could bring about is hundreds of times what one does, and would
+    leave few bits behind the point, the fewer the more such convolutions follow each other. The sum
+    of the first digits is therefore cut off at a limit that is far beyond any current's.
+
+    Args:
+        conv: Without a stride.
+        pool: Before it, an average of 2^n pixels; of one for a stride.
+        limit: [C'], a power of two each.
+    """
+
+    def __init__(self, conv: nn.Conv2d, pool: nn.AvgPool2d | None, limit: Tensor):
+        super().__init__()
+        self.register_buffer("limit", limit.view(1, -1, 1, 1))
+        self.pool, self.spare = pool, 1  # bits beside the current: a digit is taken off it
+        if pool is not None:
+            self.spare += _pool_window(pool).bit_length() - 1
+        self.convs = nn.ModuleList(copy.deepcopy(conv) for _ in range(DIGITS))
+        self.rest = None
+        self.register_buffer("units", None)  # of each digit in 1, [DIGITS, 1, C, 1, 1]
+        self.register_buffer("steps", None)  # of the current's grid in 1, [1, C', 1, 1]
+
+    def take_apart(self, low: Tensor, high: Tensor) -> None:
+        """Choose digits for a current between low and high, [C], and the grids of the weights."""
+        reach = torch.maximum(-low, high).log2().ceil().clamp(min=-BITS)
+        first = torch.exp2(DIGIT - 1 - reach).view(1, -1, 1, 1)
+        self.units = torch.stack([first * 2.0 ** (DIGIT * i) for i in range(DIGITS)])
+        ends = (low.view(1, -1, 1, 1) * first).floor(), (high.view(1, -1, 1, 1) * first).ceil()
+        self.ends = [ends] + [(-(2.0 ** (DIGIT - 1)), 2.0 ** (DIGIT - 1))] * (DIGITS - 1)
+        for conv, units in zip(self.convs, self.units, strict=True):
+            conv.weight.div_(units)
+        for conv in self.convs[1:]:
+            conv.bias.zero_()
+        self.rest = copy.deepcopy(self.convs[0])
+        for conv, ends in zip(self.convs, self.ends, strict=True):
+            _snap_sums(conv, *ends)
+        self.rest.weight.sub_(self.convs[0].weight)
+        self.rest.bias.sub_(self.convs[0].bias)
+        _snap_sums(self.rest, *self.ends[0])
+
+    def forward(self, x: Tensor) -> Tensor:
+        x, currents = x if self.pool is None else self.pool(x), []
+        for i, (conv, units) in enumerate(zip(self.convs, self.units, strict=True)):
+            digits = (x * units).round()
+            x = (x - digits / units).maximum(-0.5 / units).minimum(0.5 / units)
+            if i == 0:
+                currents += [conv(digits).maximum(-self.limit).minimum(self.limit)]
+                currents += [self.rest(digits)]
+            else:
+                currents += [conv(digits)]
+        return sum(_rounded(current, self.steps) for current in currents)
+
+    def bounds(self) -> list[tuple[Tensor, Tensor]]:
+        """As PixelConv's."""
+        first, *others = (
+            _sums(conv, *ends) for conv, ends in zip(self.convs, self.ends, strict=True)
+        )
+        limit = self.limit.flatten()
+        first = first[0].maximum(-limit), first[1].minimum(limit)
+        return [first, _sums(self.rest, *self.ends[0]), *others]
+
+
+class Repeat(nn.Module):
+    """The current of one step at every step, [B, ...] -> [T*B, ...]."""
+
+    def __init__(self, time_steps: int):
+        super().__init__()
+        self.time_steps = time_steps
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.repeat(self.time_steps, 1, 1, 1)
+
+
+class FoldedAttention(nn.Module):
+    """Attention, which sees all time steps, with time folded into the batch, [T*B, ...].
+
+    Args:
+        repeated: As FoldedLIF's.
+    """
+
+    def __init__(self, attention: nn.Module, time_steps: int, repeated: bool):
+        super().__init__()
+        self.attention, self.time_steps, self.repeated = attention, time_steps, repeated
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.attention(_unfolded(x, self.time_steps, self.repeated)).flatten(0, 1)
+
+
+def _unfolded(x: Tensor, time_steps: int, repeated: bool) -> Tensor:
+    return x.expand(time_steps, *x.shape) if repeated else x.unflatten(0, (time_steps, -1))
 
 
 def _rounds(device: str) -> str | None:
@@ -125,7 +227,7 @@ class SumPool2d(nn.Module):
         return (self.pool(x) * self.pixels).round()
 
 
-class FoldedAttention(SpikeAttention):
+class FoldedSpikeAttention(SpikeAttention):
     """SpikeAttention with time folded into the batch, [T*B, C, H, W] each, at one size of image."""
 
     def __init__(self, num_heads: int, scale: float, size: tuple[int, int, int]):
@@ -158,16 +260,54 @@ class _Spikes:
 
 @dataclass(frozen=True)
 class _Current:
-    """A sum on its way to a neuron: convolutions, each with its input, and plain spikes."""
+    """A sum on its way to a neuron: convolutions, each with its input, plain spikes, and what is
+    rounded to its grid.
+    """
 
     node: fx.Node
     convs: tuple[tuple[nn.Conv2d, _Spikes], ...] = ()
     spikes: tuple[_Spikes, ...] = ()
-    pixels: PixelConv | None = None
+    rounded: tuple[PixelConv | MembraneConv, ...] = ()
+    repeated: bool = False  # [B, ...] for every step
+
+    def shares_with(self, other: "_Current") -> bool:
+        return bool({*self.convs} & {*other.convs} or {*self.rounded} & {*other.rounded})
+
+    def union(self, other: "_Current") -> "_Current":
+        """All that either adds up, as often as one of them does."""
+        mine, theirs = ((x.convs, x.spikes, x.rounded) for x in (self, other))
+        terms = (Counter(a) | Counter(b) for a, b in zip(mine, theirs, strict=True))
+        return _Current(self.node, *(tuple(term.elements()) for term in terms))
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """What a current is read by, which it must leave bits for."""
+
+    name: str
+    module: LIF | MembraneConv
+    current: _Current
+
+
+@dataclass(frozen=True)
+class _Stream:
+    """Currents that have parts in common, all of which are on one grid then."""
+
+    current: _Current
+    readers: list[_Reader]
 
 
 class _Tracer(fx.Tracer):
-    LEAVES = (ConvNorm, DirectCoding, TimeFold, LIF, SpikeAttention, ClassifierHead)
+    LEAVES = (
+        ConvNorm,
+        DirectCoding,
+        TimeFold,
+        LIF,
+        SpikeAttention,
+        Gate,
+        ChannelSpatialAttention,
+        ClassifierHead,
+    )
 
     def is_leaf_module(self, module: nn.Module, name: str) -> bool:
         return isinstance(module, self.LEAVES) or super().is_leaf_module(module, name)
@@ -203,7 +343,7 @@ def why_not_exact(model: nn.Module) -> str | None:
     """
     with torch.device(next(model.parameters()).device):
         try:
-            _Rule(strip_heads(model).eval(), exact=False).run()
+            _Rule(strip_heads(model).eval(), exact=True).run()
         except NotExactError as error:
             return str(error)
     return None
@@ -216,6 +356,7 @@ class _Deployment:
         self.model, self.T, self.exact = model, model.time_steps, exact
         self.graph = fx.Graph()
         self.modules: dict[str, nn.Module] = {}
+        self.readers: list[_Reader] = []
 
     def run(self) -> fx.GraphModule:
         values: dict[fx.Node, _Spikes | _Current | fx.Node] = {}
@@ -235,8 +376,13 @@ class _Deployment:
                 values[node] = self._inverse(*args)
             elif node.target == "mean" and node.args[1:] == (0,):
                 values[node] = args[0]  # the classifier divides by T
+            elif node.target is operator.mul and not self.exact:
+                factors = tuple(x.node for x in args)
+                values[node] = _Current(self._function(operator.mul, factors, node.name))
             else:
                 raise NotExactError(f"{node.name}: no exact form of {node.target!r} is known")
+        if self.exact:
+            self._snap()
         deployed = fx.GraphModule(self.modules, self.graph, class_name="Deployed").eval()
         return deployed.float().requires_grad_(False)
 
@@ -247,13 +393,17 @@ class _Deployment:
     def _module(self, name: str, x: "_Spikes | _Current | fx.Node", *others: _Spikes):
         module = self.model.get_submodule(name)
         if isinstance(module, SpikeAttention):
-            return self._attention(name, module, x, *others)
+            return self._spike_attention(name, module, x, *others)
         if isinstance(module, DirectCoding) and isinstance(x, fx.Node):
             return self._pixels(name, module, x)
         if type(module) is LIF and isinstance(x, _Current):
             return self._neuron(name, module, x)
         if isinstance(module, TimeFold) and isinstance(x, _Spikes):
             return self._fold(name, module, x)
+        if isinstance(module, TimeFold) and isinstance(x, _Current):
+            return self._fold_current(name, module, x)
+        if isinstance(module, Gate | ChannelSpatialAttention) and isinstance(x, _Current):
+            return self._attention(name, module, x)
         if isinstance(module, ClassifierHead) and isinstance(x, _Spikes):
             return self._head(name, module, x)
         if isinstance(module, nn.Identity):
@@ -272,11 +422,11 @@ class _Deployment:
         stem.conv.weight.div_(stem.std)
         if self.exact:
             stem.rest = copy.deepcopy(stem.conv)
-            _snap_sums(stem.conv, -stem.mean, 255 - stem.mean)
+            self._put_on_grid(stem.conv, -stem.mean, 255 - stem.mean)
             stem.rest.weight.sub_(stem.conv.weight)
             stem.rest.bias.sub_(stem.conv.bias)
-            _snap_sums(stem.rest, -stem.mean, 255 - stem.mean)
-        return _Current(self._call(name, stem, x), pixels=stem)
+            self._put_on_grid(stem.rest, -stem.mean, 255 - stem.mean)
+        return _Current(self._call(name, stem, x), rounded=(stem,), repeated=True)
 
     def _fold(self, name: str, layers: TimeFold, x: _Spikes) -> "_Spikes | _Current":
         """A pool, a convolution with its norm, or the one before the other."""
@@ -287,11 +437,38 @@ class _Deployment:
             x = self._pool(f"{name}.pool", parts.pop(0), x)
         if not parts:
             return x
-        if [type(part) for part in parts] != [nn.Conv2d, nn.BatchNorm2d]:
-            raise NotExactError(f"{name}: no exact form of {layers} is known")
-        conv = _folded(*parts)
+        conv = _folded(*_conv_and_norm(name, parts))
         conv.weight.div_(x.times)
         return _Current(self._call(f"{name}.conv", conv, x.node), convs=((conv, x),))
+
+    def _fold_current(self, name: str, layers: TimeFold, x: _Current) -> _Current:
+        """A 1x1 convolution of a current with its norm, and a pool before it."""
+        parts = list(layers)
+        pool = parts.pop(0) if isinstance(parts[0], nn.AvgPool2d) else None
+        conv, norm = _conv_and_norm(name, parts)
+        limit = norm.bias.abs().double() + SIGMAS * norm.weight.abs().double()
+        conv = _folded(conv, norm)
+        if not self.exact:
+            node = x.node if pool is None else self._call(f"{name}.pool", pool, x.node)
+            return _Current(self._call(f"{name}.conv", conv, node), repeated=x.repeated)
+        if conv.kernel_size != (1, 1) or conv.padding != (0, 0):
+            raise NotExactError(f"{name}: expected a 1x1 convolution of a current, got {conv}")
+        if conv.stride != (1, 1):
+            if pool is not None:
+                raise NotExactError(f"{name}: expected a pool or a stride, got both")
+            pool, conv.stride = nn.AvgPool2d(1, conv.stride), (1, 1)
+        if pool is not None and not _is_power_of_two(_pool_window(pool)):
+            raise NotExactError(f"{name}: expected averages of 2^n pixels of a current, got {pool}")
+        membrane = MembraneConv(conv, pool, limit.log2().ceil().clamp(min=-BITS).exp2())
+        self.readers.append(_Reader(name, membrane, x))
+        node = self._call(f"{name}.conv", membrane, x.node)
+        return _Current(node, rounded=(membrane,), repeated=x.repeated)
+
+    def _attention(self, name: str, module: nn.Module, x: _Current) -> _Current:
+        if self.exact:
+            raise NotExactError(f"{name}: multiplies by learned numbers, products that fp32 rounds")
+        folded = FoldedAttention(copy.deepcopy(module), self.T, x.repeated)
+        return _Current(self._call(name, folded, x.node))
 
     def _pool(self, name: str, pool: nn.AvgPool2d, x: _Spikes) -> _Spikes:
         window = _pool_window(pool)
@@ -303,7 +480,7 @@ class _Deployment:
         node = self._call(name, SumPool2d(pool), x.node)
         return _Spikes(node, x.high * window, 0, x.times * window)
 
-    def _attention(self, name: str, attention: SpikeAttention, *x: "_Spikes | _Current"):
+    def _spike_attention(self, name: str, attention: SpikeAttention, *x: "_Spikes | _Current"):
         """Counts of spikes that meet, which take as many bits in whatever order they are summed."""
         if not all(isinstance(part, _Spikes) and part.times == 1 for part in x):
             raise NotExactError(f"{name}: expected spikes in, got other numbers")
@@ -312,7 +489,7 @@ class _Deployment:
                 f"{name}: expected a power of two, got a scale of {attention.scale}"
             )
         size = self._size_behind(name)
-        folded = FoldedAttention(attention.num_heads, attention.scale, size)
+        folded = FoldedSpikeAttention(attention.num_heads, attention.scale, size)
         met = math.prod(size) // attention.num_heads * math.prod(part.high for part in x)
         fraction = sum(part.fraction for part in x) - int(math.log2(attention.scale))
         node = self._call(name, folded, *(part.node for part in x))
@@ -348,12 +525,24 @@ class _Deployment:
         if isinstance(left, _Spikes) and isinstance(right, _Spikes):
             return self._count(left, right)
         left, right = self._as_current(left), self._as_current(right)
+        if left.repeated != right.repeated:
+            left, right = self._at_every_step(left), self._at_every_step(right)
         node = self.graph.create_node(
             "call_function", operator.add, (left.node, right.node), name=f"{left.node.name}_sum"
         )
-        if left.pixels or right.pixels:
-            raise NotExactError(f"{node.name}: expected a neuron after the first convolution")
-        return _Current(node, left.convs + right.convs, left.spikes + right.spikes)
+        return _Current(
+            node,
+            left.convs + right.convs,
+            left.spikes + right.spikes,
+            left.rounded + right.rounded,
+            left.repeated,
+        )
+
+    def _at_every_step(self, x: _Current) -> _Current:
+        if not x.repeated:
+            return x
+        node = self._call(f"{x.node.name}_repeated", Repeat(self.T), x.node)
+        return replace(x, node=node, repeated=False)
 
     def _count(self, left: _Spikes, right: _Spikes) -> _Spikes:
         node = self._function(operator.add, (left.node, right.node), f"{left.node.name}_sum")
@@ -377,67 +566,97 @@ class _Deployment:
 
     def _channels(self, node: fx.Node) -> int:
         module = self.modules[node.target]
-        if isinstance(module, nn.Conv2d | PixelConv):
-            return getattr(module, "conv", module).out_channels
+        if isinstance(module, nn.Conv2d):
+            return module.out_channels
+        if isinstance(module, PixelConv | MembraneConv):
+            return next(module.children()).out_channels
         return self._channels(node.all_input_nodes[0])
 
     def _neuron(self, name: str, lif: LIF, x: _Current) -> _Spikes:
         if self.exact:
-            self._snap(name, lif, x)
-        folded = FoldedLIF(self.T, repeated=x.pixels is not None, **lif.constants())
+            self.readers.append(_Reader(name, lif, x))
+        folded = FoldedLIF(self.T, x.repeated, **lif.constants())
         return _Spikes(self._call(name, folded, x.node))
 
-    def _snap(self, name: str, lif: LIF, x: _Current) -> None:
+    def _snap(self) -> None:
+        """Put every current on its grid, those first that others are made of."""
+        streams: list[_Stream] = []
+        for reader in self.readers:
+            alike = [s for s in streams if s.current.shares_with(reader.current)]
+            current, readers = reader.current, [reader]
+            for stream in alike:
+                current, readers = stream.current.union(current), stream.readers + readers
+            streams = [s for s in streams if s not in alike] + [_Stream(current, readers)]
+        while streams:
+            ready = [s for s in streams if all(m.rest is not None for m in s.current.rounded)]
+            if not ready:
+                name = streams[0].readers[0].name
+                raise NotExactError(f"{name}: expected a current that is no part of itself")
+            self._snap_stream(ready[0])
+            streams.remove(ready[0])
+
+    def _snap_stream(self, stream: _Stream) -> None:
         """Choose the grid of a current, channel by channel, and put its convolutions on it."""
-        least, lost = self._demands(lif, x)
+        x = stream.current
         raw = [(conv, conv.weight.clone(), conv.bias.clone(), spikes) for conv, spikes in x.convs]
-        fraction = self._spare_bits(lif, x) - lost
-        finest = int(fraction.max()) + (self.T - 1) * _fraction_bits(lif.decay)
-        if finest > SMALLEST:
-            raise NotExactError(
-                f"{name}: expected at most {SMALLEST} bits behind the point, got {finest}"
-            )
+        fraction = self._finest(stream)
         too_fine = torch.ones_like(fraction)
         while too_fine.any():
-            self._check_grid(name, lif, int(fraction.min()), least, lost)
             for conv, weight, bias, spikes in raw:
                 conv.weight.copy_(_snapped(weight, fraction - spikes.fraction))
                 conv.bias.copy_(_snapped(bias, fraction))
-            if x.pixels:
-                x.pixels.steps = torch.exp2(fraction).float().view(1, -1, 1, 1)
+            for module in x.rounded:
+                module.steps = torch.exp2(fraction).float().view(1, -1, 1, 1)
             # Rounding may have made a sum larger.
-            too_fine = (fraction > self._spare_bits(lif, x) - lost).double()
+            too_fine = (fraction > self._finest(stream)).double()
             fraction = fraction - too_fine
+        for reader in stream.readers:
+            if isinstance(reader.module, MembraneConv):
+                reader.module.take_apart(*_bounds(reader.current))
 
     def _demands(self, lif: LIF, x: _Current) -> tuple[int, int]:
         """The fewest bits behind the point that a current may have, and those that time takes."""
-        least = max([0, *(spikes.fraction for spikes in x.spikes)])
+        least = _least(x)
         if _is_power_of_two(lif.decay):
             return least, 0
         if lif.reset == "subtract" and self.T > 1:
             least = max(least, _fraction_bits(lif.v_threshold))
         return least, (self.T - 1) * _fraction_bits(lif.decay)
 
-    def _check_grid(self, name: str, lif: LIF, fraction: int, least: int, lost: int) -> None:
-        if fraction < least:
-            raise NotExactError(
-                f"{name}: expected a grid of at least {least} fractional bits, got {fraction}; "
-                f"{self.T} time steps of decay {lif.decay} take {lost} of fp32's {BITS} bits"
-            )
+    def _time_takes(self, lif: LIF) -> str:
+        return f"{self.T} time steps of decay {lif.decay} take"
 
-    def _spare_bits(self, lif: LIF, x: _Current) -> Tensor:
-        """Bits that the largest number to be kept on the grid leaves for the fraction, [C]."""
-        nothing = torch.zeros(1, dtype=torch.float64)
-        bounds = [(nothing, nothing), *(_sums(conv, 0, spikes.high) for conv, spikes in x.convs)]
-        if x.pixels:
-            pixels = -x.pixels.mean, 255 - x.pixels.mean
-            bounds += [_sums(conv, *pixels) for conv in (x.pixels.conv, x.pixels.rest)]
-            if x.pixels.steps is not None:  # both are rounded
-                bounds += [(-1 / x.pixels.steps.flatten(), 1 / x.pixels.steps.flatten())]
-        low, high = (sum(ends) for ends in zip(*bounds, strict=True))
-        high = high + sum(spikes.high for spikes in x.spikes)
-        steps = 1 if _is_power_of_two(lif.decay) else self.T
-        return _bits_beside(_potential(lif, steps, low, high))
+    def _finest(self, stream: _Stream) -> Tensor:
+        """The bits behind the point that the largest number to be kept on the grid leaves, [C].
+
+        Raises:
+            NotExactError: They are too few, or too many.
+        """
+        low, high = _bounds(stream.current)
+        finest = []
+        for reader in stream.readers:
+            if isinstance(reader.module, MembraneConv):
+                least, lost = _least(stream.current), reader.module.spare
+                why = "taking it apart takes"
+                spare = _bits_beside(torch.maximum(-low, high))
+            else:
+                lif = reader.module
+                least, lost = self._demands(lif, stream.current)
+                why = self._time_takes(lif)
+                steps = 1 if _is_power_of_two(lif.decay) else self.T
+                spare = _bits_beside(_potential(lif, steps, low, high))
+                behind = int((spare - lost).max()) + (self.T - 1) * _fraction_bits(lif.decay)
+                if behind > SMALLEST:
+                    raise NotExactError(
+                        f"{reader.name}: expected at most {SMALLEST} bits behind the point, got "
+                        f"{behind}"
+                    )
+            _check_grid(reader.name, int((spare - lost).min()), least, lost, why)
+            finest.append(spare - lost)
+        return torch.stack(finest).amin(0)
+
+    def _put_on_grid(self, layer: nn.Conv2d | nn.Linear, low, high, fraction: int = 0) -> None:
+        _snap_sums(layer, low, high, fraction)
 
     def _head(self, name: str, head: ClassifierHead, x: _Spikes) -> fx.Node:
         if head.global_pool.pool_type != "avg" or not isinstance(head.fc, nn.Linear):
@@ -447,7 +666,7 @@ class _Deployment:
         fc.weight.copy_(head.fc.weight / (self.T * pixels * x.times))
         fc.bias.copy_(head.fc.bias)
         if self.exact:
-            _snap_sums(fc, 0, self.T * pixels * x.high, x.fraction)
+            self._put_on_grid(fc, 0, self.T * pixels * x.high, x.fraction)
         return self._call(name, SpikeCountHead(fc, self.T), x.node)
 
     def _pixels_behind(self) -> int:
@@ -463,11 +682,48 @@ class _Rule(_Deployment):
         least, lost = self._demands(lif, x)
         # A current that makes it fire reaches the threshold, which takes its bits before the point.
         most = BITS - math.ceil(math.log2(lif.v_threshold)) - lost
-        self._check_grid(name, lif, most, least, lost)
+        _check_grid(name, most, least, lost, self._time_takes(lif))
         return super()._neuron(name, lif, x)
+
+    def _snap(self) -> None:
+        pass
+
+    def _put_on_grid(self, layer: nn.Conv2d | nn.Linear, low, high, fraction: int = 0) -> None:
+        pass
 
     def _pixels_behind(self) -> int:
         return 1  # any number will do
+
+
+def _conv_and_norm(name: str, parts: list[nn.Module]) -> list[nn.Module]:
+    if [type(part) for part in parts] != [nn.Conv2d, nn.BatchNorm2d]:
+        raise NotExactError(f"{name}: no exact form of {parts} is known")
+    return parts
+
+
+def _least(x: _Current) -> int:
+    """Bits behind the point that the spikes in a current have."""
+    return max([0, *(spikes.fraction for spikes in x.spikes)])
+
+
+def _check_grid(name: str, fraction: int, least: int, lost: int, why: str) -> None:
+    if fraction < least:
+        raise NotExactError(
+            f"{name}: expected a grid of at least {least} fractional bits, got {fraction}; {why} "
+            f"{lost} of fp32's {BITS} bits"
+        )
+
+
+def _bounds(x: _Current) -> tuple[Tensor, Tensor]:
+    """The least and the greatest partial sum of a current, [C], in any order of its terms."""
+    bounds = [_sums(conv, 0, spikes.high) for conv, spikes in x.convs]
+    for module in x.rounded:
+        bounds += module.bounds()
+        if module.steps is not None:  # each of them is rounded, by half a step at most
+            off = len(module.bounds()) / 2 / module.steps.flatten()
+            bounds += [(-off, off)]
+    low, high = (sum(ends) for ends in zip(*bounds, strict=True))
+    return low, high + sum(spikes.high for spikes in x.spikes)
 
 
 def _sums(layer: nn.Conv2d | nn.Linear, low, high) -> tuple[Tensor, Tensor]:
