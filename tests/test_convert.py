@@ -9,7 +9,7 @@ import torch
 from exact_networks import awaken
 from safetensors.torch import save_file
 from spikingjelly.activation_based import functional, neuron
-from spikingjelly.activation_based.model import sew_resnet, spiking_resnet
+from spikingjelly.activation_based.model import ms_resnet, sew_resnet, spiking_resnet
 from torch import nn
 
 import zoo
@@ -43,8 +43,8 @@ def awake(theirs: nn.Module) -> nn.Module:
     torch.manual_seed(1)
     functional.set_step_mode(theirs, "m")
     with torch.no_grad():
-        theirs.fc.weight.normal_().mul_(2**8).round_().div_(2**8)
-        theirs.fc.bias.normal_().mul_(2**8).round_().div_(2**8)
+        for numbers in (theirs.head if hasattr(theirs, "head") else theirs.fc).parameters():
+            numbers.normal_().mul_(2**8).round_().div_(2**8)
     return awaken(theirs)
 
 
@@ -66,7 +66,7 @@ def assert_same(theirs: nn.Module, ours: nn.Module, size: int) -> None:
     assert len(our_spikes) == len(their_spikes)
     assert all(map(torch.equal, our_spikes, their_spikes))
     assert all(0 < spikes.mean() < 1 for spikes in our_spikes)
-    assert torch.equal(logits, expected.mean(0))
+    assert torch.equal(logits, expected.mean(0) if expected.ndim == 3 else expected)
     assert len(logits.unique()) == logits.numel()
 
 
@@ -128,6 +128,27 @@ def test_sew_bottlenecks_give_spikingjellys_bits(residual):
         ),
         64,
     )
+
+
+@pytest.mark.parametrize("stages", [3, 4])
+def test_an_ms_resnet_gives_spikingjellys_bits(stages):
+    depths, widths = (2, 1, 1, 1)[:stages], (16, 32, 64, 128)[:stages]
+    assert_same(
+        awake(ms_resnet.MSResNet(T, num_classes=10, layers=depths, stage_channels=widths)),
+        zoo.create_model("ms_resnet18", depths=depths, widths=widths, num_classes=10, time_steps=T),
+        64,
+    )
+
+
+def test_an_ms_resnet_with_more_than_spikingjellys_is_refused():
+    theirs = ms_resnet.MSResNet(layers=(1, 1, 1)).state_dict()
+    for name, message in [
+        ("ms_resnet104", "got an average pooling at stages.0.0.shortcut.pool$"),
+        ("gac_ms_resnet18", r"missing: \['stem.1.gate.steps.0.weight'"),
+    ]:
+        model = zoo.create_model(name, depths=(1, 1, 1), widths=(64, 128, 256))
+        with pytest.raises(ValueError, match=message):
+            zoo.load_checkpoint(model, theirs)
 
 
 def test_the_bottlenecks_of_iand_that_are_no_papers_are_refused():

@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from zoo.backbone import SpikingBackbone
+from zoo.models.ms_resnet import MSResNet
 from zoo.models.sew_resnet import Bottleneck as SEWBottleneck
 from zoo.models.sew_resnet import SEWResNet
 from zoo.models.short_bp_resnet import ShortBPResNet
@@ -39,9 +40,16 @@ RESNET: Sequence[Rule] = (
     (r"^head\.fc\.", "fc."),
 )
 SEW: Sequence[Rule] = ((r"\.shortcut\.conv\.", ".shortcut."), *RESNET)
+MS: Sequence[Rule] = (
+    (r"^stem\.0\.conv\.", "stem.0."),
+    (r"^stem\.0\.norm\.", "stem.1."),
+    (r"^head\.fc\.", "head."),
+    *RESNET,
+)
 KEYS: dict[type[SpikingBackbone], Sequence[Rule]] = {
     ShortBPResNet: RESNET,  # spiking_resnet18 and its kin
     SEWResNet: SEW,
+    MSResNet: MS,  # without attention or a gate
 }
 
 
@@ -88,9 +96,10 @@ def spikingjelly_names(model: nn.Module) -> dict[str, str]:
         raise ValueError(f"model: expected one of {known}, got {type(model).__name__}")
     for name, module in model.named_modules():
         if isinstance(module, nn.AvgPool2d):
+            hint = '; its stem pools by the maximum, stem="conv7x7_maxpool"'
             raise ValueError(
-                f"model: expected the layers of SpikingJelly, got an average pooling at {name}; "
-                'its stem pools by the maximum, stem="conv7x7_maxpool"'
+                f"model: expected the layers of SpikingJelly, got an average pooling at {name}"
+                f"{hint if name.startswith('stem') else ''}"
             )
         if isinstance(module, SEWBottleneck) and module.residual == "iand":
             raise ValueError(

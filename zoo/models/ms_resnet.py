@@ -9,7 +9,6 @@ bollossom/GAC.
 Shapes: T time steps, B batch, C channels, H height, W width.
 """
 
-from collections import OrderedDict
 from collections.abc import Sequence
 from functools import partial
 from typing import Any, Literal
@@ -19,7 +18,8 @@ from torch import Tensor, nn
 
 from zoo.attention import ChannelSpatialAttention, GatedSpikes
 from zoo.backbone import SpikingBackbone, build, cfg, cfg_imagenet
-from zoo.layers import ConvNorm, DirectCoding, TimeFold, conv_norm, fire, spikes_of
+from zoo.layers import ConvNorm, DirectCoding, fire, spikes_of
+from zoo.models.short_bp_resnet import make_shortcut, resnet_stages
 from zoo.neurons import LIF, SpikeLayer, spike_layer_factory
 
 __all__ = ["MSResNet"]
@@ -70,15 +70,6 @@ class AttMSBlock(MSBlock):
         nn.init.constant_(self.conv2.norm.weight, 0.2 * v_threshold)
 
 
-def _shortcut(in_chs: int, out_chs: int, stride: int, avg_down: bool, **dd) -> nn.Module:
-    if stride == 1 and in_chs == out_chs:
-        return nn.Identity()
-    if avg_down and stride > 1:
-        pool = OrderedDict(pool=nn.AvgPool2d(stride))
-        return TimeFold(pool | conv_norm(in_chs, out_chs, 1, **dd))
-    return ConvNorm(in_chs, out_chs, 1, stride, **dd)
-
-
 class MSResNet(SpikingBackbone):
     """Membrane-shortcut ResNet, [B, C, H, W] or event frames [T, B, C, H, W] -> logits [B, K].
 
@@ -126,17 +117,14 @@ class MSResNet(SpikingBackbone):
         first = nn.Sequential(coding)
         if gated:
             first.append(GatedSpikes(stem_width, time_steps, spike, **dd))
-        stages, feature_info = nn.Sequential(), []
-        in_chs, reduction = stem_width, stride
-        for i, (depth, chs) in enumerate(zip(depths, widths, strict=True)):
-            blocks = nn.Sequential()
-            for j in range(depth):
-                stride = 1 if j > 0 else first_stride if i == 0 else 2
-                shortcut = _shortcut(in_chs, chs, stride, avg_down, **dd)
-                blocks.append(block(in_chs, chs, stride, shortcut, spike, **dd))
-                in_chs, reduction = chs, reduction * stride
-            stages.append(blocks)
-            feature_info.append(dict(num_chs=chs, reduction=reduction, module=f"stages.{i}"))
+
+        def make(in_chs: int, chs: int, stride: int) -> MSBlock:
+            shortcut = make_shortcut(in_chs, chs, stride, avg_down, **dd)
+            return block(in_chs, chs, stride, shortcut, spike, **dd)
+
+        stages, feature_info = resnet_stages(
+            make, 1, depths, widths, stride, stem_width, first_stride
+        )
         super().__init__(first, stages, feature_info, last_spike=spike(), **dd, **kwargs)
         self._init_norms(getattr(self.last_spike, "v_threshold", 1.0))
 

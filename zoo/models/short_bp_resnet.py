@@ -102,7 +102,7 @@ def make_stem(kind: Stem, in_chans: int, chs: int, time_steps: int, spike, **dd)
     raise ValueError(f"stem: expected one of {sorted(STEM_REDUCTION)}, got {kind!r}")
 
 
-def _shortcut(in_chs: int, out_chs: int, stride: int, avg_down: bool, **dd) -> nn.Module:
+def make_shortcut(in_chs: int, out_chs: int, stride: int, avg_down: bool, **dd) -> nn.Module:
     if stride == 1 and in_chs == out_chs:
         return nn.Identity()
     if avg_down and stride > 1:
@@ -117,21 +117,25 @@ def resnet_stages(
     depths: Sequence[int],
     widths: Sequence[int],
     reduction: int,
+    in_chs: int | None = None,
+    first_stride: int = 1,
 ) -> tuple[nn.Sequential, list[dict[str, Any]]]:
-    """The stages of a residual network, each but the first begun by a stride of 2.
+    """The stages of a residual network, each begun by a stride of 2, but for the first.
 
     Args:
         make: in_chs, chs and stride -> a block of chs * expansion channels.
-        reduction: Of the stem, whose channels are widths[0].
+        reduction: Of the stem.
+        in_chs: Of the stem; widths[0] if None.
+        first_stride: Of the first stage.
 
     Returns:
         Stages of blocks, and timm's feature_info of them.
     """
-    stages, feature_info, in_chs = nn.Sequential(), [], widths[0]
+    stages, feature_info, in_chs = nn.Sequential(), [], in_chs or widths[0]
     for i, (depth, chs) in enumerate(zip(depths, widths, strict=True)):
         blocks = nn.Sequential()
         for j in range(depth):
-            stride = 2 if i > 0 and j == 0 else 1
+            stride = 1 if j > 0 else 2 if i > 0 else first_stride
             blocks.append(make(in_chs, chs, stride))
             in_chs, reduction = chs * expansion, reduction * stride
         stages.append(blocks)
@@ -178,7 +182,7 @@ class ShortBPResNet(SpikingBackbone):
         first = make_stem(stem, in_chans, widths[0], time_steps, spike, **dd)
 
         def make(in_chs: int, chs: int, stride: int) -> BasicBlock | Bottleneck:
-            shortcut = _shortcut(in_chs, chs * block.expansion, stride, avg_down, **dd)
+            shortcut = make_shortcut(in_chs, chs * block.expansion, stride, avg_down, **dd)
             made = block(in_chs, chs, stride, shortcut, spike, **dd)
             if zero_init_last:
                 made.zero_init_last()
