@@ -149,6 +149,7 @@ class _Writer:
         return self._node("Mul", [x, step], f"{at}.current")
 
     def _membrane_conv(self, name: str, conv: MembraneConv, x: str) -> str:
+        x = self._rounded(f"{name}.coarse", "input", x, conv.coarse)
         if conv.pool is not None:
             x = self._pool(f"{name}.pool", conv.pool, x)
         currents = []

@@ -1,6 +1,8 @@
 """Small networks whose neurons fire, whose bits can be compared wherever they run."""
 
+import onnx
 import torch
+from onnx import numpy_helper
 from torch import Tensor, fx, nn
 
 from export.checks import session
@@ -51,6 +53,17 @@ def run_graph(
     running = session(graph.SerializeToString(), threads, optimised)
     parts = [running.run(None, {"pixel_values": part.numpy()})[0] for part in x.split(batch)]
     return torch.cat([torch.from_numpy(part) for part in parts])
+
+
+def changed(graph: onnx.ModelProto, name: str, change) -> onnx.ModelProto:
+    """A copy of the graph with another constant."""
+    other = onnx.ModelProto()
+    other.CopyFrom(graph)
+    (tensor,) = [t for t in other.graph.initializer if t.name == name]
+    array = numpy_helper.to_array(tensor).copy()
+    change(array)
+    tensor.CopyFrom(numpy_helper.from_array(array, name))
+    return other
 
 
 @torch.inference_mode()

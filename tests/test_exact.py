@@ -5,7 +5,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from exact_networks import awaken, pixels
+from exact_networks import awaken, changed, pixels
 from onnx import helper, numpy_helper
 
 import zoo
@@ -26,17 +26,6 @@ def graph() -> onnx.ModelProto:
     return write_graph(zoo.deploy(create()))
 
 
-def changed(graph, name, change) -> onnx.ModelProto:
-    """A copy of the graph with another constant."""
-    other = onnx.ModelProto()
-    other.CopyFrom(graph)
-    (tensor,) = [t for t in other.graph.initializer if t.name == name]
-    array = numpy_helper.to_array(tensor).copy()
-    change(array)
-    tensor.CopyFrom(numpy_helper.from_array(array, name))
-    return other
-
-
 NETWORKS = [
     ("short_bp_resnet20_slim", {}),
     ("short_bp_resnet20_slim", {"spike_layer": {"reset": "subtract"}}),
@@ -48,6 +37,8 @@ NETWORKS = [
     ("sew_resnet50", {"depths": (2, 1), "widths": (8, 8), "residual": "and"}),
     ("sew_resnet18_cifar", {"depths": (2, 1), "widths": (8, 8), "residual": "iand"}),
     ("short_bp_vgg16", {"depths": (2, 1), "widths": (8, 8)}),
+    ("ms_resnet18_cifar", {"widths": (8, 16, 16), "stem_width": 4}),
+    ("ms_resnet104", {"depths": (2, 1), "widths": (8, 16)}),
 ]
 
 

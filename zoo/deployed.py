@@ -121,17 +121,21 @@ class MembraneConv(nn.Module):
 
     def __init__(self, conv: nn.Conv2d, pool: nn.AvgPool2d | None, limit: Tensor):
         super().__init__()
+        self.pool = pool
         self.register_buffer("limit", limit.view(1, -1, 1, 1))
-        self.pool, self.spare = pool, 1  # bits beside the current: a digit is taken off it
-        if pool is not None:
-            self.spare += _pool_window(pool).bit_length() - 1
         self.convs = nn.ModuleList(copy.deepcopy(conv) for _ in range(DIGITS))
         self.rest = None
+        self.register_buffer("coarse", None)  # steps in 1 of what is taken apart, [1, C, 1, 1]
         self.register_buffer("units", None)  # of each digit in 1, [DIGITS, 1, C, 1, 1]
         self.register_buffer("steps", None)  # of the current's grid in 1, [1, C', 1, 1]
 
-    def take_apart(self, low: Tensor, high: Tensor) -> None:
-        """Choose digits for a current between low and high, [C], and the grids of the weights."""
+    def take_apart(self, low: Tensor, high: Tensor, fraction: Tensor) -> None:
+        """Choose the grids of digits and weights for a current between low and high in steps of
+        2^-fraction, all [C].
+        """
+        # A bit is left for the difference that takes a digit off, and those of the average.
+        spare = 1 if self.pool is None else _pool_window(self.pool).bit_length()
+        self.coarse = torch.exp2(fraction - spare).view(1, -1, 1, 1)
         reach = torch.maximum(-low, high).log2().ceil().clamp(min=-BITS)
         first = torch.exp2(DIGIT - 1 - reach).view(1, -1, 1, 1)
         self.units = torch.stack([first * 2.0 ** (DIGIT * i) for i in range(DIGITS)])
@@ -149,7 +153,8 @@ class MembraneConv(nn.Module):
         _snap_sums(self.rest, *self.ends[0])
 
     def forward(self, x: Tensor) -> Tensor:
-        x, currents = x if self.pool is None else self.pool(x), []
+        x, currents = _rounded(x, self.coarse), []
+        x = x if self.pool is None else self.pool(x)
         for i, (conv, units) in enumerate(zip(self.convs, self.units, strict=True)):
             digits = (x * units).round()
             x = (x - digits / units).maximum(-0.5 / units).minimum(0.5 / units)
@@ -612,7 +617,7 @@ class _Deployment:
             fraction = fraction - too_fine
         for reader in stream.readers:
             if isinstance(reader.module, MembraneConv):
-                reader.module.take_apart(*_bounds(reader.current))
+                reader.module.take_apart(*_bounds(reader.current), fraction)
 
     def _demands(self, lif: LIF, x: _Current) -> tuple[int, int]:
         """The fewest bits behind the point that a current may have, and those that time takes."""
@@ -623,8 +628,9 @@ class _Deployment:
             least = max(least, _fraction_bits(lif.v_threshold))
         return least, (self.T - 1) * _fraction_bits(lif.decay)
 
-    def _time_takes(self, lif: LIF) -> str:
-        return f"{self.T} time steps of decay {lif.decay} take"
+    def _time_takes(self, lif: LIF, lost: int) -> str:
+        said = f"; {self.T} time steps of decay {lif.decay} take {lost} of fp32's {BITS} bits"
+        return said if lost else ""
 
     def _finest(self, stream: _Stream) -> Tensor:
         """The bits behind the point that the largest number to be kept on the grid leaves, [C].
@@ -635,24 +641,21 @@ class _Deployment:
         low, high = _bounds(stream.current)
         finest = []
         for reader in stream.readers:
-            if isinstance(reader.module, MembraneConv):
-                least, lost = _least(stream.current), reader.module.spare
-                why = "taking it apart takes"
-                spare = _bits_beside(torch.maximum(-low, high))
-            else:
-                lif = reader.module
+            least, lost, reach, why = _least(stream.current), 0, torch.maximum(-low, high), ""
+            if isinstance(lif := reader.module, LIF):
                 least, lost = self._demands(lif, stream.current)
-                why = self._time_takes(lif)
-                steps = 1 if _is_power_of_two(lif.decay) else self.T
-                spare = _bits_beside(_potential(lif, steps, low, high))
-                behind = int((spare - lost).max()) + (self.T - 1) * _fraction_bits(lif.decay)
+                why = self._time_takes(lif, lost)
+                if lost:
+                    reach = _potential(lif, self.T, low, high)
+                behind = (self.T - 1) * _fraction_bits(lif.decay)
+                behind += int((_bits_beside(reach) - lost).max())
                 if behind > SMALLEST:
                     raise NotExactError(
                         f"{reader.name}: expected at most {SMALLEST} bits behind the point, got "
                         f"{behind}"
                     )
-            _check_grid(reader.name, int((spare - lost).min()), least, lost, why)
-            finest.append(spare - lost)
+            finest.append(_bits_beside(reach) - lost)
+            _check_grid(reader.name, int(finest[-1].min()), least, why)
         return torch.stack(finest).amin(0)
 
     def _put_on_grid(self, layer: nn.Conv2d | nn.Linear, low, high, fraction: int = 0) -> None:
@@ -682,7 +685,7 @@ class _Rule(_Deployment):
         least, lost = self._demands(lif, x)
         # A current that makes it fire reaches the threshold, which takes its bits before the point.
         most = BITS - math.ceil(math.log2(lif.v_threshold)) - lost
-        _check_grid(name, most, least, lost, self._time_takes(lif))
+        _check_grid(name, most, least, self._time_takes(lif, lost))
         return super()._neuron(name, lif, x)
 
     def _snap(self) -> None:
@@ -706,11 +709,10 @@ def _least(x: _Current) -> int:
     return max([0, *(spikes.fraction for spikes in x.spikes)])
 
 
-def _check_grid(name: str, fraction: int, least: int, lost: int, why: str) -> None:
+def _check_grid(name: str, fraction: int, least: int, why: str) -> None:
     if fraction < least:
         raise NotExactError(
-            f"{name}: expected a grid of at least {least} fractional bits, got {fraction}; {why} "
-            f"{lost} of fp32's {BITS} bits"
+            f"{name}: expected a grid of at least {least} fractional bits, got {fraction}{why}"
         )
 
 
