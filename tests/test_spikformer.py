@@ -32,9 +32,13 @@ def images(batch=2, size=16):
 
 
 def their_neuron(v_threshold=1.0):
-    """MultiStepLIFNode(tau=2.0) of the paper's code, which halves its input."""
+    """MultiStepLIFNode(tau=2.0, detach_reset=True) of the paper's code, which halves its input."""
     return LIFNode(
-        tau=2.0, v_threshold=v_threshold, surrogate_function=Sigmoid(alpha=4.0), step_mode="m"
+        tau=2.0,
+        v_threshold=v_threshold,
+        surrogate_function=Sigmoid(alpha=4.0),
+        detach_reset=True,
+        step_mode="m",
     )
 
 

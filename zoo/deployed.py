@@ -718,7 +718,8 @@ def _check_grid(name: str, fraction: int, least: int, why: str) -> None:
 
 def _bounds(x: _Current) -> tuple[Tensor, Tensor]:
     """The least and the greatest partial sum of a current, [C], in any order of its terms."""
-    bounds = [_sums(conv, 0, spikes.high) for conv, spikes in x.convs]
+    nothing = torch.zeros(1, dtype=torch.float64)
+    bounds = [(nothing, nothing), *(_sums(conv, 0, spikes.high) for conv, spikes in x.convs)]
     for module in x.rounded:
         bounds += module.bounds()
         if module.steps is not None:  # each of them is rounded, by half a step at most

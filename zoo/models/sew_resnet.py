@@ -25,8 +25,8 @@ PAPER = {
     "paper_name": "Deep Residual Learning in Spiking Neural Networks",
 }
 # The paper's code: MultiStepIFNode(detach_reset=True), whose threshold is 1, its reset to 0 and its
-# surrogate ATan with alpha 2. Our gradient goes through the reset, which theirs leaves out.
-IF = partial(LIF, decay=1.0, surrogate="arctan")
+# surrogate ATan with alpha 2.
+IF = partial(LIF, decay=1.0, surrogate="arctan", detach_reset=True)
 Residual = Literal["add", "and", "iand"]
 
 

@@ -19,10 +19,9 @@ from zoo.neurons import LIF, SpikeLayer, spike_layer_factory
 __all__ = ["Spikformer"]
 
 PAPER = {"paper_ids": "arXiv:2209.15425", "paper_name": "Spikformer"}
-# Their MultiStepLIFNode(tau=2.0): it halves its input, so that here the threshold of 1 is 2 and the
-# sigmoid's slope, alpha 4, is tanh's at width 2. Our gradient goes through the reset; theirs does
-# not (detach_reset).
-NEURON = partial(LIF, decay=0.5, v_threshold=2.0, surrogate="tanh", width=2.0)
+# Their MultiStepLIFNode(tau=2.0, detach_reset=True) halves its input, so that their threshold of
+# 1 is 2 here, and their sigmoid's slope, alpha 4, is tanh's at width 2.
+NEURON = partial(LIF, decay=0.5, v_threshold=2.0, surrogate="tanh", width=2.0, detach_reset=True)
 # They scale by 0.125, before a neuron whose threshold is half that of all others. Twice the scale
 # before a neuron like all others is twice every potential, which is exact, and the same spikes; so
 # one set of constants is the network's. Only the surrogate is then half as wide there as theirs.
