@@ -62,7 +62,10 @@ def test_the_neuron_is_that_of_the_papers_code():
 
 
 def test_a_block_gives_the_spikes_of_the_papers_code():
-    block = awaken(create().stages[0][0], seed=3).double()
+    block = awaken(create().stages[0][0]).double()
+    for module in block.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.bias.data += 1  # enough to fire
     x = torch.randint(3, (2, 3, 32, 4, 4), generator=torch.Generator().manual_seed(1)).double()
 
     def layer(module, x):
@@ -82,12 +85,14 @@ def test_a_block_gives_the_spikes_of_the_papers_code():
     )
     attended = ((q @ k.mT) * 0.125) @ v
     attended = their_neuron(v_threshold=0.5)(attended.transpose(2, 3).flatten(3))
-    stream = tokens + layer(attention.project, attended)
+    projected = layer(attention.project, attended)
+    stream = tokens + projected
     stream = stream + layer(block.mlp[1], layer(block.mlp[0], stream))
     with torch.no_grad():
         ours = block(x)
     assert torch.equal(ours.flatten(3).mT, stream)
     assert 0.01 < attended.mean() < 0.99
+    assert projected.mean() > 0.01
 
 
 def test_the_stream_counts_spikes():
