@@ -90,22 +90,13 @@ def test_the_report_names_every_file_by_its_hash(exported):
     assert "root" not in json.loads((exported / "config.json").read_text())["training"]["data"]
 
 
-def test_the_card_says_what_was_measured_and_its_snippet_runs(exported):
+def test_the_card_says_what_was_measured(exported):
     card = (exported / "README.md").read_text()
     report = json.loads((exported / "verification.json").read_text())
     (accuracy,) = [
         c["measured"] for c in report["checks"] if c["name"] == "the grid keeps the accuracy"
     ]
     assert f"{accuracy['onnxruntime_percent']:.2f} % in onnxruntime" in card
-    snippets = re.findall(r"```python\n(.*?)```", card, flags=re.S)
-    assert len(snippets) == 2
-    snippets[0] = snippets[0].replace("FOLDER", ".")
-    code = "import numpy, torch\npixel_values = torch.zeros(2, 1, 8, 8)\n" + snippets[0]
-    code += "\npixel_values = pixel_values.numpy()\n" + snippets[1] + "\nprint(logits.shape)"
-    run = subprocess.run(
-        [sys.executable, "-c", code], cwd=exported, capture_output=True, text=True, check=True
-    )
-    assert run.stdout == "(2, 10)\n"
 
 
 def test_the_source_may_be_a_run_a_checkpoint_or_a_name(run, monkeypatch, tmp_path):
