@@ -33,6 +33,7 @@ def test_its_tensors_are_those_of_torchvisions_resnet(depth):
 def test_neurons_are_the_papers_if():
     neurons = [module for module in create().modules() if isinstance(module, zoo.LIF)]
     expected = dict(decay=1.0, v_threshold=1.0, reset="zero", surrogate="arctan", width=1.0)
+    expected["detach_reset"] = True
     assert {str(neuron.constants()) for neuron in neurons} == {str(expected)}
 
 
