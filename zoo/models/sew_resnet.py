@@ -138,8 +138,9 @@ class SEWResNet(SpikingBackbone):
         residual: How a block's spikes y join the shortcut's: "add" y + shortcut, "and"
             y * shortcut, "iand" (1 - y) * shortcut.
         stem: What stands before the first stage.
-        zero_init_last: Start every block that keeps its shape as the identity. The surrogate
-            must have a slope at v = 0 then: the default has, a triangle of width 1 has not.
+        zero_init_last: Start every block that keeps its shape as the identity, its last neuron
+            silent, or by "and" always firing. The surrogate must have a slope there: the default
+            has, a triangle of width 1 has none at v = 0.
         time_steps: How often a still image is shown, T. Event frames bring their own.
         spike_layer: Builds one spiking layer: LIF, ``partial(LIF, decay=0.25)``, or a mapping of
             LIF's arguments.
