@@ -27,6 +27,7 @@ def inexact(run, tmp_path_factory) -> Path:
     config = json.loads((folder / "config.json").read_text())
     config["model_args"]["spike_layer"]["decay"] = 0.3
     (folder / "config.json").write_text(json.dumps(config))
+    (folder / "sha256.json").unlink()  # of the network that it was
     return export(Options(source=str(folder), output=str(scratch / "out")))
 
 

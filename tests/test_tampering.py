@@ -126,8 +126,8 @@ def test_a_json_file_of_gigabytes_is_refused_unread(folder):
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        ({"widths": [10**9] * 3}, "numbers of model_args up to 16384, got 1000000000"),
-        ({"num_classes": -(10**9)}, "numbers of model_args up to 16384"),
+        ({"widths": [10**9] * 3}, "numbers of model_args up to 65536, got 1000000000"),
+        ({"num_classes": -(10**9)}, "numbers of model_args up to 65536"),
         ({"depths": [4000, 4000]}, "depths of model_args up to 4096, got 8000"),
         ({"time_steps": 5000}, "time_steps of model_args up to 4096"),
         ({"widths": list(range(5000))}, "count of numbers of model_args up to 4096"),
