@@ -14,7 +14,7 @@ from export.browser import PREPROCESSOR
 from export.folder import read_report
 from zoo import hub
 from zoo.classifier import MODES
-from zoo.deployed import BITS
+from zoo.grid import BITS
 
 DATASETS = {
     "cifar10": ("uoft-cs/cifar10", "CIFAR-10"),

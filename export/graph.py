@@ -18,7 +18,7 @@ from torch import Tensor, fx, nn
 
 import zoo
 from zoo.attention import Gate
-from zoo.deployed import (
+from zoo.folded import (
     FoldedAttention,
     FoldedLIF,
     FoldedSpikeAttention,
@@ -121,7 +121,7 @@ class _Writer:
             return self._spike_attention(name, module, x, *others)
         if isinstance(module, SpikeCountHead):
             return self._head(name, module, x)
-        raise TypeError(f"{name}: expected a layer of zoo.deployed, got {type(module).__name__}")
+        raise TypeError(f"{name}: expected a layer of zoo.folded, got {type(module).__name__}")
 
     def _pixel_conv(self, name: str, stem: PixelConv, x: str) -> str:
         if self.pixels == "uint8":

@@ -11,7 +11,9 @@ from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
 from zoo.data import DataConfig, load_images, normalise
-from zoo.deployed import FoldedLIF, deploy, whole_pixels
+from zoo.deployed import deploy
+from zoo.folded import FoldedLIF
+from zoo.grid import whole_pixels
 
 CLOSE = 2.0**-16  # of the threshold: a few steps of the grid
 

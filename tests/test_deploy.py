@@ -13,7 +13,8 @@ from export.exact import certify
 from export.graph import write_graph
 from export.images import random_images
 from zoo.data import normalise
-from zoo.deployed import FoldedLIF, PixelConv, whole_pixels
+from zoo.folded import FoldedLIF, PixelConv
+from zoo.grid import whole_pixels
 
 
 def create(name="short_bp_resnet20_slim", size=16, **kwargs):

@@ -18,7 +18,7 @@ from export.exact import InexactError, certify
 from export.graph import write_graph
 from export.to_onnx import Options, export
 from zoo import hub
-from zoo.deployed import MembraneConv
+from zoo.folded import MembraneConv
 from zoo.models.ms_resnet import AttMSBlock, MSResNet
 
 PIXELS = {"mean": (125 / 255, 123 / 255, 114 / 255), "std": (63 / 255, 62 / 255, 67 / 255)}

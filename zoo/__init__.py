@@ -6,8 +6,9 @@
 
 from zoo.classifier import load_onnx
 from zoo.convert import load_checkpoint
-from zoo.deployed import NotExactError, deploy
+from zoo.deployed import deploy
 from zoo.factory import create_model, list_models
+from zoo.grid import NotExactError
 from zoo.heads import strip_heads
 from zoo.neurons import LIF, lif_step
 from zoo.pull import PullError

@@ -15,240 +15,43 @@ import copy
 import math
 import operator
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from fractions import Fraction
 
 import torch
 from timm.layers import ClassifierHead
 from torch import Tensor, fx, nn
 
 from zoo.attention import ChannelSpatialAttention, Gate
+from zoo.folded import (
+    FoldedAttention,
+    FoldedLIF,
+    FoldedSpikeAttention,
+    MembraneConv,
+    PixelConv,
+    Repeat,
+    SpikeCountHead,
+    SumPool2d,
+    fold_norm,
+)
+from zoo.grid import (
+    BITS,
+    SMALLEST,
+    NotExactError,
+    bits_beside,
+    fraction_bits,
+    is_power_of_two,
+    pool_window,
+    potential,
+    snap_sums,
+    snapped,
+    sums,
+    whole_pixels,
+)
 from zoo.heads import strip_heads
 from zoo.layers import ConvNorm, DirectCoding, SpikeAttention, TimeFold
 from zoo.neurons import LIF
 
-BITS = 24  # of an fp32 significand
-SMALLEST = 126  # bits behind the point of a number that no runtime takes for 0
-DIGIT, DIGITS = 8, 3  # bits of a digit, its sign among them, and how many make up a current
 SIGMAS = 64  # deviations from its norm's bias at which a convolution of a current is cut off
-
-
-class NotExactError(ValueError):
-    """A network whose arithmetic fp32 would round; the message says in which layer and why."""
-
-
-class FoldedLIF(LIF):
-    """LIF on a current with time folded into the batch, [T*B, ...] -> spikes [T*B, ...].
-
-    Args:
-        time_steps: T.
-        repeated: The current is that of one step, [B, ...], and is the same at every step.
-        constants: Those of LIF.
-    """
-
-    def __init__(self, time_steps: int, repeated: bool, **constants):
-        super().__init__(**constants)
-        self.time_steps, self.repeated = time_steps, repeated
-
-    def forward(self, x: Tensor) -> Tensor:
-        return super().forward(_unfolded(x, self.time_steps, self.repeated)).flatten(0, 1)
-
-    def potentials(self, x: Tensor) -> Tensor:
-        """What each step compares with the threshold, [T, B, ...]."""
-        return self.membrane(_unfolded(x, self.time_steps, self.repeated))
-
-
-class PixelConv(nn.Module):
-    """The first convolution, on whole pixels, its current rounded to what a current carries.
-
-    Takes uint8 pixels or normalised floats [B, C, H, W]; a float is taken for the pixel nearest to
-    it, so that what is proved of pixels holds for any input. A pixel takes 8 of the 24 bits, which
-    leaves a coarse grid for the weights; what they lose on it is a second convolution's.
-
-    Raises:
-        ValueError: x has another shape or type, or would be convolved inexactly here.
-    """
-
-    def __init__(self, conv: nn.Conv2d, mean: Sequence[int], std: Sequence[int], size: tuple):
-        super().__init__()
-        self.conv, self.rest, self.size = conv, None, tuple(size)
-        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(1, -1, 1, 1))
-        self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(1, -1, 1, 1))
-        self.register_buffer("steps", None)  # of the current's grid in 1, [1, C, 1, 1]
-
-    def forward(self, x: Tensor) -> Tensor:
-        if tuple(x.shape[1:]) != self.size or x.dtype not in (torch.uint8, torch.float32):
-            raise ValueError(
-                f"x: expected {['B', *self.size]} of uint8 or float32, got {list(x.shape)} of "
-                f"{x.dtype}; other sizes need another deploy"
-            )
-        if reason := _rounds(x.device.type):
-            raise ValueError(f"x: expected exact convolutions, got {reason}")
-        if x.dtype == torch.uint8:
-            pixels = x.float() - self.mean
-        else:
-            pixels = (x * self.std).round().maximum(-self.mean).minimum(255 - self.mean)
-        if self.steps is None:
-            return self.conv(pixels)
-        return _rounded(self.conv(pixels), self.steps) + _rounded(self.rest(pixels), self.steps)
-
-    def bounds(self) -> list[tuple[Tensor, Tensor]]:
-        """Least and greatest partial sums, [C], of what is rounded and added up."""
-        return [_sums(conv, -self.mean, 255 - self.mean) for conv in (self.conv, self.rest)]
-
-
-def _rounded(current: Tensor, steps: Tensor) -> Tensor:
-    return (current * steps).round() / steps
-
-
-class MembraneConv(nn.Module):
-    """A 1x1 convolution of a current, rounded to what the current that it is a part of carries.
-
-    A current takes all bits that there are, so that products with it would round. It is taken apart
-    into digits, whole numbers of 8 bits, whose products with weights on a grid add up exactly. What
-    the weights lose on the grid of the first digit, the coarsest, is one more convolution's.
-
-    The largest sum that any current could bring about is hundreds of times what one does, and would
-    leave few bits behind the point, the fewer the more such convolutions follow each other. The sum
-    of the first digits is therefore cut off at a limit that is far beyond any current's.
-
-    Args:
-        conv: Without a stride.
-        pool: Before it, an average of 2^n pixels; of one for a stride.
-        limit: [C'], a power of two each.
-    """
-
-    def __init__(self, conv: nn.Conv2d, pool: nn.AvgPool2d | None, limit: Tensor):
-        super().__init__()
-        self.pool = pool
-        self.register_buffer("limit", limit.view(1, -1, 1, 1))
-        self.convs = nn.ModuleList(copy.deepcopy(conv) for _ in range(DIGITS))
-        self.rest = None
-        self.register_buffer("coarse", None)  # steps in 1 of what is taken apart, [1, C, 1, 1]
-        self.register_buffer("units", None)  # of each digit in 1, [DIGITS, 1, C, 1, 1]
-        self.register_buffer("steps", None)  # of the current's grid in 1, [1, C', 1, 1]
-
-    def take_apart(self, low: Tensor, high: Tensor, fraction: Tensor) -> None:
-        """Choose the grids of digits and weights for a current between low and high in steps of
-        2^-fraction, all [C].
-        """
-        # A bit is left for the difference that takes a digit off, and those of the average.
-        spare = 1 if self.pool is None else _pool_window(self.pool).bit_length()
-        self.coarse = torch.exp2(fraction - spare).view(1, -1, 1, 1)
-        reach = torch.maximum(-low, high).log2().ceil().clamp(min=-BITS)
-        first = torch.exp2(DIGIT - 1 - reach).view(1, -1, 1, 1)
-        self.units = torch.stack([first * 2.0 ** (DIGIT * i) for i in range(DIGITS)])
-        ends = (low.view(1, -1, 1, 1) * first).floor(), (high.view(1, -1, 1, 1) * first).ceil()
-        self.ends = [ends] + [(-(2.0 ** (DIGIT - 1)), 2.0 ** (DIGIT - 1))] * (DIGITS - 1)
-        for conv, units in zip(self.convs, self.units, strict=True):
-            conv.weight.div_(units)
-        for conv in self.convs[1:]:
-            conv.bias.zero_()
-        self.rest = copy.deepcopy(self.convs[0])
-        for conv, ends in zip(self.convs, self.ends, strict=True):
-            _snap_sums(conv, *ends)
-        self.rest.weight.sub_(self.convs[0].weight)
-        self.rest.bias.sub_(self.convs[0].bias)
-        _snap_sums(self.rest, *self.ends[0])
-
-    def forward(self, x: Tensor) -> Tensor:
-        x, currents = _rounded(x, self.coarse), []
-        x = x if self.pool is None else self.pool(x)
-        for i, (conv, units) in enumerate(zip(self.convs, self.units, strict=True)):
-            digits = (x * units).round()
-            x = (x - digits / units).maximum(-0.5 / units).minimum(0.5 / units)
-            if i == 0:
-                currents += [conv(digits).maximum(-self.limit).minimum(self.limit)]
-                currents += [self.rest(digits)]
-            else:
-                currents += [conv(digits)]
-        return sum(_rounded(current, self.steps) for current in currents)
-
-    def bounds(self) -> list[tuple[Tensor, Tensor]]:
-        """As PixelConv's."""
-        first, *others = (
-            _sums(conv, *ends) for conv, ends in zip(self.convs, self.ends, strict=True)
-        )
-        limit = self.limit.flatten()
-        first = first[0].maximum(-limit), first[1].minimum(limit)
-        return [first, _sums(self.rest, *self.ends[0]), *others]
-
-
-class Repeat(nn.Module):
-    """The current of one step at every step, [B, ...] -> [T*B, ...]."""
-
-    def __init__(self, time_steps: int):
-        super().__init__()
-        self.time_steps = time_steps
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x.repeat(self.time_steps, 1, 1, 1)
-
-
-class FoldedAttention(nn.Module):
-    """Attention, which sees all time steps, with time folded into the batch, [T*B, ...].
-
-    Args:
-        repeated: As FoldedLIF's.
-    """
-
-    def __init__(self, attention: nn.Module, time_steps: int, repeated: bool):
-        super().__init__()
-        self.attention, self.time_steps, self.repeated = attention, time_steps, repeated
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.attention(_unfolded(x, self.time_steps, self.repeated)).flatten(0, 1)
-
-
-def _unfolded(x: Tensor, time_steps: int, repeated: bool) -> Tensor:
-    return x.expand(time_steps, *x.shape) if repeated else x.unflatten(0, (time_steps, -1))
-
-
-def _rounds(device: str) -> str | None:
-    """Why convolutions on a device may round more than they must, and what to do, or None."""
-    if torch.is_autocast_enabled(device):
-        return "autocast; leave it"
-    if device == "cuda":
-        for name, backend in (
-            ("cudnn.conv", torch.backends.cudnn.conv),
-            ("cuda.matmul", torch.backends.cuda.matmul),
-        ):
-            if backend.fp32_precision == "tf32":
-                return f'TF32; set torch.backends.{name}.fp32_precision = "ieee"'
-    if device == "cpu" and not torch.backends.mkldnn.enabled:
-        return "NNPACK's Winograd; set torch.backends.mkldnn.enabled = True"
-    return None
-
-
-class SumPool2d(nn.Module):
-    """The sum under a window, [N, C, H, W], of whole numbers: a rounded average is undone."""
-
-    def __init__(self, pool: nn.AvgPool2d):
-        super().__init__()
-        self.pool, self.pixels = pool, _pool_window(pool)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return (self.pool(x) * self.pixels).round()
-
-
-class FoldedSpikeAttention(SpikeAttention):
-    """SpikeAttention with time folded into the batch, [T*B, C, H, W] each, at one size of image."""
-
-    def __init__(self, num_heads: int, scale: float, size: tuple[int, int, int]):
-        super().__init__(num_heads, scale)
-        self.size = size
-
-
-class SpikeCountHead(nn.Module):
-    """Counts the spikes of each channel over time and pixels; the classifier divides."""
-
-    def __init__(self, fc: nn.Linear, time_steps: int):
-        super().__init__()
-        self.fc, self.time_steps = fc, time_steps
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.fc(x.sum((2, 3)).unflatten(0, (self.time_steps, -1)).sum(0))
 
 
 @dataclass(frozen=True)
@@ -423,7 +226,7 @@ class _Deployment:
                 f"{name}: expected {len(mean)} channels, as many as pretrained_cfg's mean has, got "
                 f"{coding.conv.in_channels}, and {cfg['input_size'][0]} in its input_size"
             )
-        stem = PixelConv(_folded(coding.conv, coding.norm), mean, std, cfg["input_size"])
+        stem = PixelConv(fold_norm(coding.conv, coding.norm), mean, std, cfg["input_size"])
         stem.conv.weight.div_(stem.std)
         if self.exact:
             stem.rest = copy.deepcopy(stem.conv)
@@ -442,7 +245,7 @@ class _Deployment:
             x = self._pool(f"{name}.pool", parts.pop(0), x)
         if not parts:
             return x
-        conv = _folded(*_conv_and_norm(name, parts))
+        conv = fold_norm(*_conv_and_norm(name, parts))
         conv.weight.div_(x.times)
         return _Current(self._call(f"{name}.conv", conv, x.node), convs=((conv, x),))
 
@@ -452,7 +255,7 @@ class _Deployment:
         pool = parts.pop(0) if isinstance(parts[0], nn.AvgPool2d) else None
         conv, norm = _conv_and_norm(name, parts)
         limit = norm.bias.abs().double() + SIGMAS * norm.weight.abs().double()
-        conv = _folded(conv, norm)
+        conv = fold_norm(conv, norm)
         if not self.exact:
             node = x.node if pool is None else self._call(f"{name}.pool", pool, x.node)
             return _Current(self._call(f"{name}.conv", conv, node), repeated=x.repeated)
@@ -462,7 +265,7 @@ class _Deployment:
             if pool is not None:
                 raise NotExactError(f"{name}: expected a pool or a stride, got both")
             pool, conv.stride = nn.AvgPool2d(1, conv.stride), (1, 1)
-        if pool is not None and not _is_power_of_two(_pool_window(pool)):
+        if pool is not None and not is_power_of_two(pool_window(pool)):
             raise NotExactError(f"{name}: expected averages of 2^n pixels of a current, got {pool}")
         membrane = MembraneConv(conv, pool, limit.log2().ceil().clamp(min=-BITS).exp2())
         self.readers.append(_Reader(name, membrane, x))
@@ -476,7 +279,7 @@ class _Deployment:
         return _Current(self._call(name, folded, x.node))
 
     def _pool(self, name: str, pool: nn.AvgPool2d, x: _Spikes) -> _Spikes:
-        window = _pool_window(pool)
+        window = pool_window(pool)
         if window & (window - 1) == 0:  # a division by a power of two
             fraction = x.fraction + window.bit_length() - 1
             return _Spikes(self._call(name, pool, x.node), x.high, fraction, x.times)
@@ -489,7 +292,7 @@ class _Deployment:
         """Counts of spikes that meet, which take as many bits in whatever order they are summed."""
         if not all(isinstance(part, _Spikes) and part.times == 1 for part in x):
             raise NotExactError(f"{name}: expected spikes in, got other numbers")
-        if not _is_power_of_two(attention.scale):
+        if not is_power_of_two(attention.scale):
             raise NotExactError(
                 f"{name}: expected a power of two, got a scale of {attention.scale}"
             )
@@ -608,8 +411,8 @@ class _Deployment:
         too_fine = torch.ones_like(fraction)
         while too_fine.any():
             for conv, weight, bias, spikes in raw:
-                conv.weight.copy_(_snapped(weight, fraction - spikes.fraction))
-                conv.bias.copy_(_snapped(bias, fraction))
+                conv.weight.copy_(snapped(weight, fraction - spikes.fraction))
+                conv.bias.copy_(snapped(bias, fraction))
             for module in x.rounded:
                 module.steps = torch.exp2(fraction).float().view(1, -1, 1, 1)
             # Rounding may have made a sum larger.
@@ -622,11 +425,11 @@ class _Deployment:
     def _demands(self, lif: LIF, x: _Current) -> tuple[int, int]:
         """The fewest bits behind the point that a current may have, and those that time takes."""
         least = _least(x)
-        if _is_power_of_two(lif.decay):
+        if is_power_of_two(lif.decay):
             return least, 0
         if lif.reset == "subtract" and self.T > 1:
-            least = max(least, _fraction_bits(lif.v_threshold))
-        return least, (self.T - 1) * _fraction_bits(lif.decay)
+            least = max(least, fraction_bits(lif.v_threshold))
+        return least, (self.T - 1) * fraction_bits(lif.decay)
 
     def _time_takes(self, lif: LIF, lost: int) -> str:
         said = f"; {self.T} time steps of decay {lif.decay} take {lost} of fp32's {BITS} bits"
@@ -646,20 +449,20 @@ class _Deployment:
                 least, lost = self._demands(lif, stream.current)
                 why = self._time_takes(lif, lost)
                 if lost:
-                    reach = _potential(lif, self.T, low, high)
-                behind = (self.T - 1) * _fraction_bits(lif.decay)
-                behind += int((_bits_beside(reach) - lost).max())
+                    reach = potential(lif, self.T, low, high)
+                behind = (self.T - 1) * fraction_bits(lif.decay)
+                behind += int((bits_beside(reach) - lost).max())
                 if behind > SMALLEST:
                     raise NotExactError(
                         f"{reader.name}: expected at most {SMALLEST} bits behind the point, got "
                         f"{behind}"
                     )
-            finest.append(_bits_beside(reach) - lost)
+            finest.append(bits_beside(reach) - lost)
             _check_grid(reader.name, int(finest[-1].min()), least, why)
         return torch.stack(finest).amin(0)
 
     def _put_on_grid(self, layer: nn.Conv2d | nn.Linear, low, high, fraction: int = 0) -> None:
-        _snap_sums(layer, low, high, fraction)
+        snap_sums(layer, low, high, fraction)
 
     def _head(self, name: str, head: ClassifierHead, x: _Spikes) -> fx.Node:
         if head.global_pool.pool_type != "avg" or not isinstance(head.fc, nn.Linear):
@@ -719,7 +522,7 @@ def _check_grid(name: str, fraction: int, least: int, why: str) -> None:
 def _bounds(x: _Current) -> tuple[Tensor, Tensor]:
     """The least and the greatest partial sum of a current, [C], in any order of its terms."""
     nothing = torch.zeros(1, dtype=torch.float64)
-    bounds = [(nothing, nothing), *(_sums(conv, 0, spikes.high) for conv, spikes in x.convs)]
+    bounds = [(nothing, nothing), *(sums(conv, 0, spikes.high) for conv, spikes in x.convs)]
     for module in x.rounded:
         bounds += module.bounds()
         if module.steps is not None:  # each of them is rounded, by half a step at most
@@ -729,103 +532,9 @@ def _bounds(x: _Current) -> tuple[Tensor, Tensor]:
     return low, high + sum(spikes.high for spikes in x.spikes)
 
 
-def _sums(layer: nn.Conv2d | nn.Linear, low, high) -> tuple[Tensor, Tensor]:
-    """The least and the greatest partial sum of each output channel, in any order of its terms, of
-    inputs between low <= 0 and high >= 0 (numbers, or [1, C, 1, 1]).
-    """
-    weight, bias = layer.weight.double(), layer.bias.double()
-    ends = torch.stack([weight * low, weight * high])
-    axes = tuple(range(1, weight.ndim))
-    least = ends.amin(0).clamp(max=0).sum(axes) + bias.clamp(max=0)
-    return least, ends.amax(0).clamp(min=0).sum(axes) + bias.clamp(min=0)
-
-
-def _potential(lif: LIF, T: int, low: Tensor, high: Tensor) -> Tensor:
-    """The largest potential, [C], after T steps of a current between low <= 0 and high >= 0."""
-    v_low, v_high = low, high
-    for _ in range(T - 1):
-        after = v_low - lif.v_threshold if lif.reset == "subtract" else v_low
-        v_low, v_high = lif.decay * after + low, lif.decay * v_high + high
-    return torch.maximum(-v_low, v_high)
-
-
-def _bits_beside(reach: Tensor) -> Tensor:
-    """Fractional bits that numbers up to reach leave; twice BITS where all are next to nothing."""
-    return BITS - torch.log2(reach).ceil().clamp(min=-BITS)
-
-
-def _snapped(weight: Tensor, fraction: Tensor) -> Tensor:
-    """Rounded to whole multiples of 2^-fraction, one for each output channel."""
-    step = torch.exp2(-fraction).view(-1, *[1] * (weight.ndim - 1))
-    return (weight / step).round() * step
-
-
-def _snap_sums(layer: nn.Conv2d | nn.Linear, low, high, fraction: int = 0) -> None:
-    """Put a layer whose own sums are all there is on its finest grid, for inputs between low and
-    high in steps of 2^-fraction.
-    """
-    weight, bias = layer.weight.clone(), layer.bias.clone()
-    spare = _bits_beside(_reach(layer, low, high))
-    too_fine = torch.ones_like(spare)
-    while too_fine.any():
-        layer.weight.copy_(_snapped(weight, spare - fraction))
-        layer.bias.copy_(_snapped(bias, spare))
-        too_fine = (spare > _bits_beside(_reach(layer, low, high))).double()  # as in a neuron's
-        spare = spare - too_fine
-
-
-def _reach(layer: nn.Conv2d | nn.Linear, low, high) -> Tensor:
-    return torch.maximum(*(ends.abs() for ends in _sums(layer, low, high)))
-
-
-def _folded(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> nn.Conv2d:
-    """The convolution with the norm's running statistics in its weights, in fp64."""
-    folded = nn.Conv2d(
-        conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride, conv.padding
-    ).double()
-    scale = norm.weight.double() / (norm.running_var.double() + norm.eps).sqrt()
-    folded.weight.copy_(conv.weight * scale.view(-1, 1, 1, 1))
-    folded.bias.copy_(norm.bias - norm.running_mean * scale)
-    return folded
-
-
 def _is_plain_maximum(pool: nn.Module) -> bool:
     return (
         isinstance(pool, nn.MaxPool2d)
         and pool.dilation == 1
         and not (pool.ceil_mode or pool.return_indices)
     )
-
-
-def _pool_window(pool: nn.AvgPool2d) -> int:
-    """Pixels that a padded average divides by."""
-    if not pool.count_include_pad or pool.divisor_override or pool.ceil_mode:
-        raise NotExactError(f"{pool}: expected an average that always divides by its window")
-    sides = pool.kernel_size if isinstance(pool.kernel_size, tuple) else (pool.kernel_size,) * 2
-    return math.prod(sides)
-
-
-def _fraction_bits(value: float) -> int:
-    """How many bits stand behind the point."""
-    return Fraction(value).denominator.bit_length() - 1
-
-
-def _is_power_of_two(decay: float) -> bool:
-    """Whether a product with it is never rounded; 0 counts."""
-    return math.frexp(decay)[0] in (0.0, 0.5)
-
-
-def whole_pixels(key: str, values: Sequence[float]) -> list[int]:
-    """A pretrained_cfg's mean or std in pixel values.
-
-    Raises:
-        NotExactError: They are not whole, so that a normalised pixel is no pixel any more.
-    """
-    pixels = [round(255 * value) for value in values]
-    if any(abs(255 * value - pixel) > 1e-6 for value, pixel in zip(values, pixels, strict=True)):
-        raise NotExactError(
-            f"pretrained_cfg.{key}: expected whole numbers over 255, got {list(values)}"
-        )
-    if key == "std" and min(pixels) <= 0:
-        raise NotExactError(f"pretrained_cfg.std: expected numbers > 0, got {list(values)}")
-    return pixels
