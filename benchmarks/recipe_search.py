@@ -4,6 +4,7 @@
 
 Reads every docs/results/runs/NAME, which holds a run's config.json and log.jsonl. Accuracies are on
 held-out training images, never on test images; a run of fewer epochs than its schedule was stopped.
+Rows of runs whose logs were not kept stay as they were written.
 """
 
 import json
@@ -15,6 +16,7 @@ from zoo.training.config import flat
 PLACES = ("output", "data.root", "start_from", "keep_large_buffers", "workers")
 DEFAULT = "default"
 EPOCHS = (1, 2, 3)
+MEASURED = {"run", "epochs run", "last, %", "minutes", *(f"epoch {epoch}, %" for epoch in EPOCHS)}
 
 
 def main() -> None:
@@ -23,12 +25,14 @@ def main() -> None:
         options[folder.name] = flat(json.loads((folder / "config.json").read_text()))
         lines = (folder / "log.jsonl").read_text().splitlines()
         logs[folder.name] = [json.loads(line) for line in lines]
-    differ = []
+    written = json.loads((RESULTS / "recipe_search.json").read_text())["rows"]
+    kept = [row for row in written if row["run"] not in logs]
+    differ = [key for key in dict.fromkeys(k for row in kept for k in row) if key not in MEASURED]
     for key in sorted(set().union(*options.values())):
         seen = {str(chosen[key]) for chosen in options.values() if key in chosen}
         if key.startswith("model_args.") and not all(key in o for o in options.values()):
             seen.add(DEFAULT)
-        if len(seen) > 1 and not key.startswith(PLACES):
+        if len(seen) > 1 and key not in differ and not key.startswith(PLACES):
             differ.append(key)
     rows = []
     for name, log in logs.items():
@@ -40,6 +44,7 @@ def main() -> None:
         row["last, %"] = log[-1]["holdout_accuracy"]
         row["minutes"] = sum(entry["seconds"] for entry in log) / 60
         rows.append(row)
+    rows += kept
     rows.sort(key=lambda row: row["last, %"])
     first = next(iter(options.values()))
     same = {key: first[key] for key in ("model", "data.title", "data.holdout", "precision")}
