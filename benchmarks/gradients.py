@@ -27,12 +27,12 @@ from zoo.training.config import Config, OptimConfig
 from zoo.training.engine import build_model, train
 from zoo.training.losses import LossConfig
 
-SEEDS, BATCH, STEPS, T = (0, 1, 2), 32, 100, 2
-MODEL, COEFFICIENT = "short_bp_resnet18", 0.25
+SEEDS, BATCH, STEPS, T = (0, 1, 2), 32, 300, 2
+MODEL, COEFFICIENT = "short_bp_resnet20_slim", 0.25
 ARMS = {"vanilla": 0.0, "evolutionary": COEFFICIENT}
 MOMENTS = ("before training", "after training")
 COMMAND = "python benchmarks/gradients.py --root FOLDER_OR_TAR"
-# Ours over vanilla at the first and the last of ten layers, as printed: 1.74 and 1.84.
+# Of a ResNet-18 on CIFAR-100; its table has ten layers.
 REBUTTAL = "1.70 to 1.84 at every layer; vanilla falls 11.8 times from layer 10 to 1, ours 12.4"
 
 
