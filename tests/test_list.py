@@ -43,7 +43,9 @@ def test_the_list_is_a_table_or_json(command):
     rows = json.loads(command("--filter", "*slim*", "--json"))
     assert [row["name"] for row in rows] == zoo.list_models("*slim*")
     row = next(row for row in rows if row["name"] == "short_bp_resnet20_slim")
-    assert (row["input_size"], row["weights"], row["why_not_exact"]) == ([3, 32, 32], [], None)
+    released = [name.partition(".")[2] for name in zoo.list_models(row["name"], pretrained=True)]
+    assert (row["input_size"], row["weights"]) == ([3, 32, 32], released)
+    assert row["why_not_exact"] is None
     table = " ".join(command("--filter", "short_bp_resnet20_slim").split())
     for said in (
         "short_bp_resnet20_slim",
@@ -62,7 +64,7 @@ def test_weights_that_load_are_listed_by_their_tags(command, monkeypatch, tmp_pa
     hub.save_pretrained(zoo.create_model("short_bp_resnet20_slim"), folder)
     monkeypatch.setenv(hub.WEIGHTS_FOLDER_VARIABLE, str(tmp_path))
     (row,) = json.loads(command("--filter", "short_bp_resnet20_slim", "--json"))
-    assert row["weights"] == ["digits"]
+    assert "digits" in row["weights"]
 
 
 def test_a_filter_that_fits_nothing_says_so(command):

@@ -221,8 +221,8 @@ def pretrained_names() -> list[str]:
 
 
 def find_pretrained(name: str, files: Iterable[str] = (CONFIG, WEIGHTS)) -> Path:
-    """The folder of ``arch`` or ``arch.tag``: one at hand if there is any, else from the Hub; of
-    several tags the first in the alphabet.
+    """The folder of ``arch`` or ``arch.tag``: in $SHORT_BP_ZOO_WEIGHTS, in the package, or from the
+    Hub, in this order; of several tags there the first in the alphabet.
 
     Raises:
         ValueError: There is none, or it holds another network.
@@ -230,7 +230,8 @@ def find_pretrained(name: str, files: Iterable[str] = (CONFIG, WEIGHTS)) -> Path
     """
     folders, released = pretrained_folders(), released_on_hub()
     architecture, _, tag = name.partition(".")
-    for found in (*sorted(folders), *sorted(released.keys() - folders.keys())):
+    at_hand = sorted(folders, key=lambda found: (folders[found].parent == BUNDLED, found))
+    for found in (*at_hand, *sorted(released.keys() - folders.keys())):
         if found == name or (not tag and found.partition(".")[0] == architecture):
             folder = folders[found] if found in folders else _pull_released(found, released, files)
             inside = read_config(folder)["architecture"]
