@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import zoo
+from zoo import hub
 from zoo.heads import ShortcutHeads
 from zoo.kernels import compiled
 from zoo.models.short_bp_resnet import ShortBPResNet
@@ -135,6 +136,16 @@ def test_strip_leaves_logits_and_features_bit_equal(name):
     assert stripped.state_dict().keys() == left
     assert model.shortcut_heads is not None
     assert not isinstance(stripped.train()(x), tuple)
+
+
+def test_a_saved_network_loads_and_gives_one_image_the_same_bits(name, tmp_path):
+    with torch.device("meta"):
+        stages = len(zoo.create_model(name).stages)
+    model = create(name, depths=(2, *[1] * (stages - 1))).eval()
+    hub.save_pretrained(model, tmp_path)
+    loaded = zoo.create_model(f"local-dir:{tmp_path}", pretrained=True).eval()
+    with torch.no_grad():
+        assert torch.equal(loaded(images(model, 1)), model(images(model, 1)))
 
 
 def test_a_still_image_equals_the_same_image_at_every_time_step(name):
