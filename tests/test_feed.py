@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from zoo.data import ImageSet
-from zoo.training.augment import AugmentConfig, augment, cutout, random_roll
+from zoo.training.augment import AugmentConfig, augment, cutout, random_crop, random_roll
 from zoo.training.config import Config
 from zoo.training.feed import Feed
 
@@ -76,6 +76,32 @@ def test_roll_loses_no_pixel():
     rolled = random_roll(image, 2)
     assert torch.equal(rolled.flatten(2).sort().values, image.flatten(2).sort().values)
     assert not torch.equal(rolled, image)
+
+
+def test_a_small_crop_is_a_piece_of_the_image():
+    torch.manual_seed(0)
+    image = torch.arange(48.0).view(1, 1, 6, 8)
+    pieces = {
+        tuple(image[0, 0, y : y + 4, x : x + 4].flatten().tolist())
+        for y in range(3)
+        for x in range(5)
+    }
+    crops, labels = augment(
+        AugmentConfig(crop_padding=0, crop_size=4, flip=False),
+        image.expand(64, 3, 6, 8),
+        torch.arange(64),
+        64,
+    )
+    assert crops.shape == (64, 3, 4, 4)
+    found = {tuple(crop[0].flatten().tolist()) for crop in crops}
+    assert found <= pieces
+    assert len(found) > 10
+    assert torch.equal(labels, torch.arange(64))
+
+
+def test_a_crop_larger_than_the_padded_image_is_refused():
+    with pytest.raises(ValueError, match=r"augment\.crop_size: expected at most 8 pixels"):
+        random_crop(torch.zeros(1, 3, 6, 6), 1, 9)
 
 
 @pytest.mark.parametrize("key", ["mixup", "cutmix"])
