@@ -37,7 +37,7 @@ def test_per_head_adds_one_cross_entropy_for_each_head():
 
 
 def test_label_smoothing_reaches_every_cross_entropy():
-    for name in ("vanilla", "shortcut", "evolutionary", "per_head"):
+    for name in ("vanilla", "shortcut", "constant", "evolutionary", "per_head"):
         side = None if name == "vanilla" else SIDE
         smoothed = loss(name, 0.2, side=side, label_smoothing=0.1)
         assert smoothed != loss(name, 0.2, side=side)
@@ -48,3 +48,8 @@ def test_lambda_falls_from_a_quarter_to_nothing_by_iteration(name):
     config = LossConfig(name=name)
     weights = [head_weight(config, i, 1000) for i in (0, 1, 500, 1000)]
     assert weights == [0.25, 0.25 * (1 - 1 / 1000), 0.125, 0.0]
+
+
+def test_a_constant_weight_stays():
+    config = LossConfig(name="constant", coefficient=0.3)
+    assert [head_weight(config, i, 1000) for i in (0, 500, 999)] == [0.3, 0.3, 0.3]

@@ -117,7 +117,7 @@ def test_a_run_may_be_moved_and_saved_more_often(run, recipe, tmp_path):
     assert train(replace(recipe, output=str(copy), checkpoint_minutes=1.0, workers=2))["epoch"] == 3
 
 
-@pytest.mark.parametrize("name", ["vanilla", "shortcut", "per_head"])
+@pytest.mark.parametrize("name", ["vanilla", "shortcut", "constant", "per_head"])
 def test_only_a_loss_with_heads_builds_heads(recipe, tmp_path, name):
     train(replace(recipe, output=str(tmp_path), epochs=1, loss=LossConfig(name=name)))
     heads = [key for key in weights(tmp_path) if key.startswith("shortcut_heads.")]

@@ -11,16 +11,17 @@ from typing import Literal
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-LossName = Literal["vanilla", "shortcut", "evolutionary", "per_head"]
+LossName = Literal["vanilla", "shortcut", "constant", "evolutionary", "per_head"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class LossConfig:
     name: LossName = "evolutionary"
-    """vanilla: no heads. shortcut: heads summed into the logits, weight 1. evolutionary: the same
-    with a weight that decays to 0. per_head: one cross-entropy per head, with that weight."""
+    """vanilla: no heads. shortcut: heads summed into the logits, weight 1. constant: the same with
+    the coefficient as weight. evolutionary: with a weight that decays to 0. per_head: one
+    cross-entropy per head, with that weight."""
     coefficient: float = 0.25
-    """The decaying weight's start: lambda in the paper's eq. 10."""
+    """The heads' weight, where it decays its start: lambda in the paper's eq. 10."""
     label_smoothing: float = 0.0
 
     def __post_init__(self):
@@ -40,6 +41,8 @@ def head_weight(config: LossConfig, iteration: int, iterations: int) -> float:
     """The heads' weight at one iteration; where it decays, lambda(i) = lambda * (1 - i / I)."""
     if config.name == "shortcut":
         return 1.0
+    if config.name == "constant":
+        return config.coefficient
     return config.coefficient * (1 - iteration / iterations)
 
 
