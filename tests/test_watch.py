@@ -42,7 +42,8 @@ def test_a_rate_is_the_share_of_ones():
 def test_a_layer_that_never_fires_is_named(recipe, tmp_path, capsys):
     unreachable = recipe.model_args | {"spike_layer": {"v_threshold": 1e6}}
     train(replace(recipe, epochs=1, output=str(tmp_path), model_args=unreachable))
-    assert "warning: after epoch 1 no neuron fires in stem.1, stages.0" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "after epoch 1 no neuron fires in 19 of 19 layers: stem.1, stages.0.0" in said
 
 
 def test_a_loss_that_is_not_finite_ends_the_run_and_names_the_layer(recipe, tmp_path):

@@ -180,7 +180,11 @@ def train(config: Config, data: Data | None = None) -> dict[str, Any]:
                 f"{data.name} {accuracy:.2f} %  {entry['images_per_second']:.0f} images/s"
             )
             if silent := [name for name, rate in rates.items() if rate == 0]:
-                say(f"warning: after epoch {epoch + 1} no neuron fires in {', '.join(silent)}")
+                names = ", ".join(silent[:3]) + (", ..." if silent[3:] else "")
+                say(
+                    f"warning: after epoch {epoch + 1} no neuron fires in {len(silent)} of "
+                    f"{len(rates)} layers: {names}"
+                )
             accelerator.log(flat(entry), step=epoch + 1)
             position = Position(epoch=epoch + 1, log=[*position.log, entry])
             save()
