@@ -1,0 +1,111 @@
+"""Arms of a comparison: networks trained from the same seeds on the same images, and how far each
+comes.
+
+A claim's script names its arms; each is trained by zoo.training in a run folder of its own, so that
+a comparison that was stopped goes on. Accuracies are on held-out training images.
+"""
+
+import json
+import statistics
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import tyro
+from matplotlib.axes import Axes
+from measure import RESULTS, report
+
+from zoo.data import DataConfig
+from zoo.training.augment import AugmentConfig
+from zoo.training.config import Config, OptimConfig
+from zoo.training.engine import LOG, load_data, train
+from zoo.training.losses import LossConfig
+
+SEEDS = (0, 1, 2)
+T, HELD_OUT, CROP = 2, 5000, 24
+
+
+def small_run(model: str, loss: str, images: int, epochs: int, **model_args: Any) -> Config:
+    """A run that two cores can carry many of; all but the network and the loss is the same."""
+    return Config(
+        model=model,
+        model_args={"time_steps": T, **model_args},
+        data=DataConfig(name="image_folder", holdout=HELD_OUT, limit=images),
+        augment=AugmentConfig(crop_padding=0, crop_size=CROP),
+        loss=LossConfig(name=loss),
+        optim=OptimConfig(name="adamw", lr=0.005, weight_decay=0.02, warmup_epochs=0.3),
+        epochs=epochs,
+        batch_size=64,
+        precision="bf16",
+    )
+
+
+def facts(config: Config) -> dict[str, Any]:
+    """What the arms have in common."""
+    return {
+        "images": f"CIFAR-10 (JPEG): {config.data.limit} to train on, {HELD_OUT} held out",
+        "training": f"{config.epochs} epochs of {CROP}-pixel crops, batch {config.batch_size}, "
+        f"AdamW {config.optim.lr}, T = {T}, {config.precision}",
+        "seeds": list(SEEDS),
+    }
+
+
+def compare(name: str, title: str, arms: dict[str, Config], columns: dict[str, Sequence[Any]]):
+    """Train every arm from every seed, and report.
+
+    Args:
+        arms: What each arm is, by its name.
+        columns: More columns of the table, a value for each arm.
+
+    Returns:
+        The table's rows.
+    """
+
+    def main(root: str, runs: str = f"runs/claims/{name}") -> list[dict[str, Any]]:
+        """Train the arms of a comparison.
+
+        Args:
+            root: A folder or tar archive with train/CLASS/IMAGE and test/CLASS/IMAGE.
+            runs: Folder for the runs; those that are there already are not made again.
+        """
+        first = next(iter(arms.values()))
+        data = load_data(replace(first, data=replace(first.data, root=root)))
+        rows = []
+        for i, (arm, config) in enumerate(arms.items()):
+            ends = []
+            for seed in SEEDS:
+                folder = Path(runs) / f"{arm.replace(' ', '_')}_{seed}"
+                train(replace(config, seed=seed, output=str(folder)), data)
+                ends.append(json.loads((folder / LOG).read_text().splitlines()[-1]))
+            rows.append(
+                {"arm": arm} | {key: values[i] for key, values in columns.items()} | _row(ends)
+            )
+        command = f"python benchmarks/{name}.py --root FOLDER_OR_TAR"
+        report(name, title, rows, command, **facts(first))
+        return rows
+
+    return tyro.cli(main)
+
+
+def _row(ends: list[dict[str, Any]]) -> dict[str, Any]:
+    """What the last epochs of one arm's runs say."""
+    reached = [end["holdout_accuracy"] for end in ends]
+    rates = [min(end["firing_rates"].values()) for end in ends]
+    return {
+        "accuracy, %": statistics.mean(reached),
+        "deviation": statistics.stdev(reached),
+        "of each seed": ", ".join(f"{value:.1f}" for value in reached),
+        "train, %": statistics.mean(end["accuracy"] for end in ends),
+        "lowest firing rate": min(rates),
+    }
+
+
+def points(axes: Axes, rows: list[dict[str, Any]], at: Sequence[float], **style: Any) -> None:
+    """Mean and deviation of each arm's accuracy."""
+    means = [row["accuracy, %"] for row in rows]
+    axes.errorbar(at, means, [row["deviation"] for row in rows], capsize=3, **style)
+
+
+def save(figure, name: str) -> None:
+    figure.savefig(RESULTS / f"{name}.png", dpi=120)

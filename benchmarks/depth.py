@@ -1,0 +1,40 @@
+"""Claim: without heads accuracy falls with depth, with them it does not.
+
+    python benchmarks/depth.py --root FOLDER_OR_TAR
+
+The depths of the rebuttal, narrow: 8, 16, 32 and 64 channels, from 50 layers on with bottlenecks.
+"""
+
+from arms import compare, points, save, small_run
+from matplotlib.figure import Figure
+
+DEPTHS, IMAGES, EPOCHS = (18, 34, 50, 101, 152), 4000, 4
+LOSSES, WIDTHS = ("vanilla", "evolutionary"), (8, 16, 32, 64)
+# CIFAR-100, T = 4, full width; its second row is said to be the plain shortcut's.
+REBUTTAL = {
+    "vanilla": (72.22, 69.98, 65.22, 53.71, 42.53),
+    "evolutionary": (74.78, 75.67, 76.81, 76.88, 75.49),
+}
+
+
+def main() -> None:
+    arms = {
+        f"{depth} {loss}": small_run(f"short_bp_resnet{depth}", loss, IMAGES, EPOCHS, widths=WIDTHS)
+        for loss in LOSSES
+        for depth in DEPTHS
+    }
+    theirs = [value for loss in LOSSES for value in REBUTTAL[loss]]
+    rows = compare("depth", "Depth, vanilla and with heads", arms, {"the rebuttal, %": theirs})
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.subplots()
+    for i, loss in enumerate(LOSSES):
+        part = rows[i * len(DEPTHS) : (i + 1) * len(DEPTHS)]
+        points(axes, part, DEPTHS, fmt=("o-", "s--")[i], label=loss)
+    axes.set(xlabel="depth in layers", ylabel="held-out accuracy in %, three seeds")
+    axes.set_title(f"ResNets of {', '.join(map(str, WIDTHS))} channels, T = 2")
+    axes.legend()
+    save(figure, "depth")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,43 @@
+"""The reviewers' question: do heads help where the shortcut goes past the neurons anyway?
+
+    python benchmarks/membrane.py --root FOLDER_OR_TAR
+
+The paper's argument is about blocks that fire after the addition. An MS-ResNet adds membrane
+potentials and a SEW-ResNet adds spikes, and both have a path from the loss to every block without a
+surrogate gradient in it. The three kinds of block in one shape, each with heads and without.
+"""
+
+from arms import compare, points, save, small_run
+from matplotlib.figure import Figure
+
+IMAGES, EPOCHS = 10_000, 5
+LOSSES = ("vanilla", "evolutionary")
+SHAPE = {"depths": (3, 3, 3), "widths": (16, 32, 64)}
+FAMILIES = {
+    "spike after the addition": ("short_bp_resnet20_slim", {}),
+    "spikes added (SEW)": ("sew_resnet18", {**SHAPE, "stem": "conv3x3"}),
+    "potentials added (MS)": ("ms_resnet18_cifar", SHAPE),
+}
+
+
+def main() -> None:
+    arms = {
+        f"{family}, {loss}": small_run(model, loss, IMAGES, EPOCHS, **args)
+        for family, (model, args) in FAMILIES.items()
+        for loss in LOSSES
+    }
+    rows = compare("membrane", "Heads on three kinds of residual block", arms, {})
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.subplots()
+    for i, (loss, shift) in enumerate(zip(LOSSES, (-0.08, 0.08), strict=True)):
+        at = [place + shift for place in range(len(FAMILIES))]
+        points(axes, rows[i :: len(LOSSES)], at, fmt="os"[i], label=loss)
+    axes.set_xticks(range(len(FAMILIES)), FAMILIES)
+    axes.set(xlabel="residual block", ylabel="held-out accuracy in %, three seeds")
+    axes.set_title("ResNet-20 of 16, 32 and 64 channels, T = 2")
+    axes.legend()
+    save(figure, "membrane")
+
+
+if __name__ == "__main__":
+    main()
