@@ -1,0 +1,74 @@
+"""What an image costs the released networks, and how often their neurons fire.
+
+    python benchmarks/energy.py --root FOLDER_OR_TAR
+
+Beside each its twin without neurons: the same convolutions once, on real numbers.
+"""
+
+import itertools
+from typing import Any
+
+import torch
+import tyro
+from arms import save
+from matplotlib.figure import Figure
+from measure import report
+
+import zoo
+from export.images import data_images
+from zoo import hub
+from zoo.diagnostics import count_connections, count_operations, firing_rates
+from zoo.diagnostics.operations import MULTIPLY_ACCUMULATE, SOURCE
+
+IMAGES, BATCH = 1000, 50
+COMMAND = "python benchmarks/energy.py --root FOLDER_OR_TAR"
+
+
+def main(root: str) -> None:
+    """Measure firing rates, operations and energy of every released network.
+
+    Args:
+        root: A folder or tar archive with train/CLASS/IMAGE and test/CLASS/IMAGE.
+    """
+    rows, rates = [], {}
+    for name in zoo.list_models(pretrained=True):
+        model = zoo.create_model(name, pretrained=True).eval()
+        config = hub.read_config(hub.find_pretrained(name))
+        batches = data_images(model, config, root, IMAGES).values.split(BATCH)
+        operations = count_operations(model, batches)
+        rates[name] = firing_rates(model, batches)
+        rows.append(row(name, model, operations, rates[name]))
+    facts = {"images": IMAGES, "energy": SOURCE}
+    report("energy", "What an image costs the released networks", rows, COMMAND, **facts)
+    figure = Figure(figsize=(9, 4), layout="constrained")
+    axes = figure.subplots()
+    for (name, found), style in zip(rates.items(), itertools.cycle(("o-", "s--"))):
+        axes.plot(range(1, len(found) + 1), found.values(), style, ms=4, label=name)
+    axes.set(xlabel="spiking layer, from the input", ylabel="spikes per neuron and time step")
+    axes.set(ylim=(0, None), title=f"Firing rates on {IMAGES} test images")
+    axes.legend()
+    save(figure, "energy")
+
+
+def row(name: str, model, operations, rates: dict[str, float]) -> dict[str, Any]:
+    twin = zoo.create_model(name.partition(".")[0], time_steps=1, num_classes=model.num_classes)
+    x = torch.zeros(1, *model.pretrained_cfg["input_size"])
+    macs = sum(count_connections(twin, x).values())
+    energy = sum(layer.energy for layer in operations)
+    return {
+        "network": name,
+        "T": model.time_steps,
+        "mean firing rate of a layer": sum(rates.values()) / len(rates),
+        "lowest": min(rates.values()),
+        "highest": max(rates.values()),
+        "accumulates, M": sum(layer.accumulates for layer in operations) / 1e6,
+        "multiply-accumulates, M": sum(layer.multiply_accumulates for layer in operations) / 1e6,
+        "energy, uJ": energy / 1e6,
+        "twin's multiply-accumulates, M": macs / 1e6,
+        "twin's energy, uJ": MULTIPLY_ACCUMULATE * macs / 1e6,
+        "times less": MULTIPLY_ACCUMULATE * macs / energy,
+    }
+
+
+if __name__ == "__main__":
+    tyro.cli(main)
