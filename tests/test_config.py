@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from zoo.data import DataConfig
 from zoo.training.config import Config, load_config
 from zoo.training.rehearsal import rehearse
 
@@ -93,3 +94,11 @@ def test_the_command_line_overrides_the_recipe_and_bad_input_ends_in_one_line(tm
 
     missing = command("nothing.yaml", cwd=tmp_path)
     assert missing.stderr == "error: nothing.yaml: expected a recipe, found no such file\n"
+
+
+@pytest.mark.parametrize(
+    ("title", "tag"),
+    [("CIFAR-10 (JPEG)", "cifar10"), ("", "image_folder"), ("My Set, 2nd (a) try", "myset2ndtry")],
+)
+def test_a_tag_is_what_a_title_says_before_brackets(title, tag):
+    assert DataConfig(name="image_folder", title=title).tag == tag

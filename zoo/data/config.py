@@ -52,8 +52,8 @@ class DataConfig:
 
     @property
     def tag(self) -> str:
-        """The set in a network's name, arch.tag."""
-        return re.sub(r"\W+", "_", self.title or self.name).strip("_").lower()
+        """The set in a network's name, arch.tag; of "CIFAR-10 (JPEG)" it is cifar10."""
+        return re.sub(r"\(.*?\)|\W", "", self.title or self.name).lower()
 
     @property
     def streams(self) -> bool:
