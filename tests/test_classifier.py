@@ -1,9 +1,14 @@
 """load_onnx and classify: what an image goes through, and what comes out."""
 
+import json
+import shutil
+
 import numpy as np
+import onnx
 import pytest
 import torch
 from digits_images import PIXELS
+from onnx.external_data_helper import set_external_data
 from PIL import Image
 
 import zoo
@@ -86,3 +91,31 @@ def test_a_session_by_bare_name(exported, monkeypatch, tmp_path):
     assert zoo.load_onnx("short_bp_resnet20_slim").classify(PIXELS[0, 0].numpy(), top=1)
     with pytest.raises(ValueError, match="short_bp_resnet18: expected pretrained weights"):
         zoo.load_onnx("short_bp_resnet18")
+
+
+def test_a_graph_with_weights_in_another_file_is_refused(exported, tmp_path, monkeypatch):
+    folder = shutil.copytree(exported, tmp_path / "outside")
+    (folder / "verification.json").unlink()
+    path = folder / hub.UINT8_GRAPH
+    graph = onnx.load(path)
+    set_external_data(graph.graph.initializer[-1], "weights.bin")
+    (tmp_path / "weights.bin").write_bytes(graph.graph.initializer[-1].raw_data)
+    graph.graph.initializer[-1].ClearField("raw_data")
+    path.write_bytes(graph.SerializeToString())
+    monkeypatch.chdir(tmp_path)  # where onnxruntime would look for it
+    with pytest.raises(ValueError, match=r"got weights in other files, .*, which no hash covers"):
+        zoo.load_onnx(f"local-dir:{folder}")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("crop_pct", 0), ("crop_pct", "whole"), ("interpolation", "x"), ("input_size", [])],
+)
+def test_a_config_that_no_image_can_go_through_is_refused(exported, tmp_path, key, value):
+    folder = shutil.copytree(exported, tmp_path / "wrong")
+    (folder / "verification.json").unlink()
+    config = json.loads((folder / "config.json").read_text())
+    config["pretrained_cfg"][key] = value
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=r"config\.json: expected"):
+        zoo.load_onnx(f"local-dir:{folder}")

@@ -176,6 +176,65 @@ def test_a_config_that_is_none_is_refused(folder, text):
         load(folder)
 
 
+def changed(folder, **values):
+    """config.json with other values, of keys or of pretrained_cfg's; None drops one."""
+    path = folder / "config.json"
+    config = json.loads(path.read_text())
+    for key, value in values.items():
+        place = config if key in config else config["pretrained_cfg"]
+        if value is None:
+            del place[key]
+        else:
+            place[key] = value
+    path.write_text(json.dumps(config))
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"num_classes": 11}, "model_args with num_classes 11, got 10"),
+        ({"num_classes": None}, r"got KeyError\('num_classes'\)"),
+        ({"num_classes": "ten"}, "num_classes as a number >= 0, got 'ten'"),
+        ({"pretrained_cfg": None}, r"got KeyError\('pretrained_cfg'\)"),
+        ({"label_offset": 1}, "no label_offset in pretrained_cfg, got 1"),
+    ],
+)
+def test_a_config_for_which_timm_would_drop_the_classifier_is_refused(folder, values, message):
+    changed(folder, **values)
+    with pytest.raises(ValueError, match=f"config.json: expected.*{message}"):
+        load(folder)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"widths": []}, "expected arguments of its architecture"),
+        ({"widths": {}}, "expected arguments of its architecture"),
+        ({"global_pool": "x"}, "expected arguments of its architecture"),
+        ({"widths": [65536, 65536, 65536]}, "expected a network of up to 1073741824 parameters"),
+    ],
+)
+@pytest.mark.parametrize("pretrained", [False, True])
+def test_arguments_that_make_no_network_are_refused(folder, arguments, message, pretrained):
+    config = json.loads((folder / "config.json").read_text())
+    changed(folder, model_args=config["model_args"] | arguments)
+    with pytest.raises(ValueError, match=f"config.json: {message}"):
+        zoo.create_model(f"local-dir:{folder}", pretrained=pretrained)
+
+
+def test_a_variable_that_names_no_folder_is_told(monkeypatch, tmp_path):
+    monkeypatch.setenv("SHORT_BP_ZOO_WEIGHTS", str(tmp_path / "typo"))
+    with pytest.raises(FileNotFoundError, match="SHORT_BP_ZOO_WEIGHTS: expected a folder"):
+        zoo.list_models(pretrained=True)
+
+
+def test_an_empty_variable_is_none(monkeypatch, folder):
+    released = zoo.list_models(pretrained=True)
+    monkeypatch.setenv("SHORT_BP_ZOO_WEIGHTS", "")
+    monkeypatch.chdir(folder.parent)
+    assert zoo.list_models(pretrained=True) == released
+
+
 def test_a_missing_folder_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="nothing: expected a folder with config"):
         load(tmp_path / "nothing")

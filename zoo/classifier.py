@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnxruntime
+from onnx.external_data_helper import uses_external_data
 from PIL import Image
 from torchvision.transforms import v2
 
@@ -79,7 +81,7 @@ def _opened(image: Image.Image | Path | str | np.ndarray) -> Image.Image:
     return image
 
 
-def load_onnx(name: str) -> Classifier:
+def load_onnx(name: str, cache_dir: str | Path | None = None) -> Classifier:
     """A network's graph in onnxruntime, with its pre-processing.
 
     >>> zoo.load_onnx("hf-hub:org/name").classify("cat.jpg")
@@ -87,34 +89,56 @@ def load_onnx(name: str) -> Classifier:
     Args:
         name: As for create_model: ``arch``, ``arch.tag``, ``local-dir:FOLDER`` or
             ``hf-hub:org/name[@revision]``, of a published network.
+        cache_dir: For what comes from the Hub; huggingface_hub's own cache if None.
 
     Raises:
         ValueError, FileNotFoundError, PullError: As create_model, for the graph.
     """
-    folder = hub.locate(name, (hub.CONFIG, hub.UINT8_GRAPH))
+    folder = hub.locate(name, (hub.CONFIG, hub.UINT8_GRAPH), cache_dir)
     config = hub.read_config(folder)
     path = folder / hub.UINT8_GRAPH
     if not path.is_file():
         raise FileNotFoundError(f"{path}: expected the graph of a published network, found none")
     try:
-        session = onnxruntime.InferenceSession(
-            path.read_bytes(), providers=["CPUExecutionProvider"]
-        )
-    except Exception as error:  # onnxruntime's have no kind in common
-        raise ValueError(f"{path}: expected an ONNX graph, got {error}") from None
+        content = path.read_bytes()
+        if outside := tensors_outside(onnx.load_model_from_string(content)):
+            raise ValueError(f"weights in other files, {outside[:3]}, which no hash covers")
+        session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnx's and onnxruntime's have no kind in common
+        raise ValueError(f"{path}: expected a whole ONNX graph, got {error}") from None
     cfg, classes = config["pretrained_cfg"], config["num_classes"]
-    size = tuple(cfg["input_size"])
+    try:
+        size, crop = tuple(cfg["input_size"]), cfg["crop_pct"]
+        interpolation = v2.InterpolationMode(cfg["interpolation"])
+        labels = tuple(config.get("label_names") or map(str, range(classes)))
+        known = size[0] in MODES and len(labels) == classes and cfg["crop_mode"] == "center"
+        known = known and 0 < crop <= 1
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise ValueError(
+            f"{folder / hub.CONFIG}: expected what an image goes through in pretrained_cfg, got "
+            f"{error!r}"
+        ) from None
     (pixels, *more), (logits, *_) = session.get_inputs(), session.get_outputs()
     found = (pixels.name, pixels.type, *pixels.shape[1:], logits.name, *logits.shape[1:])
     if more or found != ("pixel_values", "tensor(uint8)", *size, "logits", classes):
         raise ValueError(f"{path}: expected the graph of its {hub.CONFIG}, got {found}")
-    labels = config.get("label_names") or [str(i) for i in range(classes)]
-    if size[0] not in MODES or len(labels) != classes or cfg.get("crop_mode") != "center":
+    if not known:
         raise ValueError(
             f"{folder / hub.CONFIG}: expected 1 or 3 channels, a label for each of {classes} "
-            f"classes and the middle of an image, got {size[0]} channels, {len(labels)} labels and "
-            f"crop_mode {cfg.get('crop_mode')!r}"
+            f"classes and the middle of an image, got {size[0]} channels, {len(labels)} labels, "
+            f"crop_mode {cfg['crop_mode']!r} and crop_pct {crop}"
         )
-    return Classifier(
-        session, size, cfg["crop_pct"], v2.InterpolationMode(cfg["interpolation"]), tuple(labels)
-    )
+    return Classifier(session, size, crop, interpolation, labels)
+
+
+def tensors_outside(model: onnx.ModelProto) -> list[str]:
+    """Names of the tensors of an ONNX file that lie in other files."""
+    nodes = [*model.graph.node, *(node for f in model.functions for node in f.node)]
+    tensors = list(model.graph.initializer)
+    while nodes:
+        for attribute in nodes.pop().attribute:
+            tensors += [attribute.t, *attribute.tensors]
+            for graph in (attribute.g, *attribute.graphs):
+                tensors += graph.initializer
+                nodes += graph.node
+    return [tensor.name for tensor in tensors if uses_external_data(tensor)]

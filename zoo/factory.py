@@ -23,13 +23,16 @@ def list_models(filter: str = "", pretrained: bool = False) -> list[str]:
     return sorted(names)
 
 
-def create_model(name: str, pretrained: bool = False, **kwargs) -> nn.Module:
+def create_model(
+    name: str, pretrained: bool = False, cache_dir: str | Path | None = None, **kwargs
+) -> nn.Module:
     """Build a spiking network, with random or pretrained weights.
 
     Args:
         name: ``arch`` or ``arch.tag`` of the zoo, ``local-dir:FOLDER``, or ``hf-hub:org/name``
             with an optional ``@revision``.
         pretrained: Load spiking weights, or raise.
+        cache_dir: For what comes from the Hub; huggingface_hub's own cache if None.
         kwargs: Arguments of the network: time_steps, spike_layer, shortcut_heads, num_classes, ...
 
     Raises:
@@ -45,31 +48,50 @@ def create_model(name: str, pretrained: bool = False, **kwargs) -> nn.Module:
     if not pretrained and architecture == name and ":" not in name:
         return timm.create_model(architecture, **kwargs)
     # A tag says which settings, with or without weights.
-    folder = hub.locate(name, (hub.CONFIG, hub.WEIGHTS) if pretrained else (hub.CONFIG,))
-    hub.read_config(folder)
+    files = (hub.CONFIG, hub.WEIGHTS) if pretrained else (hub.CONFIG,)
+    folder = hub.locate(name, files, cache_dir)
+    shapes = _shapes(folder)
     if pretrained:
-        _check_shapes(folder)
+        _check_weights(folder, shapes)
     try:
         return timm.create_model(f"local-dir:{folder}", pretrained=pretrained, **kwargs)
     except RuntimeError as error:
         raise ValueError(f"{_other_weights(folder)}: {error}") from None
 
 
-def _check_shapes(folder: Path) -> None:
-    """Raise unless the weights are those of the config, before any memory is taken for them."""
-    found = hub.weight_shapes(folder)
+def _shapes(folder: Path) -> dict[str, tuple[int, ...]]:
+    """Shapes of all tensors of the network that a folder's config.json asks for, by name.
+
+    Raises:
+        ValueError: It asks for none, or for one that would take all memory; before any is taken.
+    """
+    config, path = hub.read_config(folder), folder / hub.CONFIG
     try:
-        built = timm.create_model(f"local-dir:{folder}", device="meta").state_dict()
-    except (TypeError, RuntimeError) as error:
+        built = timm.create_model(f"local-dir:{folder}", device="meta")
+    except Exception as error:  # whatever arguments lead a constructor to
         raise ValueError(
-            f"{folder / hub.CONFIG}: expected arguments of its architecture, got {error}"
+            f"{path}: expected arguments of its architecture, got {type(error).__name__}: {error}"
         ) from None
-    heads = "shortcut_heads."
-    expected = {name: tuple(tensor.shape) for name, tensor in built.items()}
+    parameters = sum(parameter.numel() for parameter in built.parameters())
+    if parameters > hub.MAX_PARAMETERS:
+        raise ValueError(
+            f"{path}: expected a network of up to {hub.MAX_PARAMETERS} parameters, got {parameters}"
+        )
+    if built.num_classes != config["num_classes"]:  # timm would leave the classifier random
+        raise ValueError(
+            f"{path}: expected model_args with num_classes {config['num_classes']}, got "
+            f"{built.num_classes}"
+        )
+    return {name: tuple(tensor.shape) for name, tensor in built.state_dict().items()}
+
+
+def _check_weights(folder: Path, expected: dict[str, tuple[int, ...]]) -> None:
+    """Raise unless a folder's weights have these names and shapes, but for shortcut heads."""
+    found = hub.weight_shapes(folder)
     wrong = sorted(
         name
         for name in found.keys() | expected.keys()
-        if not name.startswith(heads) and found.get(name) != expected.get(name)
+        if not name.startswith("shortcut_heads.") and found.get(name) != expected.get(name)
     )
     if wrong:
         raise ValueError(f"{_other_weights(folder)}: {wrong[:5]} of {len(wrong)} that differ")

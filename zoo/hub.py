@@ -32,6 +32,7 @@ ON_THE_HUB = "hub.json"  # in BUNDLED: arch.tag -> org/name@commit
 
 # Bounds on what a config.json may ask to build, far above any network that is known here.
 MAX_HEADER, MAX_WIDTH, MAX_TIME_STEPS, MAX_BLOCKS = 2**24, 2**16, 2**12, 2**12
+MAX_PARAMETERS = 2**30
 TAKEN_BY_TIMM = {  # and never handed on to a network; a pretrained_cfg_overlay names other weights
     *inspect.signature(build_model_with_cfg).parameters,
     *("features_only", "feature_cls", "out_indices", "pruned"),
@@ -83,13 +84,15 @@ def read_config(folder: Path) -> dict[str, Any]:
     try:
         config = json.loads(_bounded(path))
         architecture, model_args = config["architecture"], config["model_args"]
-        custom = config.get("pretrained_cfg", {}).get("custom_load")
+        classes, cfg = config["num_classes"], config["pretrained_cfg"]
+        custom = cfg.get("custom_load")
         missing = {"time_steps", "spike_layer"} - model_args.keys()
         constants = model_args.get("spike_layer", {})
         missing |= {f"spike_layer.{name}" for name in NEEDED - constants.keys()}
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(
-            f"{path}: expected JSON with 'architecture' and 'model_args', got {error!r}"
+            f"{path}: expected JSON with 'architecture', 'model_args', 'num_classes' and "
+            f"'pretrained_cfg', got {error!r}"
         ) from None
     if not (isinstance(architecture, str) and is_model(architecture) and _is_ours(architecture)):
         raise ValueError(f"{path}: expected an architecture of zoo, got {architecture!r}")
@@ -100,6 +103,10 @@ def read_config(folder: Path) -> dict[str, Any]:
         )
     if wrong := sorted(TAKEN_BY_TIMM & model_args.keys()) + ["custom_load"] * bool(custom):
         raise ValueError(f"{path}: expected arguments of the network, got {wrong}")
+    if offset := cfg.get("label_offset"):  # timm would cut the classifier
+        raise ValueError(f"{path}: expected no label_offset in pretrained_cfg, got {offset!r}")
+    if not isinstance(classes, int) or classes < 0:
+        raise ValueError(f"{path}: expected num_classes as a number >= 0, got {classes!r}")
     _check_sizes(path, model_args)
     return config
 
@@ -166,11 +173,12 @@ def weight_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
         ) from None
 
 
-def locate(name: str, files: Iterable[str]) -> Path:
+def locate(name: str, files: Iterable[str], cache_dir: str | Path | None = None) -> Path:
     """The folder of a network, with the files that are asked for, as they were published.
 
     Args:
         name: ``arch``, ``arch.tag``, ``local-dir:FOLDER`` or ``hf-hub:org/name[@revision]``.
+        cache_dir: For what comes from the Hub; huggingface_hub's own cache if None.
 
     Raises:
         ValueError: There is no network of that name, or a file is not what it should be.
@@ -183,9 +191,9 @@ def locate(name: str, files: Iterable[str]) -> Path:
         if not folder.is_dir():
             raise FileNotFoundError(f"{folder}: expected a folder with {CONFIG}, found none")
     elif place and source == "hf-hub":
-        folder = pull(place, files, (REPORT,))
+        folder = pull(place, files, (REPORT,), cache_dir)
     else:
-        folder = find_pretrained(name, files)
+        folder = find_pretrained(name, files, cache_dir)
     check_hashes(folder, files)
     return folder
 
@@ -194,10 +202,18 @@ def pretrained_folders() -> dict[str, Path]:
     """Folders that hold pretrained networks, by their name ``arch.tag``.
 
     A folder under $SHORT_BP_ZOO_WEIGHTS stands before one of that name in the package.
+
+    Raises:
+        FileNotFoundError: The variable names no folder.
     """
     roots = [BUNDLED]
-    if WEIGHTS_FOLDER_VARIABLE in os.environ:
-        roots.insert(0, Path(os.environ[WEIGHTS_FOLDER_VARIABLE]))
+    if named := os.environ.get(WEIGHTS_FOLDER_VARIABLE):
+        if not Path(named).is_dir():
+            raise FileNotFoundError(
+                f"{WEIGHTS_FOLDER_VARIABLE}: expected a folder, found none at {named!r}; unset it, "
+                "or name one that holds arch.tag/config.json"
+            )
+        roots.insert(0, Path(named))
     return {
         config.parent.name: config.parent
         for root in reversed(roots)
@@ -220,7 +236,11 @@ def pretrained_names() -> list[str]:
     return sorted(pretrained_folders().keys() | released_on_hub().keys())
 
 
-def find_pretrained(name: str, files: Iterable[str] = (CONFIG, WEIGHTS)) -> Path:
+def find_pretrained(
+    name: str,
+    files: Iterable[str] = (CONFIG, WEIGHTS),
+    cache_dir: str | Path | None = None,
+) -> Path:
     """The folder of ``arch`` or ``arch.tag``: in $SHORT_BP_ZOO_WEIGHTS, in the package, or from the
     Hub, in this order; of several tags there the first in the alphabet.
 
@@ -233,7 +253,10 @@ def find_pretrained(name: str, files: Iterable[str] = (CONFIG, WEIGHTS)) -> Path
     at_hand = sorted(folders, key=lambda found: (folders[found].parent == BUNDLED, found))
     for found in (*at_hand, *sorted(released.keys() - folders.keys())):
         if found == name or (not tag and found.partition(".")[0] == architecture):
-            folder = folders[found] if found in folders else _pull_released(found, released, files)
+            if found in folders:
+                folder = folders[found]
+            else:
+                folder = _pull_released(found, released[found], files, cache_dir)
             inside = read_config(folder)["architecture"]
             if inside != architecture:
                 raise ValueError(f"{folder}: expected {architecture}, got {inside}")
@@ -244,11 +267,13 @@ def find_pretrained(name: str, files: Iterable[str] = (CONFIG, WEIGHTS)) -> Path
     )
 
 
-def _pull_released(name: str, released: dict[str, str], files: Iterable[str]) -> Path:
-    folder = pull(released[name], (*files, REPORT))
+def _pull_released(
+    name: str, place: str, files: Iterable[str], cache_dir: str | Path | None
+) -> Path:
+    folder = pull(place, (*files, REPORT), cache_dir=cache_dir)
     if (folder / REPORT).read_bytes() != (BUNDLED / name / REPORT).read_bytes():
         raise ValueError(
-            f"{released[name]}: expected the {REPORT} that this package was released with, got "
+            f"{place}: expected the {REPORT} that this package was released with, got "
             "another; do not use that repository"
         )
     return folder
