@@ -6,12 +6,16 @@ by that hash, so that what lies there is checked whenever it is loaded, with a n
 """
 
 import hashlib
+import os
 import re
+import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import TypeVar
+from urllib.parse import urlsplit
 
 from huggingface_hub import HfApi, constants, get_token, hf_hub_download
 from huggingface_hub.errors import (
@@ -23,7 +27,7 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.file_download import repo_folder_name
 from huggingface_hub.hf_api import ModelInfo
-from huggingface_hub.utils import validate_repo_id
+from huggingface_hub.utils import WeakFileLock, validate_repo_id
 
 MAX_BYTES, MAX_LARGE_BYTES = 2**24, 2**32  # of a JSON file, and of any other
 WAITS = (0.5, 2.0)  # seconds before a request is sent a second and a third time
@@ -44,14 +48,21 @@ class CorruptError(PullError):
     """What came, or what lay in the cache, is not what the Hub has."""
 
 
-def pull(place: str, files: Iterable[str], if_any: Iterable[str] = ()) -> Path:
+def pull(
+    place: str,
+    files: Iterable[str],
+    if_any: Iterable[str] = (),
+    cache_dir: str | Path | None = None,
+) -> Path:
     """A folder in the Hub's cache that holds files of ``org/name[@revision]``.
 
     Either all of them arrive, or the cache stays as it was; ``main`` and other names of a revision
-    keep pointing to what they did until then. A whole commit in the cache costs no request.
+    keep pointing to what they did until then. A commit of which the cache has all files, those of
+    if_any too, costs no request.
 
     Args:
         if_any: Files to take too if the repository has them.
+        cache_dir: The cache; huggingface_hub's own if None.
 
     Raises:
         PullError: The message says what failed and what to do.
@@ -61,15 +72,18 @@ def pull(place: str, files: Iterable[str], if_any: Iterable[str] = ()) -> Path:
     validate_repo_id(repo_id)
     if revision and not REVISION.fullmatch(revision):
         raise ValueError(f"{place}: expected a branch, a tag or a commit, got {revision!r}")
+    if place.endswith("@"):
+        raise ValueError(f"{place}: expected a branch, a tag or a commit behind @, got none")
     revision, files, if_any = revision or "main", tuple(files), tuple(if_any)
+    storage = _storage(repo_id, cache_dir)
 
-    if COMMIT.fullmatch(revision) and (folder := _cached(repo_id, revision, (*files, *if_any))):
+    if COMMIT.fullmatch(revision) and (folder := _cached(storage, revision, (*files, *if_any))):
         return folder
     if constants.HF_HUB_OFFLINE:
-        if folder := _cached(repo_id, revision, files, if_any):
+        if folder := _cached(storage, revision, files, if_any):
             return folder
         raise PullError(
-            f"{place}: expected {list(files)} in {constants.HF_HUB_CACHE}, found them not whole, "
+            f"{place}: expected {list(files)} in {storage.parent}, found them not whole, "
             "and HF_HUB_OFFLINE forbids to ask the Hub; load it once without"
         )
     api = HfApi()
@@ -77,13 +91,18 @@ def pull(place: str, files: Iterable[str], if_any: Iterable[str] = ()) -> Path:
         info = retried(lambda: api.model_info(repo_id, revision=revision, files_metadata=True))
     except HTTPError as error:
         reason = explain(error, place)
-        if _is_away(error) and (folder := _cached(repo_id, revision, files, if_any)):
+        if _is_away(error) and (folder := _cached(storage, revision, files, if_any)):
             warnings.warn(f"{reason}; took what the cache holds, {folder.name}", stacklevel=2)
             return folder
         raise PullError(reason) from None
-    folder = fetch(repo_id, info.sha, _wanted(place, info, files, if_any))
+    except (ValueError, LookupError, TypeError) as error:  # other JSON or none, an odd token
+        raise PullError(
+            f"{place}: expected an answer of the Hub from {_endpoint()}, got "
+            f"{type(error).__name__}: {error}; look to HF_TOKEN and to what stands between"
+        ) from None
+    folder = fetch(repo_id, info.sha, _wanted(place, info, files, if_any), cache_dir)
     if revision != info.sha:
-        _point(repo_id, revision, info.sha)
+        _point(storage / "refs" / revision, info.sha)
     return folder
 
 
@@ -92,31 +111,52 @@ def fetch(
 ) -> Path:
     """A commit's files, each with the hash that is expected; what fails leaves nothing behind.
 
+    One process at a time: what another is writing would be removed as well.
+
     Raises:
         PullError: As pull.
     """
     storage = _storage(repo_id, cache_dir)
     folder = storage / "snapshots" / sha
+    if all((folder / n).is_file() and matches(folder / n, d) for n, d in expected.items()):
+        return folder  # a cache that is only read needs no lock
+    lock = storage.parent / ".locks" / storage.name / "fetch.lock"
+    try:
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        with WeakFileLock(lock), _all_or_none(storage, folder, expected):
+            for name, digest in expected.items():
+                _fetch_one(repo_id, sha, name, digest, cache_dir)
+    except PullError:
+        raise
+    except (HTTPError, LocalEntryNotFoundError) as error:
+        raise PullError(explain(error, f"{repo_id}@{sha}")) from None
+    except OSError as error:
+        raise PullError(
+            f"{repo_id}@{sha}: expected room for it in {storage.parent} and leave to write there, "
+            f"got {error}; set HF_HOME or cache_dir to another place"
+        ) from None
+    return folder
+
+
+@contextmanager
+def _all_or_none(storage: Path, folder: Path, expected: Mapping[str, str]) -> Iterator[None]:
+    """Where files do not all arrive, those that did are removed again."""
     places = [
         path
         for name, digest in expected.items()
-        for path in (folder / name, _blob(storage, digest))
+        for path in (folder / name, storage / "blobs" / digest)
     ]
     here = {path for path in places if path.exists()}
     try:
-        for name, digest in expected.items():
-            _fetch_one(repo_id, sha, name, digest, cache_dir)
-    except BaseException as error:
+        yield
+    except BaseException:
         for path in places:
             if path not in here:
                 path.unlink(missing_ok=True)
         for path in (*sorted(folder.glob("**/"), reverse=True), folder.parent):
             if path.is_dir() and not any(path.iterdir()):
                 path.rmdir()
-        if isinstance(error, HTTPError | LocalEntryNotFoundError):
-            raise PullError(explain(error, f"{repo_id}@{sha}")) from None
         raise
-    return folder
 
 
 def _fetch_one(repo_id: str, sha: str, name: str, digest: str, cache_dir) -> None:
@@ -187,18 +227,29 @@ def explain(error: Exception, place: str) -> str:
     if isinstance(error, RepositoryNotFoundError):
         who = "this token may see" if get_token() else "anybody may see"
         return f"{place}: expected a repository, found none that {who}; if it is private, {log_in}"
-    if status == 401:
-        return f"{place}: the Hub refuses this token (401); {log_in}"
-    if status == 403:
-        return f"{place}: the Hub forbids that to this token (403); take one with the right to it"
-    if status == 429:
-        return f"{place}: the Hub asks to wait (429); try again in some minutes"
     if status is not None:
-        return f"{place}: the Hub answers with an error ({status}); try again later"
+        words = getattr(error, "server_message", None)
+        said = f"({status}: {words})" if words else f"({status})"
+        return f"{place}: " + {
+            401: f"the Hub refuses this token {said}; {log_in}",
+            403: f"the Hub forbids that to this token {said}; take one with the right to it",
+            429: f"the Hub asks to wait {said}; try again in some minutes",
+        }.get(
+            status,
+            f"the Hub answers with an error {said}; try again later"
+            if is_passing(error)
+            else f"the Hub refuses that {said}; what it says has to be mended first",
+        )
     return (
-        f"{place}: no answer from {constants.ENDPOINT} ({type(error).__name__}: {error}); look to "
-        "the network. HF_HUB_OFFLINE=1 loads what the cache holds"
+        f"{place}: no answer from {_endpoint()} ({type(error).__name__}: {error}); look to the "
+        "network. HF_HUB_OFFLINE=1 loads what the cache holds"
     )
+
+
+def _endpoint() -> str:
+    """The Hub's address without a name and password that may stand in it."""
+    parts = urlsplit(constants.ENDPOINT)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 
 
 def check_name(place: str, name: str) -> None:
@@ -243,18 +294,13 @@ def _storage(repo_id: str, cache_dir: str | Path | None = None) -> Path:
     return Path(cache_dir or constants.HF_HUB_CACHE) / name
 
 
-def _blob(storage: Path, digest: str) -> Path:
-    return storage / "blobs" / digest
-
-
 def _cached(
-    repo_id: str, revision: str, files: tuple[str, ...], if_any: tuple[str, ...] = ()
+    storage: Path, revision: str, files: tuple[str, ...], if_any: tuple[str, ...] = ()
 ) -> Path | None:
     """The folder of a commit in the cache, if it holds all files and no bit of them has changed.
 
     A file that has changed is removed, since whoever loads it next would get it too.
     """
-    storage = _storage(repo_id)
     ref = storage / "refs" / revision
     sha = revision
     if not COMMIT.fullmatch(revision):
@@ -279,10 +325,16 @@ def _remove(path: Path) -> None:
     path.unlink(missing_ok=True)
 
 
-def _point(repo_id: str, revision: str, sha: str) -> None:
-    """Let the cache know which commit a branch or a tag is, as huggingface_hub writes it."""
-    ref = _storage(repo_id) / "refs" / revision
-    ref.parent.mkdir(parents=True, exist_ok=True)
-    partial = ref.with_name(f".{ref.name}.partial")
-    partial.write_text(sha)
-    partial.replace(ref)
+def _point(ref: Path, sha: str) -> None:
+    """Let the cache know which commit a branch or a tag is, as huggingface_hub writes it.
+
+    A cache that may not be written to does without.
+    """
+    if ref.is_file() and ref.read_text() == sha:
+        return
+    with suppress(OSError):
+        ref.parent.mkdir(parents=True, exist_ok=True)
+        handle, partial = tempfile.mkstemp(dir=ref.parent, prefix=f".{ref.name}.")
+        with os.fdopen(handle, "w") as file:
+            file.write(sha)
+        os.replace(partial, ref)
