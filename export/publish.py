@@ -31,7 +31,7 @@ from export.folder import (
     move_into_place,
     read_report,
 )
-from export.images import images_of
+from export.images import Images, images_of
 from export.verify import failures, verify
 from zoo.hub import CONFIG, WEIGHTS, hashes, read_config
 from zoo.pull import (
@@ -46,7 +46,6 @@ from zoo.pull import (
     is_passing,
     matches,
     retried,
-    status_of,
 )
 
 NOT_OURS = {".gitattributes"}  # the Hub's own
@@ -123,7 +122,7 @@ class Plan:
         head: The commit to build on; None where there is no repository yet.
         digests: sha256 of every file of the folder.
         new, changed, stale: Names of files to add, to replace and to delete.
-        tag: Of the head, if it has one.
+        tag: Of the head, if it was published as a version.
         next_tag: For what is published next.
     """
 
@@ -177,7 +176,7 @@ def plan(api: HfApi, folder: Path, repo_id: str, private: bool) -> Plan:
             if name in there and not matches(folder / name, hash_of(there[name]))
         ),
         tuple(sorted(there.keys() - digests.keys())),
-        next((name for name, sha in tags.items() if sha == info.sha), None),
+        next((t for t, sha in tags.items() if sha == info.sha and VERSION.fullmatch(t)), None),
         f"v{max(numbers, default=0) + 1}",
     )
 
@@ -192,8 +191,13 @@ def publish_to_hub(options: Options) -> str:
         PublishError, PullError: What failed, and how the repository stands.
     """
     folder, repo_id = Path(options.folder), options.to
+    if not re.fullmatch(r"[^/]+/[^/]+", repo_id):
+        raise ValueError(f"--to: expected org/name, got {repo_id!r}")
+    if options.num_images < 1:
+        raise ValueError(f"--num-images: expected at least 1, got {options.num_images}")
     check_verified(folder)
     api = HfApi(library_name="short-bp-zoo", library_version=zoo.__version__)
+    made = ""
     try:
         name = retried(lambda: api.whoami())["name"]
         found = plan(api, folder, repo_id, options.private)
@@ -201,13 +205,19 @@ def publish_to_hub(options: Options) -> str:
             return f"{repo_id} holds this very network already, as {found.tag} at {found.head}"
         if not options.confirm:
             return describe(found, folder, repo_id, name, options.private)
+        # Before anything is sent, since they may not be there.
+        model = zoo.create_model(f"local-dir:{folder}", pretrained=True).eval()
+        images = images_of(model, read_config(folder), options.data_root, options.num_images)
         if found.head is None:
-            url = retried(lambda: api.create_repo(repo_id, private=options.private, exist_ok=True))
-            found = plan(api, folder, url.repo_id, options.private)
+            retried(lambda: api.create_repo(repo_id, private=options.private, exist_ok=True))
+            made = f"; the repository {repo_id} is new"
+            found = plan(api, folder, repo_id, options.private)
+        sha = found.head if found.is_done else commit(api, folder, repo_id, found)
     except HTTPError as error:
-        raise PublishError(f"{explain(error, repo_id)}; nothing was sent") from None
-    sha = found.head if found.is_done else commit(api, folder, repo_id, found)
-    verify_published(repo_id, sha, found.digests, options)
+        raise PublishError(f"{explain(error, repo_id)}; nothing was sent{made}") from None
+    except PublishError as error:
+        raise PublishError(f"{error}{made}") from None
+    verify_published(repo_id, sha, found.digests, images)
     try:
         retried(lambda: api.create_tag(repo_id, tag=found.next_tag, revision=sha, exist_ok=True))
         refs = retried(lambda: api.list_repo_refs(repo_id))
@@ -262,11 +272,6 @@ def commit(api: HfApi, folder: Path, repo_id: str, found: Plan) -> str:
         stands = head_after(api, folder, repo_id, found)
         if stands != found.head:
             return stands
-        if status_of(cause) in (409, 412):
-            raise PublishError(
-                f"{repo_id}: somebody has committed since {found.head}; look at it, and publish "
-                "again"
-            )
         if wait is None or not (isinstance(cause, HTTPError) and is_passing(cause)):
             raise PublishError(f"{said}; the repository stands as it did, at {found.head}")
         time.sleep(asked_wait(cause, wait))
@@ -295,20 +300,21 @@ def head_after(api: HfApi, folder: Path, repo_id: str, before: Plan) -> str:
     return now.head
 
 
-def verify_published(repo_id: str, sha: str, digests: dict[str, str], options: Options) -> None:
+def verify_published(repo_id: str, sha: str, digests: dict[str, str], images: Images) -> None:
     """Raise unless a commit comes back as it was sent, and passes every check anew."""
     state = f"the commit {sha} is in {repo_id} and has no tag"
     with tempfile.TemporaryDirectory(prefix="published_") as scratch:
         try:
             folder = fetch(repo_id, sha, digests, scratch)
+            model = zoo.create_model(f"local-dir:{folder}", pretrained=True).eval()
+            report = verify(folder, model, images)
         except PullError as error:
             raise PublishError(
                 f"{error}; {state}, since it did not come back whole. The same command downloads "
                 "it once more"
             ) from None
-        model = zoo.create_model(f"local-dir:{folder}", pretrained=True).eval()
-        images = images_of(model, read_config(folder), options.data_root, options.num_images)
-        report = verify(folder, model, images)
+        except Exception as error:
+            raise PublishError(f"{error}; {state}, since it could not be verified") from error
     if not report["passed"]:
         raise PublishError(f"{failures(report)}\n{state}, since it failed these checks")
 

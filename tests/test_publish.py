@@ -12,7 +12,7 @@ from export.publish import Options, PublishError, publish_to_folder, publish_to_
 
 PUBLISH = """
 from export.publish import Options, publish_to_hub
-value = publish_to_hub(Options(num_images=10, **options))
+value = publish_to_hub(Options(**{"num_images": 10} | options))
 """
 
 
@@ -114,6 +114,70 @@ def test_what_does_not_verify_once_more_is_not_called_published(hub, client, fol
     assert "graphs hold the weights" in error
     assert "has no tag, since it failed these checks" in error
     assert hub.repos["org/other-weights"].tags == {}
+
+
+def test_what_could_not_be_verified_afterwards_is_not_sent(hub, client, folder):
+    error = publish(client, folder, "org/unsent", num_images=0).error
+    assert "--num-images: expected at least 1, got 0" in error
+    client.run(
+        "import export.publish as p; p.images_of = lambda *a: (_ for _ in ()).throw(OSError())"
+    )
+    assert publish(client, folder, "org/unsent").error.startswith("OSError")
+    client.run("from export.images import images_of; p.images_of = images_of")
+    assert "org/unsent" not in hub.repos
+
+
+def test_a_check_that_breaks_leaves_a_commit_that_is_named(hub, client, folder):
+    client.run("import export.publish as p; p.verify = lambda *a: 1 / 0")
+    error = publish(client, folder, "org/broken").error
+    client.run("from export.verify import verify; p.verify = verify")
+    sha = hub.repos["org/broken"].branches["main"]
+    assert f"the commit {sha} is in org/broken and has no tag, since it could not be" in error
+
+
+RACED = """
+from huggingface_hub import CommitOperationAdd
+import export.publish as p
+def raced(api, folder, repo_id, found):
+    note = CommitOperationAdd("note.txt", b"mine")
+    api.create_commit(repo_id, [note], commit_message="somebody else's")
+    return commit(api, folder, repo_id, found)
+commit, p.commit = p.commit, raced
+"""
+
+
+def test_somebody_elses_commit_in_between_is_not_overwritten(hub, client, folder):
+    publish(client, folder, "org/raced")
+    (folder / "README.md").write_text("another card")
+    reseal(folder)
+    client.run(RACED)
+    error = publish(client, folder, "org/raced").error
+    client.run("p.commit = commit")
+    repo = hub.repos["org/raced"]
+    assert f"somebody has committed {repo.branches['main']} since" in error
+    assert repo.resolve("main").files["note.txt"].content == b"mine"
+    assert set(repo.tags) == {"v1"}
+
+
+def test_a_tag_that_is_no_version_says_nothing(hub, client, folder):
+    publish(client, folder, "org/tagged")
+    repo = hub.repos["org/tagged"]
+    repo.tags = {"wip": repo.branches["main"]}
+    assert publish(client, folder, "org/tagged").value.startswith("published org/tagged as v1")
+
+
+def test_a_name_without_its_owner_is_refused(hub, client, folder):
+    error = publish(client, folder, "slim").error
+    assert error == "ValueError: --to: expected org/name, got 'slim'"
+    assert not any(name.endswith("/slim") for name in hub.repos)
+
+
+def test_a_new_repository_that_takes_nothing_is_named(hub, client, folder):
+    hub.fail("/commit/", 403, times=9)
+    error = publish(client, folder, "org/new").error
+    hub.faults.clear()
+    assert "the repository stands as it did" in error
+    assert error.endswith("; the repository org/new is new")
 
 
 @pytest.mark.parametrize("kind", ["file", "folder", "inside"])
