@@ -70,7 +70,8 @@ pixels = np.asarray(image).reshape(1, {height}, {width}, {channels}).transpose(0
 
 {accuracy}
 
-Everything in this card is measured anew by `{command}`.
+`{command}` measures these figures anew, but for
+the comparison with the network that had shortcut heads, which was made when they were stripped.
 
 ## Neurons
 
