@@ -39,6 +39,11 @@ def test_a_release_is_the_folder_that_was_verified(name):
     assert json.loads((folder / "verification.json").read_text())["passed"]
 
 
+def test_a_release_is_called_by_its_name_on_its_card(name):
+    config = hub.read_config(hub.find_pretrained(name))
+    assert f"{config['architecture']}.{config['pretrained_cfg']['tag']}" == name
+
+
 def test_a_release_gives_the_same_bits_in_pytorch_and_onnxruntime(name):
     model = zoo.create_model(name, pretrained=True).eval()
     shape = (8, *model.pretrained_cfg["input_size"])
