@@ -2,12 +2,16 @@
 
 import subprocess
 import sys
+from collections import Counter
 
 import pytest
 import torch
+from torch.nn.modules.module import register_module_forward_hook
+from torch.nn.utils import prune
 
 import zoo
 from zoo import hub
+from zoo.diagnostics.rates import hooks
 from zoo.heads import ShortcutHeads
 from zoo.kernels import compiled
 from zoo.models.short_bp_resnet import ShortBPResNet
@@ -269,6 +273,53 @@ def test_lean_memory_lets_a_watched_neuron_give_gradients_and_run_once():
     assert gradients[0][0] == gradients[1][0] == 19
     assert gradients[1][1].any()
     assert torch.equal(gradients[0][1], gradients[1][1])
+
+
+CHANGES = {
+    "output": lambda m: m.register_forward_hook(lambda _, __, output: 3 * output),
+    "input": lambda m: m.register_forward_pre_hook(lambda _, inputs: (3 * inputs[0],)),
+    "gradient": lambda m: m.register_full_backward_hook(lambda _, grads, __: (2 * grads[0],)),
+    "gradient before": lambda m: m.register_full_backward_pre_hook(lambda _, g: (2 * g[0],)),
+    # A weight that is made anew of others at every step.
+    "pruned": lambda m: prune.l1_unstructured(m, "weight", amount=0.5),
+    "weight norm": torch.nn.utils.weight_norm,
+    "parametrized": torch.nn.utils.parametrizations.weight_norm,
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm.*:FutureWarning")
+@pytest.mark.parametrize(
+    ("change", "place"),
+    [(change, "conv1.conv") for change in CHANGES]
+    + [(c, at) for c in list(CHANGES)[:4] for at in ("conv1", "conv1.norm", "spike1")],
+)
+def test_what_is_hooked_on_to_a_layer_does_the_same_by_either_memory(change, place):
+    gradients = {}
+    for memory in ("fast", "lean"):
+        for changes in (False, True):
+            model = create("short_bp_resnet20_slim", memory=memory, depths=(1, 1, 1)).train()
+            if changes:
+                CHANGES[change](model.stages[1][0].get_submodule(place))
+            optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+            for _ in range(2):
+                optimizer.step()
+                optimizer.zero_grad()
+                model(images(model).abs()).square().sum().backward()
+            gradients[memory, changes] = [p.grad for p in model.parameters()]
+    assert all(map(torch.equal, gradients["fast", True], gradients["lean", True]))
+    without = {g.abs().sum().item() for g in gradients["lean", False]}
+    assert {g.abs().sum().item() for g in gradients["lean", True]} != without
+
+
+def test_a_hook_on_all_modules_sees_them_by_either_memory():
+    calls = []
+    for memory in ("fast", "lean"):
+        model = create("short_bp_resnet20_slim", memory=memory, depths=(1, 1, 1)).train()
+        calls.append(Counter())
+        with hooks(register_module_forward_hook(lambda m, *_: calls[-1].update([type(m)]))):
+            model(images(model))
+    assert calls[0][torch.nn.Conv2d] == calls[0][torch.nn.BatchNorm2d] == 9
+    assert calls[0] == calls[1]
 
 
 def test_spikes_that_somebody_changed_are_not_remembered_as_they_were():

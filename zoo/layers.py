@@ -9,7 +9,7 @@ import torch
 from timm.layers import register_notrace_module
 from torch import Tensor, nn
 
-from zoo.lean import norm_spike, remembered_as_bytes, spike_conv
+from zoo.lean import is_hooked, norm_spike, remembered_as_bytes, spike_conv
 from zoo.neurons import LIF
 
 
@@ -73,10 +73,7 @@ def _can_be_lean(spike: nn.Module, conv: ConvNorm, x: Tensor) -> bool:
         and isinstance(x, Tensor)
         and torch.is_grad_enabled()
         and not torch.compiler.is_compiling()
-        and not any(
-            module._forward_hooks or module._forward_pre_hooks
-            for module in (spike, conv, conv.norm)
-        )
+        and not any(map(is_hooked, (spike, conv, conv.norm)))
     )
 
 

@@ -9,6 +9,7 @@ Shapes: T time steps, B batch, C channels, H height, W width.
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.nn.modules.module import _has_any_global_hook
 
 from zoo.kernels import compiled
 from zoo.neurons import LIF
@@ -16,12 +17,25 @@ from zoo.neurons import LIF
 
 def spike_conv(conv: nn.Conv2d, x: Tensor) -> Tensor:
     """conv at every time step, [T, B, C, H, W] -> [T*B, C', H', W']; what x was is remembered as
-    bytes where x came from remembered_as_bytes.
+    bytes where x came from remembered_as_bytes, and nobody watches or changes conv.
     """
     packed = _packed(x)
-    if packed is None or type(conv) is not nn.Conv2d:
+    if packed is None or type(conv) is not nn.Conv2d or is_hooked(conv):
         return conv(x.flatten(0, 1))
     return _SpikeConv.apply(x.flatten(0, 1), conv.weight, conv.bias, packed.flatten(0, 1), conv)
+
+
+def is_hooked(module: nn.Module) -> bool:
+    """Whether somebody has hooked on to a module, to watch it, to change what it gives off, or, as
+    pruning and weight norm do, to make its weight anew from others.
+    """
+    hooks = (
+        module._forward_pre_hooks,
+        module._forward_hooks,
+        module._backward_pre_hooks,
+        module._backward_hooks,
+    )
+    return any(hooks) or _has_any_global_hook()
 
 
 def norm_spike(
