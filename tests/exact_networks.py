@@ -22,14 +22,17 @@ def awaken(model: nn.Module, seed: int = 0) -> nn.Module:
     return model.eval()
 
 
-def settle(model: nn.Module) -> nn.Module:
-    """Statistics of random images in all norms, for a network that random ones would silence."""
+def settle(model: nn.Module, x: Tensor | None = None) -> nn.Module:
+    """Statistics of images in all norms, random ones unless given, for a network that random
+    statistics would silence.
+    """
+    x = pixels(model, 2) / 64.0 - 2 if x is None else x
     for norm in model.modules():
         if isinstance(norm, nn.BatchNorm2d):
             norm.momentum = None  # the mean of what is seen
             norm.reset_running_stats()
     with torch.no_grad():
-        model.train()(pixels(model, 2) / 64.0 - 2)
+        model.train()(x)
     return model.eval()
 
 

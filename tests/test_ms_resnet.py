@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from exact_networks import awaken, settle
 from torch import nn
 
 import zoo
@@ -155,13 +156,14 @@ def test_a_gate_is_one_number_per_step_times_a_map_per_step():
 
 
 def test_the_gates_map_of_a_still_image_is_computed_once():
-    model, images = create(gated=True, time_steps=4).eval(), []
+    x = torch.randn(2, 3, 16, 16)
+    model, images = settle(awaken(create(gated=True, time_steps=4)), x).double(), []
     gate = model.stem[1].gate
     gate.pixels.register_forward_pre_hook(lambda _, inputs: images.append(len(inputs[0])))
-    x = torch.randn(2, 3, 16, 16)
     with torch.no_grad():
-        still, frames = model(x), model(x.repeat(4, 1, 1, 1, 1))
+        still, frames = model(x.double()), model(x.double().repeat(4, 1, 1, 1, 1))
     assert images == [2, 8]
+    assert not torch.equal(still[0], still[1])
     torch.testing.assert_close(still, frames)
 
 
@@ -185,10 +187,12 @@ def test_a_saved_network_loads_with_its_bits(variant, tmp_path):
 
     name = {"attention": "att_ms_resnet18", "gated": "gac_ms_resnet18"}.get(variant, "ms_resnet18")
     kwargs = SMALL | {"avg_down": "avg_down" in VARIANTS[variant]}
-    model = zoo.create_model(name, **kwargs).eval()
+    model = settle(awaken(zoo.create_model(name, **kwargs)), torch.randn(8, 3, 32, 32))
     hub.save_pretrained(model, tmp_path)
     loaded = zoo.create_model(f"local-dir:{tmp_path}", pretrained=True).eval()
     x = torch.randn(2, 3, 32, 32)
     with torch.no_grad():
-        assert torch.equal(loaded(x), model(x))
+        logits = model(x)
+        assert torch.equal(loaded(x), logits)
+    assert not torch.equal(logits[0], logits[1])
     assert isinstance(loaded.stages[0][0], MSBlock)
