@@ -334,10 +334,20 @@ class _Proof:
         return _everywhere(self._of(x))
 
     def _averagepool(
-        self, node, x, kernel_shape, count_include_pad=0, ceil_mode=0, auto_pad=b"NOTSET", **_
+        self,
+        node,
+        x,
+        kernel_shape,
+        count_include_pad=0,
+        ceil_mode=0,
+        auto_pad=b"NOTSET",
+        pads=(0, 0, 0, 0),
+        strides=(1, 1),
     ) -> _Range:
         x, window = self._of(x), math.prod(kernel_shape)
-        if not count_include_pad or ceil_mode or len(kernel_shape) != 2 or auto_pad != b"NOTSET":
+        if ceil_mode or len(kernel_shape) != 2 or auto_pad != b"NOTSET":
+            raise InexactError(f"{node.name}: expected a window of pixels with its own pads")
+        if not count_include_pad and not _halves(kernel_shape, pads):
             raise InexactError(f"{node.name}: expected a division by the whole window")
         sums = _Range(np.minimum(x.low, 0) * window, np.maximum(x.high, 0) * window, x.fraction)
         self._check(node, sums)
@@ -359,6 +369,11 @@ class _Proof:
             raise InexactError(f"{node.name}: expected a sum over a fixed number of pixels")
         x, pixels = self._of(x), shape[2] * shape[3]
         return _Range(np.minimum(x.low, 0) * pixels, np.maximum(x.high, 0) * pixels, x.fraction)
+
+
+def _halves(kernel_shape, pads) -> bool:
+    """Whether windows cut off by the far borders hold one pixel, two or all of them."""
+    return max(kernel_shape) <= 2 and not any(pads[:2]) and max(pads) < min(kernel_shape)
 
 
 def _everywhere(x: _Range) -> _Range:

@@ -19,6 +19,7 @@ from torch import Tensor, fx, nn
 import zoo
 from zoo.attention import Gate
 from zoo.folded import (
+    CutPool2d,
     FoldedAttention,
     FoldedLIF,
     FoldedSpikeAttention,
@@ -28,6 +29,7 @@ from zoo.folded import (
     SpikeCountHead,
     SumPool2d,
 )
+from zoo.grid import pair
 
 STANDARD, OURS = helper.make_opsetid("", 20), helper.make_opsetid("zoo", 1)
 IR_VERSION = 10
@@ -243,7 +245,7 @@ class _Writer:
 
     def _conv(self, name: str, conv: nn.Conv2d, x: str, output: str = "") -> str:
         inputs = [x, *(self._tensor(f"{name}.{k}", p) for k, p in conv.named_parameters())]
-        pads = [side for _ in range(2) for side in _pair(conv.padding)]
+        pads = [side for _ in range(2) for side in pair(conv.padding)]
         return self._node(
             "Conv",
             inputs,
@@ -256,14 +258,18 @@ class _Writer:
 
     def _pool(self, name: str, pool: nn.AvgPool2d | nn.MaxPool2d, x: str) -> str:
         average = isinstance(pool, nn.AvgPool2d)
+        # Pads at the far borders say what ceil_mode does, and runtimes agree on them.
+        beyond = pool.beyond if isinstance(pool, CutPool2d) else (0, 0)
+        before = pair(pool.padding)
+        after = (side + outside for side, outside in zip(before, beyond, strict=True))
         return self._node(
             "AveragePool" if average else "MaxPool",
             [x],
             name,
-            kernel_shape=_pair(pool.kernel_size),
-            strides=_pair(pool.stride),
-            pads=[side for _ in range(2) for side in _pair(pool.padding)],
-            **(dict(count_include_pad=1) if average else {}),
+            kernel_shape=pair(pool.kernel_size),
+            strides=pair(pool.stride),
+            pads=[*before, *after],
+            **(dict(count_include_pad=0 if any(beyond) else 1) if average else {}),
         )
 
     def _call_lif(self, name: str, lif: FoldedLIF, x: str) -> str:
@@ -363,7 +369,3 @@ class _Writer:
         array = value.detach().numpy() if isinstance(value, Tensor) else value
         self.constants.setdefault(name, numpy_helper.from_array(array, name))
         return name
-
-
-def _pair(sides: int | tuple[int, int]) -> tuple[int, int]:
-    return sides if isinstance(sides, tuple) else (sides, sides)

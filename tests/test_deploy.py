@@ -5,6 +5,7 @@ import re
 import pytest
 import torch
 from exact_networks import awaken, pixels, run_graph, settle, that_differ, ways_to_run
+from onnx.helper import get_attribute_value
 from timm.models import get_pretrained_cfg_value
 from torch import nn
 
@@ -54,6 +55,51 @@ def test_every_network_gives_equal_bits_in_every_way_to_run_it(name):
     assert that_differ(ways) == []
     assert len(ways["contiguous"].unique()) > 10
     certify(write_graph(deployed))
+
+
+POOLED = {
+    "short_bp_resnet20": {"depths": (1, 1, 1), "widths": (16, 16, 32)},
+    "ms_resnet104": {"depths": (1, 1, 1), "widths": (16, 16, 32), "stem_width": 16},
+    "att_ms_resnet18": {"depths": (1, 1, 1), "widths": (16, 16, 32), "stem_width": 16},
+}
+
+
+def average_pools(graph):
+    nodes = [node for node in graph.graph.node if node.op_type == "AveragePool"]
+    attributes = [{a.name: get_attribute_value(a) for a in node.attribute} for node in nodes]
+    return [(a["count_include_pad"], a["pads"]) for a in attributes]
+
+
+@pytest.mark.parametrize("size", [27, 28])
+@pytest.mark.parametrize("name", POOLED)
+def test_pooled_shortcuts_of_odd_sizes_are_those_of_the_network(name, size):
+    model = settle(create(name, size=size, **POOLED[name]))
+    folded, x = zoo.deploy(model, exact=False), pixels(model, 12)
+    with torch.inference_mode():
+        expected = model(values(model, x))
+        ways = folded(x), run_graph(folded, x), run_graph(folded, x, optimised=False)
+    assert len(expected.unique()) > 50
+    for logits in ways:
+        assert ((logits - expected).abs().amax(1) < 1e-5).sum() >= 9  # a spike may flip
+
+
+@pytest.mark.parametrize("size", [25, 27])
+@pytest.mark.parametrize("name", sorted({*POOLED} - {*LEARNED}))
+def test_pooled_shortcuts_of_odd_sizes_give_equal_bits_in_every_way_to_run_them(name, size):
+    model = settle(create(name, size=size, **POOLED[name]))
+    deployed, x = zoo.deploy(model), pixels(model, 4)
+    ways = ways_to_run(deployed, x)
+    assert that_differ(ways) == []
+    assert len(ways["contiguous"].unique()) > 10
+    certify(write_graph(deployed))
+
+
+def test_a_border_that_cuts_no_window_off_leaves_the_average_as_it_was():
+    for size, cut in ((32, 0), (31, 0), (40, 1), (36, 2)):  # pooled are 16, 8, 4; ...; 18, 9, 5
+        model = create("ms_resnet104", size=size, **POOLED["ms_resnet104"])
+        pools = average_pools(write_graph(zoo.deploy(model)))
+        assert pools.count((1, [0, 0, 0, 0])) == len(pools) - cut
+        assert pools.count((0, [0, 0, 1, 1])) == cut
 
 
 @pytest.mark.parametrize("name", LEARNED)

@@ -12,13 +12,12 @@ import zoo
 from export.exact import InexactError, _Proof, certify
 from export.graph import write_graph
 
-CFG = {"input_size": (3, 16, 16)}
 
-
-def create(name="short_bp_resnet20_slim", **kwargs):
+def create(name="short_bp_resnet20_slim", size=16, **kwargs):
     torch.manual_seed(0)
     kwargs = {"time_steps": 3, "depths": (1, 1, 1)} | kwargs
-    return awaken(zoo.create_model(name, pretrained_cfg_overlay=CFG, **kwargs))
+    cfg = {"input_size": (3, size, size)}
+    return awaken(zoo.create_model(name, pretrained_cfg_overlay=cfg, **kwargs))
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +38,8 @@ NETWORKS = [
     ("short_bp_vgg16", {"depths": (2, 1), "widths": (8, 8)}),
     ("ms_resnet18_cifar", {"widths": (8, 16, 16), "stem_width": 4}),
     ("ms_resnet104", {"depths": (2, 1), "widths": (8, 16)}),
+    ("ms_resnet104", {"depths": (2, 1), "widths": (8, 16), "size": 19}),
+    ("short_bp_resnet20", {"depths": (1, 1), "widths": (8, 8), "size": 15}),
 ]
 
 
@@ -176,6 +177,11 @@ def pool(**attributes):
     return node("MaxPool", ["c"], ["y"], name="y", **dict(kernel_shape=[2, 2]) | attributes)
 
 
+def average(**attributes):
+    pooled = node("AveragePool", ["c"], ["y"], name="y", **dict(kernel_shape=[2, 2]) | attributes)
+    return two(conv([1.0], name="c"), pooled)
+
+
 REFUSED = {
     "one bit too many": two(conv([1.0], 2.0**24)),
     "negative sums too": two(conv([-1.0], -(2.0**24) + 254)),
@@ -199,10 +205,13 @@ REFUSED = {
         [node("AveragePool", ["q"], ["y"], name="y", kernel_shape=[3, 3], count_include_pad=1)],
         {},
     ),
-    "averages of what is inside only": (
-        [node("AveragePool", ["q"], ["y"], name="y", kernel_shape=[2, 2], pads=[1, 1, 1, 1])],
-        {},
+    "averages of what is inside only": average(pads=[1, 1, 1, 1]),
+    "averages of windows cut off to no power of two": average(
+        kernel_shape=[4, 4], pads=[0, 0, 1, 1]
     ),
+    "averages of nothing but padding": average(pads=[0, 0, 2, 2]),
+    "averages beyond the border": average(ceil_mode=1, count_include_pad=1),
+    "averages with holes": average(dilations=[2, 2]),
     "averages times another number": (
         [
             node("AveragePool", ["q"], ["a"], name="a", kernel_shape=[3, 3], count_include_pad=1),
@@ -354,6 +363,13 @@ def test_the_maximum_of_exact_numbers_is_one_of_them():
     )
     rows = {row.layer: row for row in certify(small(nodes, constants, kind=UINT8))}
     assert rows["z"].largest == 2 * rows["c"].largest == 2 * (0.5 * 255)
+
+
+def test_halves_and_quarters_are_exact_where_the_far_borders_cut_windows_off():
+    nodes, constants = average(pads=[0, 0, 1, 1])
+    second = node("Conv", ["y", "c.w", "c.b"], ["z"], name="z")
+    rows = {row.layer: row for row in certify(small([*nodes, second], constants, kind=UINT8))}
+    assert (rows["z"].largest, rows["z"].fraction_bits) == (255, 2)
 
 
 def test_a_product_of_matrices_is_so_many_sums_of_so_many_terms():

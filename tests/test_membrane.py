@@ -55,6 +55,7 @@ networks = st.fixed_dictionaries(
         "stem": st.sampled_from(["conv3x3", "conv7x7"]),
         "stem_width": st.sampled_from([3, 8]),
         "avg_down": st.booleans(),
+        "size": st.sampled_from([16, 13]),
         "time_steps": st.integers(1, 6),
         "spike_layer": st.fixed_dictionaries(
             {

@@ -181,6 +181,13 @@ def test_a_still_image_equals_the_same_image_at_every_time_step(name):
         torch.testing.assert_close(model(x.expand(2, *x.shape)), model(x))
 
 
+def test_every_network_takes_images_of_odd_sizes(name):
+    with torch.device("meta"):
+        model = create(name, shortcut_heads=True)
+        logits, _ = model(torch.zeros(1, 3, 27, 225))
+    assert logits.shape == (1, model.num_classes)
+
+
 def test_features_only_gives_the_stages(name):
     model = create(name, features_only=True).eval()
     x = images(model)

@@ -12,6 +12,7 @@ Shapes: T time steps, B batch, C channels, H height, W width; time is folded int
 """
 
 import copy
+import functools
 import math
 import operator
 from collections import Counter
@@ -23,6 +24,7 @@ from torch import Tensor, fx, nn
 
 from zoo.attention import ChannelSpatialAttention, Gate
 from zoo.folded import (
+    CutPool2d,
     FoldedAttention,
     FoldedLIF,
     FoldedSpikeAttention,
@@ -40,6 +42,7 @@ from zoo.grid import (
     bits_beside,
     fraction_bits,
     is_power_of_two,
+    pair,
     pool_window,
     potential,
     snap_sums,
@@ -242,7 +245,7 @@ class _Deployment:
         if _is_plain_maximum(parts[0]):  # of whole multiples it is one of them
             x = replace(x, node=self._call(f"{name}.pool", parts.pop(0), x.node))
         elif isinstance(parts[0], nn.AvgPool2d):
-            x = self._pool(f"{name}.pool", parts.pop(0), x)
+            x = self._pool(f"{name}.pool", self._at_size(name, parts.pop(0)), x)
         if not parts:
             return x
         conv = fold_norm(*_conv_and_norm(name, parts))
@@ -252,7 +255,8 @@ class _Deployment:
     def _fold_current(self, name: str, layers: TimeFold, x: _Current) -> _Current:
         """A 1x1 convolution of a current with its norm, and a pool before it."""
         parts = list(layers)
-        pool = parts.pop(0) if isinstance(parts[0], nn.AvgPool2d) else None
+        is_pooled = isinstance(parts[0], nn.AvgPool2d)
+        pool = self._at_size(name, parts.pop(0)) if is_pooled else None
         conv, norm = _conv_and_norm(name, parts)
         limit = norm.bias.abs().double() + SIGMAS * norm.weight.abs().double()
         conv = fold_norm(conv, norm)
@@ -278,6 +282,18 @@ class _Deployment:
         folded = FoldedAttention(copy.deepcopy(module), self.T, x.repeated)
         return _Current(self._call(name, folded, x.node))
 
+    def _at_size(self, name: str, pool: nn.AvgPool2d) -> nn.AvgPool2d:
+        """The average that a layer begins with, at the size of image that this is deployed for."""
+        pool_window(pool)
+        if not pool.ceil_mode:
+            return pool
+        sides, strides = pair(pool.kernel_size), pair(pool.stride)
+        size = self._sizes[name][0][-2:]
+        outside = [(k - n) % s for n, k, s in zip(size, sides, strides, strict=True)]
+        # A window that would lie outside as a whole is none.
+        beyond = (n if n < k else 0 for n, k in zip(outside, sides, strict=True))
+        return CutPool2d(pool, tuple(beyond))
+
     def _pool(self, name: str, pool: nn.AvgPool2d, x: _Spikes) -> _Spikes:
         window = pool_window(pool)
         if window & (window - 1) == 0:  # a division by a power of two
@@ -296,21 +312,25 @@ class _Deployment:
             raise NotExactError(
                 f"{name}: expected a power of two, got a scale of {attention.scale}"
             )
-        size = self._size_behind(name)
+        size = tuple(self._sizes[name][1][-3:])
         folded = FoldedSpikeAttention(attention.num_heads, attention.scale, size)
         met = math.prod(size) // attention.num_heads * math.prod(part.high for part in x)
         fraction = sum(part.fraction for part in x) - int(math.log2(attention.scale))
         node = self._call(name, folded, *(part.node for part in x))
         return self._as_current(_Spikes(node, math.ceil(met * attention.scale), fraction))
 
-    def _size_behind(self, name: str) -> tuple[int, int, int]:
-        """Channels, height and width of what a layer gives off."""
-        found = []
-        layer = self.model.get_submodule(name)
-        handle = layer.register_forward_hook(lambda *args: found.append(args[2].shape[-3:]))
+    @functools.cached_property
+    def _sizes(self) -> dict[str, tuple[torch.Size, torch.Size]]:
+        """Shapes of what each layer with time inside takes and gives off, for one image."""
+        found, handles = {}, []
+        for name, module in self.model.named_modules():
+            if isinstance(module, TimeFold | SpikeAttention):
+                note = functools.partial(_note_sizes, found, name)
+                handles.append(module.register_forward_hook(note))
         self.model.forward_features(torch.zeros(1, *self.model.pretrained_cfg["input_size"]))
-        handle.remove()
-        return tuple(found[0])
+        for handle in handles:
+            handle.remove()
+        return found
 
     def _function(self, function, args: tuple, name: str) -> fx.Node:
         return self.graph.create_node("call_function", function, args, name=name)
@@ -499,6 +519,10 @@ class _Rule(_Deployment):
 
     def _pixels_behind(self) -> int:
         return 1  # any number will do
+
+
+def _note_sizes(found: dict, name: str, _, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    found[name] = inputs[0].shape, output.shape
 
 
 def _conv_and_norm(name: str, parts: list[nn.Module]) -> list[nn.Module]:

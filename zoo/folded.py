@@ -199,6 +199,18 @@ def _rounds(device: str) -> str | None:
     return None
 
 
+class CutPool2d(nn.AvgPool2d):
+    """An average of what is inside of windows that the far borders may cut off, [N, C, H, W].
+
+    Args:
+        beyond: Rows and columns of such a window that are outside, at one size of image.
+    """
+
+    def __init__(self, pool: nn.AvgPool2d, beyond: tuple[int, int]):
+        super().__init__(pool.kernel_size, pool.stride, ceil_mode=True, count_include_pad=False)
+        self.beyond = beyond
+
+
 class SumPool2d(nn.Module):
     """The sum under a window, [N, C, H, W], of whole numbers: a rounded average is undone."""
 

@@ -82,11 +82,17 @@ def is_power_of_two(decay: float) -> bool:
 
 
 def pool_window(pool: nn.AvgPool2d) -> int:
-    """Pixels that a padded average divides by."""
-    if not pool.count_include_pad or pool.divisor_override or pool.ceil_mode:
+    """Pixels that an average divides by; or of two or four by fewer, 1 or 2, at a far border."""
+    sides, padding = pair(pool.kernel_size), pair(pool.padding)
+    whole = pool.count_include_pad and not pool.ceil_mode
+    if pool.divisor_override or not (whole or (max(sides) <= 2 and padding == (0, 0))):
         raise NotExactError(f"{pool}: expected an average that always divides by its window")
-    sides = pool.kernel_size if isinstance(pool.kernel_size, tuple) else (pool.kernel_size,) * 2
     return math.prod(sides)
+
+
+def pair(sides: int | tuple[int, int]) -> tuple[int, int]:
+    """Height and width, of a pool or a convolution."""
+    return sides if isinstance(sides, tuple) else (sides, sides)
 
 
 def whole_pixels(key: str, values: Sequence[float]) -> list[int]:

@@ -106,7 +106,8 @@ def make_shortcut(in_chs: int, out_chs: int, stride: int, avg_down: bool, **dd) 
     if stride == 1 and in_chs == out_chs:
         return nn.Identity()
     if avg_down and stride > 1:
-        pool = OrderedDict(pool=nn.AvgPool2d(stride))
+        # Of an odd side the last window holds one pixel, as the strided convolution beside it does.
+        pool = OrderedDict(pool=nn.AvgPool2d(stride, ceil_mode=True, count_include_pad=False))
         return TimeFold(pool | conv_norm(in_chs, out_chs, 1, **dd))
     return ConvNorm(in_chs, out_chs, 1, stride, **dd)
 
