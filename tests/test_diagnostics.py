@@ -108,6 +108,13 @@ def test_the_first_convolution_is_counted_once_and_not_at_every_step():
     assert shown.multiply_accumulates == 4 * first[0].multiply_accumulates
 
 
+def test_batches_may_be_computed_on_the_way_and_are_not_counted():
+    x = images(4)
+    loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(x), batch_size=2)
+    computed = (batch @ torch.eye(16) for (batch,) in loader)
+    assert count_operations(create(), computed) == count_operations(create(), x.split(2))
+
+
 def test_energy_is_the_sum_of_both_kinds():
     first, second, *_ = count_operations(create(), [images()])
     assert first.energy == 4.6 * first.multiply_accumulates

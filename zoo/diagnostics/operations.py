@@ -57,9 +57,10 @@ def count_operations(model: nn.Module, batches: Iterable[Tensor]) -> list[Operat
         batches: Normalised images, each [B, C, H, W] or event frames [T, B, C, H, W].
     """
     counter, images = _Counter(), 0
-    with eval_mode(model), _inside(model, counter), counter:
-        for x in batches:
-            model(x)
+    with eval_mode(model), _inside(model, counter):
+        for x in batches:  # which may compute, and is none of the network's
+            with counter:
+                model(x)
             images += x.shape[-4]
     return [
         Operations(layer, KINDS[kind], multiplied / images, added / images)
