@@ -222,6 +222,15 @@ def test_gradients_are_those_of_a_training_step():
     assert not [name for name, _ in found if "shortcut_heads" in name]
 
 
+def test_frozen_layers_show_the_gradients_that_they_would_have():
+    model, x, labels = create(), images(), torch.tensor([1, 2])
+    expected = gradients(model, x, labels)
+    model.stem.requires_grad_(False)
+    model.stages[0][0].conv1.requires_grad_(False)
+    assert gradients(model, x, labels) == expected
+    assert not model.stem[0].conv.weight.requires_grad
+
+
 def test_heads_carry_gradient_to_the_first_layer():
     model, x, labels = create(shortcut_heads=True), images(batch=8), torch.arange(8)
     alone, helped = (gradients(model, x, labels, weight)[0].mean for weight in (0, 1))

@@ -33,7 +33,8 @@ def gradients(
     weights of a convolution or linear layer, and of the spikes of a LIF layer at every time step.
 
     The loss is the cross-entropy of logits + head_weight * side_logits, summed over the heads
-    (eq. 10); norms see the batch. The model itself is left as it was.
+    (eq. 10); norms see the batch, and frozen layers are shown too. The model itself is left as it
+    was.
 
     Args:
         images: Normalised, [B, C, H, W] or event frames [T, B, C, H, W].
@@ -47,7 +48,7 @@ def gradients(
         raise ValueError(
             f"head_weight: expected 0 for a network without shortcut heads, got {head_weight}"
         )
-    model = copy.deepcopy(model).train()
+    model = copy.deepcopy(model).train().requires_grad_(True)
     found: dict[tuple[str, str], Tensor | None] = {}  # in the order of the forward pass
 
     def note(name: str, of: str):
