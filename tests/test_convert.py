@@ -8,7 +8,7 @@ import pytest
 import torch
 from exact_networks import awaken
 from safetensors.torch import save_file
-from spikingjelly.activation_based import functional, neuron
+from spikingjelly.activation_based import functional, neuron, surrogate
 from spikingjelly.activation_based.model import ms_resnet, sew_resnet, spiking_resnet
 from torch import nn
 
@@ -68,6 +68,46 @@ def assert_same(theirs: nn.Module, ours: nn.Module, size: int) -> None:
     assert all(0 < spikes.mean() < 1 for spikes in our_spikes)
     assert torch.equal(logits, expected.mean(0) if expected.ndim == 3 else expected)
     assert len(logits.unique()) == logits.numel()
+
+
+@pytest.mark.parametrize("detach_reset", [False, True])
+@pytest.mark.parametrize("v_reset", [0.0, None])
+@pytest.mark.parametrize("decay_input", [False, True])
+@pytest.mark.parametrize("tau", [2.0, 4.0])
+@pytest.mark.parametrize("alpha", [2.0, 5.0])
+def test_neurons_of_the_docs_have_spikingjellys_gradients(
+    tau, decay_input, v_reset, alpha, detach_reset
+):
+    theirs = neuron.LIFNode(
+        tau=tau,
+        decay_input=decay_input,
+        v_reset=v_reset,
+        v_threshold=0.75,
+        surrogate_function=surrogate.ATan(alpha),
+        detach_reset=detach_reset,
+        step_mode="m",
+    )
+    scale = tau if decay_input else 1
+    ours = zoo.LIF(
+        decay=1 - 1 / tau,
+        v_threshold=scale * 0.75,
+        reset="subtract" if v_reset is None else "zero",
+        surrogate="arctan",
+        width=scale * 2 / alpha,
+        detach_reset=detach_reset,
+    )
+    draw = torch.Generator().manual_seed(0)
+    x = torch.randn(T, 500, generator=draw, dtype=torch.float64) * scale
+    weights = torch.randn(x.shape, generator=draw, dtype=torch.float64)
+    spikes, gradients = [], []
+    for layer in (theirs, ours):
+        current = x.clone().requires_grad_()
+        spikes.append(layer(current))
+        (spikes[-1] * weights).sum().backward()
+        gradients.append(current.grad)
+    assert torch.equal(*spikes)
+    assert 0.1 < spikes[0].mean() < 0.9
+    torch.testing.assert_close(*gradients)
 
 
 @pytest.mark.parametrize("which", NEURONS)
