@@ -16,7 +16,13 @@ from torch.nn import functional as F
 
 import zoo
 from zoo import hub, runs
-from zoo.diagnostics import count_connections, count_operations, firing_rates, gradients
+from zoo.diagnostics import (
+    count_connections,
+    count_operations,
+    firing_rates,
+    gradients,
+    part_connections,
+)
 from zoo.diagnostics.__main__ import Options, diagnose, main
 
 aten = torch.ops.aten
@@ -176,6 +182,32 @@ def test_connections_are_known_without_values():
         twin = zoo.create_model("short_bp_resnet20_slim", time_steps=2, depths=(1, 1, 1))
         assert count_connections(twin, torch.zeros(1, 3, 16, 16)) == seen
     assert seen["stages.0.0.conv1.conv"] == 2 * 16 * 16 * 9 * 16 * 16
+
+
+def test_connections_of_spikes_are_told_from_those_of_currents():
+    class Mixed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.spike = zoo.LIF()
+            for name in ("pixels", "spikes", "sums", "averages", "currents", "partly"):
+                self.add_module(name, nn.Conv2d(2, 2, 1))
+            self.linear, self.of_current = nn.Linear(4, 3), nn.Linear(4, 3)
+
+        def forward(self, x):
+            current = self.pixels(x)
+            spikes = self.spike(current[None])[0]
+            self.spikes(spikes)
+            self.sums(torch.cat([spikes + spikes, spikes]))
+            self.averages(F.avg_pool2d(spikes, 2))
+            self.currents(self.spikes(spikes))
+            self.partly(spikes + current)
+            self.of_current(current)
+            return self.linear(spikes)
+
+    on_spikes, others = part_connections(Mixed(), torch.rand(1, 2, 4, 4))
+    assert {*on_spikes} == {"spikes", "sums", "averages", "linear"}
+    assert {*others} == {"pixels", "currents", "partly", "of_current"}
+    assert on_spikes | others == count_connections(Mixed(), torch.rand(1, 2, 4, 4))
 
 
 def test_firing_rates_are_means_over_all_batches():

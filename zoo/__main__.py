@@ -13,7 +13,7 @@ from rich.table import Column, Table
 
 import zoo
 from zoo.deployed import why_not_exact
-from zoo.diagnostics import count_connections
+from zoo.diagnostics import count_connections, part_connections
 
 TYPICAL_RATE = 0.2  # MS-ResNet-18 and 34 on ImageNet fire at 0.22 and 0.20: arXiv 2209.13929
 
@@ -28,7 +28,9 @@ class Entry:
     """Multiply-accumulates of one time step, as of a network without spikes."""
     time_steps: int
     synaptic_operations: int
-    """Additions for one image, if all that convolves but the first fires at TYPICAL_RATE."""
+    """Additions for one image, if all that is convolved as spikes fires at TYPICAL_RATE."""
+    macs_on_currents: int
+    """Multiply-accumulates for one image of what is given no spikes: pixels, currents, rates."""
     input_size: tuple[int, int, int]
     weights: list[str]
     """Tags that load."""
@@ -41,14 +43,16 @@ def entry(name: str) -> Entry:
     with torch.device("meta"):
         model, one_step = zoo.create_model(name), zoo.create_model(name, time_steps=1)
         image = torch.zeros(1, *model.pretrained_cfg["input_size"])
-        first, *others = count_connections(one_step, image).items()
-    convolved = sum(count for layer, count in others if not layer.startswith("head."))
+        macs = sum(count_connections(one_step, image).values())
+        on_spikes, others = part_connections(model, image)
+    rates = sum(on_spikes.pop(layer) for layer in [*on_spikes] if layer.startswith("head."))
     return Entry(
         name,
         parameters=sum(parameter.numel() for parameter in model.parameters()),
-        macs=first[1] + sum(count for _, count in others),
+        macs=macs,
         time_steps=model.time_steps,
-        synaptic_operations=round(TYPICAL_RATE * model.time_steps * convolved),
+        synaptic_operations=round(TYPICAL_RATE * sum(on_spikes.values())),
+        macs_on_currents=sum(others.values()) + rates,
         input_size=tuple(model.pretrained_cfg["input_size"]),
         weights=[found.partition(".")[2] for found in zoo.list_models(name, pretrained=True)],
         why_not_exact=why_not_exact(model),
@@ -69,10 +73,11 @@ def list_zoo(filter: str = "", json: bool = False) -> None:
     if json:
         print(json_format.dumps([asdict(found) for found in entries], indent=2))
         return
-    headers = ("weights", "MACs", "T", "SynOps", "input", "tags", "export")
+    headers = ("weights", "MACs", "T", "SynOps", "kept", "input", "tags", "exact")
     said = (
-        "MACs: of one time step, without spikes. SynOps: additions for one image, T steps, at a "
-        f"firing rate of {TYPICAL_RATE} behind the first convolution. tags: weights that load."
+        "MACs: of one time step, without spikes. For one image, T steps: SynOps, additions where "
+        f"spikes are convolved, at a firing rate of {TYPICAL_RATE}; kept, the multiply-accumulates "
+        "of pixels, currents and rates. tags: weights that load. exact: whether the export is."
     )
     columns = (Column(header, no_wrap=True) for header in headers)
     name = Column("name", overflow="fold")
@@ -84,9 +89,10 @@ def list_zoo(filter: str = "", json: bool = False) -> None:
             _short(found.macs),
             str(found.time_steps),
             _short(found.synaptic_operations),
+            _short(found.macs_on_currents),
             "x".join(map(str, found.input_size)),
             ", ".join(found.weights) or "-",
-            "spike-aware" if found.why_not_exact else "exact",
+            "no" if found.why_not_exact else "yes",
         )
     Console().print(table)
 

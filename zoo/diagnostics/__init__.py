@@ -1,7 +1,12 @@
 """What goes on inside a network: gradients, firing rates, operations and their energy."""
 
 from zoo.diagnostics.gradients import Gradient, gradients
-from zoo.diagnostics.operations import Operations, count_connections, count_operations
+from zoo.diagnostics.operations import (
+    Operations,
+    count_connections,
+    count_operations,
+    part_connections,
+)
 from zoo.diagnostics.rates import firing_rates
 
 __all__ = [
@@ -11,4 +16,5 @@ __all__ = [
     "count_operations",
     "firing_rates",
     "gradients",
+    "part_connections",
 ]

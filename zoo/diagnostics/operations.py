@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from zoo.diagnostics.rates import eval_mode, hooks
 from zoo.neurons import LIF
@@ -76,6 +77,21 @@ def count_connections(model: nn.Module, x: Tensor) -> dict[str, int]:
     with torch.no_grad(), eval_mode(model), _inside(model, counter), counter:
         model(x)
     return {layer: multiplied for layer, (_, multiplied, _) in counter.layers.items()}
+
+
+def part_connections(model: nn.Module, x: Tensor) -> tuple[dict[str, int], dict[str, int]]:
+    """What count_connections gives, in two: layers that are given nothing but spikes of LIF layers,
+    their averages, sums and products; and those that multiply pixels and currents.
+    """
+    sources = _Sources(model)
+    lif = [module for module in model.modules() if isinstance(module, LIF)]
+    marks = hooks(*(m.register_forward_hook(lambda *args: sources.fired(args[2])) for m in lif))
+    with torch.no_grad(), eval_mode(model), _inside(model, sources), marks, sources:
+        model(x)
+    on_spikes, others = {}, {}
+    for layer, (_, multiplied, _) in sources.layers.items():
+        (others if layer in sources.on_others else on_spikes)[layer] = multiplied
+    return on_spikes, others
 
 
 class _Counter(TorchDispatchMode):
@@ -141,6 +157,35 @@ class _Counter(TorchDispatchMode):
         else:
             events, fan_out = right, left.shape[1]
         return self._events(events, every, lambda mask: int(mask.sum()) * fan_out)
+
+
+class _Sources(_Counter):
+    """Follows what is made of spikes alone, and what of weights alone, which no layer is given."""
+
+    def __init__(self, model: nn.Module):
+        super().__init__(dense=True)
+        self.weights = {id(parameter): parameter for parameter in model.parameters()}
+        self.spikes: dict[int, Tensor] = {}  # by id, and held, so that no other takes it
+        self.on_others: set[str] = set()
+
+    def fired(self, spikes: Tensor) -> None:
+        self.spikes[id(spikes)] = spikes
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        layer = self.within[-1][0]
+        before = self.layers.get(layer)
+        output = super().__torch_dispatch__(func, types, args, kwargs)
+        tensors = [value for value in tree_leaves(args) if isinstance(value, Tensor)]
+        given = [value for value in tensors if id(value) not in self.weights]
+        is_of_spikes = all(id(value) in self.spikes for value in given)
+        if self.layers.get(layer) != before and not is_of_spikes:
+            self.on_others.add(layer)
+        made = {id(value): value for value in tree_leaves(output) if isinstance(value, Tensor)}
+        if tensors and not given:
+            self.weights.update(made)
+        elif given and is_of_spikes and len(given) == len(tensors):
+            self.spikes.update(made)
+        return output
 
 
 def _inside(model: nn.Module, counter: _Counter):
