@@ -103,6 +103,45 @@ def test_a_gate_multiplies_only_where_neither_side_is_a_spike():
 
     assert count_operations(Gate(), [torch.ones(1, 1, 1, 4)]) == []
     assert only(Gate(), torch.full((1, 1, 1, 4), 0.5)) == ("real", 4, 0)
+    assert only(Gate(), torch.tensor([0.0, 1, 0.5, 2]).view(1, 1, 1, 4)) == ("real", 2, 0)
+
+
+def test_a_gate_of_whole_channels_multiplies_number_by_number():
+    class Gate(nn.Module):
+        def forward(self, x):
+            return x * torch.tensor([0.0, 0.3]).view(2, 1, 1)
+
+    assert only(Gate(), torch.full((1, 2, 3, 4), 0.5)) == ("real", 12, 0)
+
+
+def test_a_product_with_a_vector_is_counted_as_one_of_matrices():
+    spikes, others = torch.tensor([1.0, 0, 1, 1]), torch.tensor([0.5, 0, 3, 1])
+
+    weight = torch.rand(5, 4)
+    products = {
+        lambda x: weight @ x: 5,
+        lambda x: torch.addmv(torch.ones(5), weight, x): 5,
+        lambda x: x @ weight[0]: 1,
+    }
+
+    class Vector(nn.Module):
+        def forward(self, x):
+            return self.product(x.flatten())
+
+    for product, outputs in products.items():
+        Vector.product = staticmethod(product)
+        assert only(Vector(), spikes.view(1, 1, 1, 4)) == ("binary", 0, 3 * outputs)
+        assert only(Vector(), others.view(1, 1, 1, 4)) == ("real", 4 * outputs, 0)
+
+
+def test_attention_of_torch_is_counted_as_its_two_products():
+    class Attention(nn.Module):
+        def forward(self, x):
+            return F.scaled_dot_product_attention(x, x, x)
+
+    kind, multiplied, added = only(Attention(), torch.rand(1, 2, 5, 3))
+    assert (kind, added) == ("real", 0)
+    assert multiplied == 2 * 2 * 5 * 5 * 3
 
 
 def test_the_first_convolution_is_counted_once_and_not_at_every_step():

@@ -1,8 +1,9 @@
 """What an image costs: additions, multiplications and the energy that they take.
 
-Every convolution and every product of matrices is seen as it is computed, whatever the module that
-computes it, and is counted by what it is given: a spike is an addition of a weight, and only what
-is neither 0 nor 1 is multiplied.
+Every convolution, product of matrices and vectors and product number by number is seen as it is
+computed, whatever the module that computes it, and is counted by what it is given: a spike is an
+addition of a weight, and only what is neither 0 nor 1 is multiplied. Of torch's fused layers only
+scaled_dot_product_attention is seen, as the products that it is made of.
 Shapes: T time steps, B batch, C channels, H height, W width.
 """
 
@@ -13,6 +14,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -50,7 +52,8 @@ def count_operations(model: nn.Module, batches: Iterable[Tensor]) -> list[Operat
     once. A layer on spikes accumulates as often as a spike meets a weight, borders minded; on whole
     numbers it skips zeros, accumulates ones and multiplies the rest; on real numbers it multiplies
     every time, zeros and padding too, which is how the operations of ordinary networks are counted.
-    A product of two spike trains accumulates where both fire. Norms, which deployment folds away,
+    A product of two spike trains accumulates where both fire, and a gate multiplies where neither
+    side is 0 or 1. Norms, which deployment folds away,
     pooling, and what goes on inside a neuron are not counted.
 
     Args:
@@ -58,7 +61,7 @@ def count_operations(model: nn.Module, batches: Iterable[Tensor]) -> list[Operat
         batches: Normalised images, each [B, C, H, W] or event frames [T, B, C, H, W].
     """
     counter, images = _Counter(), 0
-    with eval_mode(model), _inside(model, counter):
+    with eval_mode(model), _inside(model, counter), sdpa_kernel(SDPBackend.MATH):
         for x in batches:  # which may compute, and is none of the network's
             with counter:
                 model(x)
@@ -130,11 +133,16 @@ class _Counter(TorchDispatchMode):
             x, weight = args[-2:]
             every, fan_out = output.numel() * x.shape[1], weight.shape[1]
             return self._events(x, every, lambda mask: int(mask.sum()) * fan_out)
-        if func is aten.bmm.default:
-            return self._product(*args, output)
+        if func in (aten.bmm.default, aten.baddbmm.default):
+            return self._product(*args[-2:], output)
+        if func in (aten.mv.default, aten.addmv.default):
+            matrix, vector = args[-2:]
+            return self._product(matrix[None], vector[None, :, None], output)
+        if func is aten.dot.default:
+            left, right = args
+            return self._product(left[None, None], right[None, :, None], output)
         if func is aten.mul.Tensor and all(isinstance(a, Tensor) for a in args):
-            kinds = [2 if self.dense else _kind(a) for a in args]
-            return (max(kinds), output.numel(), 0) if min(kinds) else None  # else it selects
+            return self._gate(*args, output)
         return None
 
     def _events(self, x: Tensor, every: int, meetings) -> tuple[int, int, int]:
@@ -143,6 +151,13 @@ class _Counter(TorchDispatchMode):
             return kind, every, 0
         ones = meetings(x.abs() == 1)
         return kind, (meetings(x.abs() > 1) if kind else 0), ones
+
+    def _gate(self, left: Tensor, right: Tensor, output: Tensor) -> tuple[int, int, int] | None:
+        if self.dense:
+            return 2, output.numel(), 0
+        multiplied = int((_is_no_spike(left) & _is_no_spike(right)).sum())
+        # Where one side is 0 or 1 it selects.
+        return (max(_kind(left), _kind(right)), multiplied, 0) if multiplied else None
 
     def _product(self, left: Tensor, right: Tensor, output: Tensor) -> tuple[int, int, int]:
         every = output.numel() * left.shape[2]
@@ -205,9 +220,13 @@ def _inside(model: nn.Module, counter: _Counter):
     )
 
 
+def _is_no_spike(x: Tensor) -> Tensor:
+    return (x != 0) & (x != 1)
+
+
 def _kind(x: Tensor) -> int:
     """Which of KINDS: 0, 1 or 2."""
-    if ((x == 0) | (x == 1)).all():
+    if not _is_no_spike(x).any():
         return 0
     return 1 if (x == x.round()).all() else 2
 
