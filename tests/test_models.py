@@ -212,18 +212,31 @@ def test_pruning_leaves_the_features_it_keeps():
     assert len(model.stages) == 2
 
 
-def test_gradient_checkpointing_runs_blocks_again_and_changes_no_gradient():
-    gradients, calls = [], []
+@pytest.mark.parametrize("memory", ["fast", "lean"])
+def test_gradient_checkpointing_runs_blocks_again_and_changes_nothing(memory):
+    results, calls = [], []
     for checkpointing in (False, True):
-        model = create("short_bp_resnet20_slim", shortcut_heads=True).train()
+        model = create("short_bp_resnet20_slim", shortcut_heads=True, memory=memory).train()
         model.set_grad_checkpointing(checkpointing)
         model.stages[1][0].register_forward_pre_hook(lambda *_: calls.append(1))
+        statistics = [id(buffer) for buffer in model.buffers()]
         logits, side_logits = model(images(model))
-        (logits.sum() + side_logits.sum()).backward()
-        gradients.append([parameter.grad for parameter in model.parameters()])
+        (logits.square().sum() + side_logits.square().sum()).backward()
+        gradients = [parameter.grad for parameter in model.parameters()]
+        results.append([*gradients, *model.buffers()])
+        assert [id(buffer) for buffer in model.buffers()] == statistics
     assert len(calls) == 1 + 2
-    for plain, recomputed in zip(*gradients, strict=True):
-        torch.testing.assert_close(recomputed, plain)
+    assert all(map(torch.equal, *results))
+
+
+def test_gradient_checkpointing_goes_back_as_often_as_it_is_asked():
+    model = create("short_bp_resnet20_slim").train()
+    model.set_grad_checkpointing()
+    loss = model(images(model)).square().sum()
+    before = [buffer.clone() for buffer in model.buffers()]
+    for _ in range(2):
+        loss.backward(retain_graph=True)
+    assert all(map(torch.equal, before, model.buffers()))
 
 
 @pytest.mark.parametrize("bf16", [False, True])

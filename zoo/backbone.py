@@ -4,12 +4,15 @@ Shapes: T time steps, B batch, C channels, H height, W width, K classes.
 """
 
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from typing import Any, Literal, get_args
 
+import torch
 from timm.layers import ClassifierHead, get_device_dtype
-from timm.models import build_model_with_cfg, checkpoint_seq
+from timm.models import build_model_with_cfg
 from timm.models._features import feature_take_indices
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from zoo.heads import ShortcutHeads
 from zoo.layers import ConvNorm, DirectCoding
@@ -86,7 +89,11 @@ class SpikingBackbone(nn.Module):
         """The output of each stage in turn, [T, B, C, H, W]."""
         x = self.stem(x)
         for stage in self.stages:
-            x = checkpoint_seq(stage, x) if self.grad_checkpointing else stage(x)
+            if self.grad_checkpointing:
+                for block in stage:
+                    x = _checkpointed(block, x)
+            else:
+                x = stage(x)
             yield x
 
     def forward_features(self, x: Tensor) -> Tensor:
@@ -170,11 +177,42 @@ class SpikingBackbone(nn.Module):
             self.shortcut_heads.reset(num_classes, **dd)
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Remember what goes into each block alone and run it again in the backward pass; the
+        statistics of its norms see every batch once all the same.
+        """
         self.grad_checkpointing = enable
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
         blocks = r"^stages\.(\d+)" if coarse else r"^stages\.(\d+)\.(\d+)"
         return dict(stem=r"^stem", blocks=[(blocks, None)])
+
+
+class _KeepsBuffers:
+    """What a block does to its buffers meanwhile, it does to copies; enter it as often as you like.
+
+    A norm that runs again would move its statistics again, as it does by torch's checkpoint alone.
+    """
+
+    def __init__(self, block: nn.Module):
+        self.block = block
+
+    def __enter__(self) -> None:
+        self.kept = [(module, dict(module._buffers)) for module in self.block.modules()]
+        for module, buffers in self.kept:
+            for name, buffer in buffers.items():
+                setattr(module, name, None if buffer is None else buffer.clone())
+
+    def __exit__(self, *_) -> None:
+        for module, buffers in self.kept:
+            for name, buffer in buffers.items():
+                setattr(module, name, buffer)
+
+
+def _checkpointed(block: nn.Module, x: Tensor) -> Tensor:
+    if torch.compiler.is_compiling():  # what a compiler computes again, it computes once
+        return checkpoint(block, x, use_reentrant=False)
+    contexts = nullcontext(), _KeepsBuffers(block)
+    return checkpoint(block, x, use_reentrant=False, context_fn=lambda: contexts)
 
 
 def _coding(stem: nn.Sequential) -> DirectCoding:
