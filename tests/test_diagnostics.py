@@ -350,6 +350,40 @@ def test_images_that_are_not_there_are_not_made_up(command, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.fixture
+def published(tmp_path):
+    """The name of a network without heads, for one channel and four classes."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    hub.save_pretrained(create(in_chans=1, num_classes=4, time_steps=3), folder)
+    return f"local-dir:{folder}"
+
+
+def test_a_name_that_is_none_is_said_before_anything_of_the_images(command):
+    with pytest.raises(SystemExit) as stopped:
+        command("no_such", "--data.root", "nowhere", "--time-steps", "2")
+    assert stopped.value.code.startswith("error: unknown model 'no_such', closest names: ")
+
+
+def test_images_of_more_classes_than_the_network_has_are_refused(published, command):
+    with pytest.raises(SystemExit, match="data: expected 4 classes, those of small, got 10"):
+        command(published, *DIGITS)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"time_steps": 2}, "time_steps: expected none for weights of T = 3, got 2"),
+        ({"head_weight": 0.25}, "head_weight: expected 0 for a network without shortcut heads"),
+    ],
+)
+def test_what_is_asked_for_in_vain_is_refused(published, options, message):
+    few = {"random_pixels": True, "num_images": 2, "batch_size": 2}
+    assert [*diagnose(published, Options(**few)).gradients] == [0]
+    with pytest.raises(ValueError, match=message):
+        diagnose(published, Options(**few | options))
+
+
 def test_a_run_folder_is_measured_with_the_weights_of_its_newest_checkpoint(tmp_path):
     model = create(time_steps=3)
     folder = tmp_path / "run/checkpoints/step_0000001"

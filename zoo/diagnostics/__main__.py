@@ -25,6 +25,7 @@ HELP = {
     "the norms of the images.",
 }
 BATCH = 50
+HEAD_WEIGHT = 0.25
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,8 +38,8 @@ class Options:
     """Images to measure rates and operations on."""
     batch_size: int = BATCH
     """Images of the one training step whose gradients are shown."""
-    head_weight: float = 0.25
-    """Show gradients once more with the shortcut heads at this weight, where there are any."""
+    head_weight: float | None = None
+    """Show gradients once more with the shortcut heads at this weight; 0.25 where there are any."""
     time_steps: int = 0
     """T of a network without weights; 0 takes its own."""
     seed: int = 0
@@ -88,10 +89,20 @@ def diagnose(name: str, options: Options) -> Report:
     """
     torch.manual_seed(options.seed)
     pretrained = pretrained_name(name)
-    found = None if options.random_pixels else load_images(options.data, "test")
-    if pretrained:
+    if pretrained:  # before the images: a name that is none is what to complain of
         model, weights = zoo.create_model(pretrained, pretrained=True), "its own weights"
-    else:
+        if options.time_steps:
+            raise ValueError(
+                f"time_steps: expected none for weights of T = {model.time_steps}, got "
+                f"{options.time_steps}; a bare architecture takes any"
+            )
+    found = None if options.random_pixels else load_images(options.data, "test")
+    if pretrained and found and len(found.classes) > model.num_classes:
+        raise ValueError(
+            f"data: expected {model.num_classes} classes, those of {short_name(name)}, got "
+            f"{len(found.classes)}"
+        )
+    if not pretrained:
         args = {"time_steps": options.time_steps} if options.time_steps else {}
         if found:
             args |= {"num_classes": len(found.classes), "in_chans": found.shape[-3]}
@@ -117,9 +128,10 @@ def diagnose(name: str, options: Options) -> Report:
             batches, doing, console=console, transient=True, disable=not console.is_terminal
         )
 
-    weighed = [0.0]
-    if model.shortcut_heads is not None and options.head_weight:
-        weighed.append(options.head_weight)
+    head_weight = options.head_weight
+    if head_weight is None:
+        head_weight = 0.0 if model.shortcut_heads is None else HEAD_WEIGHT
+    weighed = [0.0, head_weight] if head_weight else [0.0]
     step = x[..., : options.batch_size, :, :, :], labels[: options.batch_size]
     T = len(x) if x.ndim == 5 else model.time_steps
     shown = min(options.num_images, x.shape[-4])
