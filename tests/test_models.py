@@ -133,7 +133,7 @@ def test_heads_hang_where_they_are_asked_for(head_stages):
     assert isinstance(outputs, tuple) == bool(head_stages)
 
 
-@pytest.mark.parametrize("head_stages", [(3,), (-1,), (1, 0), (1, 1)])
+@pytest.mark.parametrize("head_stages", [(3,), (-1,), (1, 0), (1, 1), 1])
 def test_a_head_on_no_stage_is_refused(head_stages):
     with pytest.raises(ValueError, match="head_stages: expected numbers of stages from 0 to 2"):
         create("short_bp_resnet20_slim", head_stages=head_stages)
@@ -460,6 +460,23 @@ def test_a_wrong_argument_is_refused():
         zoo.create_model("short_bp_resnet18", memory="low")
     with pytest.raises(ValueError, match="stem: expected one of"):
         ShortBPResNet(stem="conv5x5")
+
+
+@pytest.mark.parametrize(
+    "name", ["short_bp_resnet18", "sew_resnet18", "ms_resnet18", "short_bp_vgg16"]
+)
+def test_more_widths_than_depths_are_refused(name):
+    with pytest.raises(ValueError, match="depths and widths: expected as many of each, got 3 and"):
+        create(name, depths=(2, 1, 1))
+
+
+@pytest.mark.parametrize("layer", [zoo.LIF(0.5), 0.5])
+@pytest.mark.parametrize(
+    "name", ["short_bp_resnet18", "sew_resnet18", "ms_resnet18", "short_bp_vgg16", "spikformer"]
+)
+def test_a_layer_in_place_of_what_builds_one_is_refused(name, layer):
+    with pytest.raises(ValueError, match=r"spike_layer: expected LIF, .*, got (LIF.decay=)?0.5"):
+        create(zoo.list_models(f"{name}*")[0], spike_layer=layer)
 
 
 def test_an_unknown_model_names_the_closest():

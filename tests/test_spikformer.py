@@ -120,6 +120,8 @@ def test_channels_that_do_not_divide_are_refused():
         create(num_heads=3)
     with pytest.raises(ValueError, match="num_heads, got 36"):
         create(embed_dim=36)
+    with pytest.raises(ValueError, match="num_heads: expected a whole number >= 1, got 0"):
+        create(num_heads=0)
 
 
 def test_it_learns_and_every_layer_fires():

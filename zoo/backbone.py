@@ -215,17 +215,30 @@ def _checkpointed(block: nn.Module, x: Tensor) -> Tensor:
     return checkpoint(block, x, use_reentrant=False, context_fn=lambda: contexts)
 
 
+def sizes_of_stages(depths: Sequence[int], widths: Sequence[int]) -> list[tuple[int, int]]:
+    """Depth and width of each stage.
+
+    Raises:
+        ValueError: There are more of one than of the other.
+    """
+    if len(depths) != len(widths):
+        raise ValueError(
+            f"depths and widths: expected as many of each, got {len(depths)} and {len(widths)}"
+        )
+    return list(zip(depths, widths, strict=True))
+
+
 def _coding(stem: nn.Sequential) -> DirectCoding:
     return stem[0]
 
 
 def _head_stages(chosen: Sequence[int] | None, stages: int) -> tuple[int, ...]:
-    numbers = tuple(range(stages - 1)) if chosen is None else tuple(chosen)
-    if list(numbers) != sorted({*numbers} & {*range(stages)}):
+    numbers = range(stages - 1) if chosen is None else chosen
+    if not isinstance(numbers, Sequence) or list(numbers) != sorted({*numbers} & {*range(stages)}):
         raise ValueError(
             f"head_stages: expected numbers of stages from 0 to {stages - 1}, rising, got {chosen}"
         )
-    return numbers
+    return tuple(numbers)
 
 
 def checkpoint_filter_fn(state_dict: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:

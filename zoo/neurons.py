@@ -177,5 +177,15 @@ SpikeLayer = Callable[[], nn.Module] | Mapping[str, Any]
 def spike_layer_factory(spike_layer: SpikeLayer) -> Callable[[], nn.Module]:
     """What builds one spiking layer: ``LIF``, ``partial(LIF, decay=0.25)``, or LIF's arguments as a
     mapping, which is how a config.json or a recipe spells them.
+
+    Raises:
+        ValueError: It is a layer itself, or nothing that builds one.
     """
+    if isinstance(spike_layer, nn.Module) or not (
+        callable(spike_layer) or isinstance(spike_layer, Mapping)
+    ):
+        raise ValueError(
+            "spike_layer: expected LIF, partial(LIF, decay=0.25) or a mapping of its arguments, "
+            f"got {spike_layer!r}"
+        )
     return partial(LIF, **spike_layer) if isinstance(spike_layer, Mapping) else spike_layer

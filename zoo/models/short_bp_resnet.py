@@ -13,7 +13,7 @@ from typing import Any, Literal
 from timm.models import generate_default_cfgs, register_model
 from torch import Tensor, nn
 
-from zoo.backbone import SpikingBackbone, build, cfg, cfg_imagenet
+from zoo.backbone import SpikingBackbone, build, cfg, cfg_imagenet, sizes_of_stages
 from zoo.layers import ConvNorm, DirectCoding, TimeFold, conv_norm, fire
 from zoo.neurons import LIF, SpikeLayer, spike_layer_factory
 
@@ -131,9 +131,12 @@ def resnet_stages(
 
     Returns:
         Stages of blocks, and timm's feature_info of them.
+
+    Raises:
+        ValueError: There are more depths than widths, or fewer.
     """
     stages, feature_info, in_chs = nn.Sequential(), [], in_chs or widths[0]
-    for i, (depth, chs) in enumerate(zip(depths, widths, strict=True)):
+    for i, (depth, chs) in enumerate(sizes_of_stages(depths, widths)):
         blocks = nn.Sequential()
         for j in range(depth):
             stride = 1 if j > 0 else 2 if i > 0 else first_stride

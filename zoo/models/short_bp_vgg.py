@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from timm.models import generate_default_cfgs, register_model
 from torch import Tensor, nn
 
-from zoo.backbone import SpikingBackbone, build, cfg
+from zoo.backbone import SpikingBackbone, build, cfg, sizes_of_stages
 from zoo.layers import ConvNorm, DirectCoding, TimeFold, fire
 from zoo.neurons import LIF, SpikeLayer, spike_layer_factory
 
@@ -69,7 +69,7 @@ class ShortBPVGG(SpikingBackbone):
         spike = spike_layer_factory(spike_layer)
         stem = nn.Sequential(DirectCoding(in_chans, widths[0], 3, 1, time_steps, **dd), spike())
         stages, feature_info, in_chs = nn.Sequential(), [], widths[0]
-        for i, (depth, chs) in enumerate(zip(depths, widths, strict=True)):
+        for i, (depth, chs) in enumerate(sizes_of_stages(depths, widths)):
             layers = nn.Sequential()
             for j in range(depth if i else depth - 1):
                 layers.append(VGGLayer(in_chs, chs, i > 0 and j == 0, spike, **dd))
