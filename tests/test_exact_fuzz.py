@@ -14,7 +14,6 @@ import zoo.grid
 from export.exact import certify
 from export.graph import write_graph
 from zoo.folded import FoldedLIF, PixelConv
-from zoo.models import sew_resnet, short_bp_resnet
 from zoo.models.sew_resnet import SEWResNet
 from zoo.models.short_bp_resnet import ShortBPResNet
 from zoo.models.short_bp_vgg import ShortBPVGG
@@ -28,7 +27,7 @@ neurons = st.fixed_dictionaries(
 )
 resnets = st.fixed_dictionaries(
     {
-        "block": st.sampled_from([short_bp_resnet.BasicBlock, short_bp_resnet.Bottleneck]),
+        "block": st.sampled_from(["basic", "bottleneck"]),
         "depths": st.sampled_from([(1,), (2,), (1, 1), (1, 2)]),
         "stem": st.sampled_from(["conv3x3", "conv7x7_pool", "conv7x7_maxpool", "conv3x3x3_pool"]),
         "avg_down": st.booleans(),
@@ -39,7 +38,7 @@ resnets = st.fixed_dictionaries(
 sews = st.fixed_dictionaries(
     {
         "family": st.just(SEWResNet),
-        "block": st.sampled_from([sew_resnet.BasicBlock, sew_resnet.Bottleneck]),
+        "block": st.sampled_from(["basic", "bottleneck"]),
         "depths": st.sampled_from([(1,), (3,), (1, 1), (2, 2)]),
         "residual": st.sampled_from(["add", "and", "iand"]),
         "stem": st.sampled_from(["conv3x3", "conv7x7_maxpool"]),

@@ -19,7 +19,7 @@ from export.graph import write_graph
 from export.to_onnx import Options, export
 from zoo import hub
 from zoo.folded import MembraneConv
-from zoo.models.ms_resnet import AttMSBlock, MSResNet
+from zoo.models.ms_resnet import MSResNet
 
 PIXELS = {"mean": (125 / 255, 123 / 255, 114 / 255), "std": (63 / 255, 62 / 255, 67 / 255)}
 
@@ -206,7 +206,7 @@ def test_a_graph_of_other_constants_is_refused(graph, name, change):
 
 
 @pytest.mark.parametrize("T", [1, 3])
-@pytest.mark.parametrize("kwargs", [{"block": AttMSBlock, "avg_down": True}, {"gated": True}])
+@pytest.mark.parametrize("kwargs", [{"block": "attention", "avg_down": True}, {"gated": True}])
 def test_attention_in_a_graph_is_that_of_the_network(kwargs, T):
     model = build(time_steps=T, size=32, **kwargs)
     folded, x = zoo.deploy(model, exact=False), pixels(model, 8)

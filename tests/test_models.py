@@ -15,7 +15,7 @@ from zoo import hub
 from zoo.diagnostics.rates import hooks
 from zoo.heads import ShortcutHeads
 from zoo.kernels import compiled
-from zoo.models.short_bp_resnet import ShortBPResNet
+from zoo.models.short_bp_resnet import BasicBlock, ShortBPResNet
 
 # Parameters at the default number of classes, with where the number stands in public.
 PARAMETERS = {
@@ -172,6 +172,33 @@ def test_a_saved_network_loads_and_gives_one_image_the_same_bits(name, tmp_path)
     loaded = zoo.create_model(f"local-dir:{tmp_path}", pretrained=True).eval()
     with torch.no_grad():
         assert torch.equal(loaded(images(model, 1)), model(images(model, 1)))
+
+
+@pytest.mark.parametrize(
+    ("name", "block"),
+    [
+        ("short_bp_resnet18", "bottleneck"),
+        ("sew_resnet18_cifar", "bottleneck"),
+        ("ms_resnet18_cifar", "attention"),
+    ],
+)
+def test_a_network_of_other_blocks_is_saved_with_their_name(name, block, tmp_path):
+    model = awake(name, block=block, depths=(1, 1), widths=(8, 16))
+    hub.save_pretrained(model, tmp_path)
+    assert hub.read_config(tmp_path)["model_args"]["block"] == block
+    loaded = zoo.create_model(f"local-dir:{tmp_path}", pretrained=True).eval()
+    x = images(model)
+    assert_it_sees(model, x)
+    with torch.no_grad():
+        assert torch.equal(loaded(x), model(x))
+
+
+@pytest.mark.parametrize("name", ["short_bp_resnet18", "sew_resnet18", "ms_resnet18"])
+def test_an_unknown_block_is_refused(name):
+    with pytest.raises(ValueError, match=r"block: expected one of \['basic', '.*'\], got 'wide'"):
+        create(name, block="wide")
+    with pytest.raises(ValueError, match=r"block: expected one of .*, got <class .*BasicBlock'>"):
+        create(name, block=BasicBlock)
 
 
 def test_a_still_image_equals_the_same_image_at_every_time_step(name):

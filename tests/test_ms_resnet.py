@@ -7,13 +7,13 @@ from torch import nn
 
 import zoo
 from zoo.attention import ChannelSpatialAttention, Gate
-from zoo.models.ms_resnet import AttMSBlock, MSBlock, MSResNet
+from zoo.models.ms_resnet import MSBlock, MSResNet
 
 SMALL = {"depths": (2, 1), "widths": (8, 16), "stem_width": 4, "time_steps": 2, "num_classes": 10}
 VARIANTS = {
     "plain": {},
     "pooled shortcuts": {"avg_down": True},
-    "attention": {"block": AttMSBlock, "avg_down": True},
+    "attention": {"block": "attention", "avg_down": True},
     "gated": {"gated": True},
 }
 
@@ -48,7 +48,7 @@ def test_a_block_starts_as_its_shortcut_and_norms_at_the_threshold():
 
 
 def test_attention_starts_where_its_relu_lets_a_gradient_through():
-    model = create(block=AttMSBlock).train()
+    model = create(block="attention").train()
     model(torch.randn(4, 3, 32, 32)).square().sum().backward()
     last = model.stages[1][0].conv2.norm.weight
     assert last.unique().item() == pytest.approx(0.2 * 0.5)

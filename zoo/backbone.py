@@ -3,9 +3,9 @@
 Shapes: T time steps, B batch, C channels, H height, W width, K classes.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 import torch
 from timm.layers import ClassifierHead, get_device_dtype
@@ -18,6 +18,7 @@ from zoo.heads import ShortcutHeads
 from zoo.layers import ConvNorm, DirectCoding
 
 Memory = Literal["fast", "lean"]
+Choice = TypeVar("Choice")
 
 
 class SpikingBackbone(nn.Module):
@@ -213,6 +214,17 @@ def _checkpointed(block: nn.Module, x: Tensor) -> Tensor:
         return checkpoint(block, x, use_reentrant=False)
     contexts = nullcontext(), _KeepsBuffers(block)
     return checkpoint(block, x, use_reentrant=False, context_fn=lambda: contexts)
+
+
+def one_of(name: str, known: Mapping[str, Choice], chosen: str) -> Choice:
+    """What an argument of that name chooses by a name, which config.json has, too.
+
+    Raises:
+        ValueError: It is none of the known.
+    """
+    if not isinstance(chosen, str) or chosen not in known:
+        raise ValueError(f"{name}: expected one of {list(known)}, got {chosen!r}")
+    return known[chosen]
 
 
 def sizes_of_stages(depths: Sequence[int], widths: Sequence[int]) -> list[tuple[int, int]]:

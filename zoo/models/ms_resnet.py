@@ -17,7 +17,7 @@ from timm.models import generate_default_cfgs, register_model
 from torch import Tensor, nn
 
 from zoo.attention import ChannelSpatialAttention, GatedSpikes
-from zoo.backbone import SpikingBackbone, build, cfg, cfg_imagenet
+from zoo.backbone import SpikingBackbone, build, cfg, cfg_imagenet, one_of
 from zoo.layers import ConvNorm, DirectCoding, fire, spikes_of
 from zoo.models.short_bp_resnet import make_shortcut, resnet_stages
 from zoo.neurons import LIF, SpikeLayer, spike_layer_factory
@@ -70,13 +70,17 @@ class AttMSBlock(MSBlock):
         nn.init.constant_(self.conv2.norm.weight, 0.2 * v_threshold)
 
 
+Block = Literal["basic", "attention"]
+BLOCKS: dict[str, type[MSBlock]] = {"basic": MSBlock, "attention": AttMSBlock}
+
+
 class MSResNet(SpikingBackbone):
     """Membrane-shortcut ResNet, [B, C, H, W] or event frames [T, B, C, H, W] -> logits [B, K].
 
     No neuron stands after the addition: what runs from block to block is a current.
 
     Args:
-        block: MSBlock or AttMSBlock.
+        block: "basic", or "attention" with channel and spatial attention before the sum.
         depths: Blocks in each stage.
         widths: Channels of each stage.
         stem: "conv7x7" strides, and so does the first stage then; "conv3x3" does not.
@@ -89,12 +93,12 @@ class MSResNet(SpikingBackbone):
         kwargs: SpikingBackbone's: shortcut_heads, head_stages, memory, num_classes, ...
 
     Raises:
-        ValueError: time_steps < 1, an unknown stem or memory, or a bad neuron constant.
+        ValueError: time_steps < 1, an unknown block, stem or memory, or a bad neuron constant.
     """
 
     def __init__(
         self,
-        block: type[MSBlock] = MSBlock,
+        block: Block = "basic",
         depths: Sequence[int] = (2, 2, 2, 2),
         widths: Sequence[int] = (64, 128, 256, 512),
         stem: Stem = "conv7x7",
@@ -108,11 +112,10 @@ class MSResNet(SpikingBackbone):
         dtype=None,
         **kwargs,
     ):
-        if stem not in STEMS:
-            raise ValueError(f"stem: expected one of {sorted(STEMS)}, got {stem!r}")
+        kind = one_of("block", BLOCKS, block)
         dd = {"device": device, "dtype": dtype}
         spike = spike_layer_factory(spike_layer)
-        kernel_size, stride, first_stride = STEMS[stem]
+        kernel_size, stride, first_stride = one_of("stem", STEMS, stem)
         coding = DirectCoding(in_chans, stem_width, kernel_size, stride, time_steps, **dd)
         first = nn.Sequential(coding)
         if gated:
@@ -120,7 +123,7 @@ class MSResNet(SpikingBackbone):
 
         def make(in_chs: int, chs: int, stride: int) -> MSBlock:
             shortcut = make_shortcut(in_chs, chs, stride, avg_down, **dd)
-            return block(in_chs, chs, stride, shortcut, spike, **dd)
+            return kind(in_chs, chs, stride, shortcut, spike, **dd)
 
         stages, feature_info = resnet_stages(
             make, 1, depths, widths, stride, stem_width, first_stride
@@ -199,13 +202,13 @@ def ms_resnet18_cifar_2222(pretrained: bool = False, **kwargs) -> MSResNet:
 
 @register_model
 def att_ms_resnet18(pretrained: bool = False, **kwargs) -> MSResNet:
-    model_args = dict(block=AttMSBlock, avg_down=True)
+    model_args = dict(block="attention", avg_down=True)
     return _create("att_ms_resnet18", pretrained, model_args, kwargs)
 
 
 @register_model
 def att_ms_resnet34(pretrained: bool = False, **kwargs) -> MSResNet:
-    model_args = dict(block=AttMSBlock, depths=(3, 4, 6, 3), avg_down=True)
+    model_args = dict(block="attention", depths=(3, 4, 6, 3), avg_down=True)
     return _create("att_ms_resnet34", pretrained, model_args, kwargs)
 
 

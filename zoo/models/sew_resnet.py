@@ -13,9 +13,9 @@ from typing import Any, Literal
 from timm.models import generate_default_cfgs, register_model
 from torch import Tensor, nn
 
-from zoo.backbone import SpikingBackbone, build, cfg, cfg_imagenet
+from zoo.backbone import SpikingBackbone, build, cfg, cfg_imagenet, one_of
 from zoo.layers import ConvNorm, fire
-from zoo.models.short_bp_resnet import STEM_REDUCTION, Stem, make_stem, resnet_stages
+from zoo.models.short_bp_resnet import STEM_REDUCTION, Block, Stem, make_stem, resnet_stages
 from zoo.neurons import LIF, SpikeLayer, spike_layer_factory
 
 __all__ = ["SEWResNet"]
@@ -128,11 +128,17 @@ class Bottleneck(SEWBlock):
         self._zero_init(self.conv3.norm, self.spike3)
 
 
+BLOCKS: dict[str, type[BasicBlock] | type[Bottleneck]] = {
+    "basic": BasicBlock,
+    "bottleneck": Bottleneck,
+}
+
+
 class SEWResNet(SpikingBackbone):
     """SEW ResNet, [B, C, H, W] or event frames [T, B, C, H, W] -> logits [B, num_classes].
 
     Args:
-        block: BasicBlock or Bottleneck, of this module.
+        block: "basic", two 3x3 convolutions, or "bottleneck", 1x1, 3x3 and 1x1.
         depths: Blocks in each stage.
         widths: Channels of each stage, before a bottleneck's expansion.
         residual: How a block's spikes y join the shortcut's: "add" y + shortcut, "and"
@@ -147,12 +153,13 @@ class SEWResNet(SpikingBackbone):
         kwargs: SpikingBackbone's: shortcut_heads, head_stages, memory, num_classes, ...
 
     Raises:
-        ValueError: time_steps < 1, an unknown residual, stem or memory, or a bad neuron constant.
+        ValueError: time_steps < 1, an unknown block, residual, stem or memory, or a bad neuron
+            constant.
     """
 
     def __init__(
         self,
-        block: type[BasicBlock] | type[Bottleneck] = BasicBlock,
+        block: Block = "basic",
         depths: Sequence[int] = (2, 2, 2, 2),
         widths: Sequence[int] = (64, 128, 256, 512),
         residual: Residual = "add",  # the paper's ImageNet networks
@@ -165,20 +172,20 @@ class SEWResNet(SpikingBackbone):
         dtype=None,
         **kwargs,
     ):
-        if residual not in RESIDUALS:
-            raise ValueError(f"residual: expected one of {list(RESIDUALS)}, got {residual!r}")
+        one_of("residual", RESIDUALS, residual)
+        kind = one_of("block", BLOCKS, block)
         dd = {"device": device, "dtype": dtype}
         spike = spike_layer_factory(spike_layer)
         first = make_stem(stem, in_chans, widths[0], time_steps, spike, **dd)
 
         def make(in_chs: int, chs: int, stride: int) -> SEWBlock:
-            made = block(in_chs, chs, stride, spike, residual, **dd)
+            made = kind(in_chs, chs, stride, spike, residual, **dd)
             if zero_init_last:
                 made.zero_init_last()
             return made
 
         stages, feature_info = resnet_stages(
-            make, block.expansion, depths, widths, STEM_REDUCTION[stem]
+            make, kind.expansion, depths, widths, STEM_REDUCTION[stem]
         )
         super().__init__(first, stages, feature_info, **dd, **kwargs)
 
@@ -216,19 +223,19 @@ def sew_resnet34(pretrained: bool = False, **kwargs) -> SEWResNet:
 
 @register_model
 def sew_resnet50(pretrained: bool = False, **kwargs) -> SEWResNet:
-    model_args = dict(block=Bottleneck, depths=(3, 4, 6, 3))
+    model_args = dict(block="bottleneck", depths=(3, 4, 6, 3))
     return _create("sew_resnet50", pretrained, model_args, kwargs)
 
 
 @register_model
 def sew_resnet101(pretrained: bool = False, **kwargs) -> SEWResNet:
-    model_args = dict(block=Bottleneck, depths=(3, 4, 23, 3))
+    model_args = dict(block="bottleneck", depths=(3, 4, 23, 3))
     return _create("sew_resnet101", pretrained, model_args, kwargs)
 
 
 @register_model
 def sew_resnet152(pretrained: bool = False, **kwargs) -> SEWResNet:
-    model_args = dict(block=Bottleneck, depths=(3, 8, 36, 3))
+    model_args = dict(block="bottleneck", depths=(3, 8, 36, 3))
     return _create("sew_resnet152", pretrained, model_args, kwargs)
 
 

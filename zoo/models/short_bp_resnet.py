@@ -13,7 +13,7 @@ from typing import Any, Literal
 from timm.models import generate_default_cfgs, register_model
 from torch import Tensor, nn
 
-from zoo.backbone import SpikingBackbone, build, cfg, cfg_imagenet, sizes_of_stages
+from zoo.backbone import SpikingBackbone, build, cfg, cfg_imagenet, one_of, sizes_of_stages
 from zoo.layers import ConvNorm, DirectCoding, TimeFold, conv_norm, fire
 from zoo.neurons import LIF, SpikeLayer, spike_layer_factory
 
@@ -72,6 +72,13 @@ class Bottleneck(nn.Module):
 
     def zero_init_last(self) -> None:
         nn.init.zeros_(self.conv3.norm.weight)
+
+
+Block = Literal["basic", "bottleneck"]
+BLOCKS: dict[str, type[BasicBlock] | type[Bottleneck]] = {
+    "basic": BasicBlock,
+    "bottleneck": Bottleneck,
+}
 
 
 def make_stem(kind: Stem, in_chans: int, chs: int, time_steps: int, spike, **dd) -> nn.Sequential:
@@ -151,7 +158,7 @@ class ShortBPResNet(SpikingBackbone):
     """Spiking ResNet, [B, C, H, W] or event frames [T, B, C, H, W] -> logits [B, num_classes].
 
     Args:
-        block: BasicBlock or Bottleneck.
+        block: "basic", two 3x3 convolutions, or "bottleneck", 1x1, 3x3 and 1x1.
         depths: Blocks in each stage.
         widths: Channels of each stage, before a bottleneck's expansion.
         stem: What stands before the first stage.
@@ -163,12 +170,12 @@ class ShortBPResNet(SpikingBackbone):
         kwargs: SpikingBackbone's: shortcut_heads, head_stages, memory, num_classes, ...
 
     Raises:
-        ValueError: time_steps < 1, an unknown stem or memory, or a bad neuron constant.
+        ValueError: time_steps < 1, an unknown block, stem or memory, or a bad neuron constant.
     """
 
     def __init__(
         self,
-        block: type[BasicBlock] | type[Bottleneck] = BasicBlock,
+        block: Block = "basic",
         depths: Sequence[int] = (2, 2, 2, 2),
         widths: Sequence[int] = (64, 128, 256, 512),
         stem: Stem = "conv3x3",
@@ -181,19 +188,20 @@ class ShortBPResNet(SpikingBackbone):
         dtype=None,
         **kwargs,
     ):
+        kind = one_of("block", BLOCKS, block)
         dd = {"device": device, "dtype": dtype}
         spike = spike_layer_factory(spike_layer)
         first = make_stem(stem, in_chans, widths[0], time_steps, spike, **dd)
 
         def make(in_chs: int, chs: int, stride: int) -> BasicBlock | Bottleneck:
-            shortcut = make_shortcut(in_chs, chs * block.expansion, stride, avg_down, **dd)
-            made = block(in_chs, chs, stride, shortcut, spike, **dd)
+            shortcut = make_shortcut(in_chs, chs * kind.expansion, stride, avg_down, **dd)
+            made = kind(in_chs, chs, stride, shortcut, spike, **dd)
             if zero_init_last:
                 made.zero_init_last()
             return made
 
         stages, feature_info = resnet_stages(
-            make, block.expansion, depths, widths, STEM_REDUCTION[stem]
+            make, kind.expansion, depths, widths, STEM_REDUCTION[stem]
         )
         super().__init__(first, stages, feature_info, **dd, **kwargs)
 
@@ -243,19 +251,19 @@ def short_bp_resnet34(pretrained: bool = False, **kwargs) -> ShortBPResNet:
 
 @register_model
 def short_bp_resnet50(pretrained: bool = False, **kwargs) -> ShortBPResNet:
-    model_args = dict(block=Bottleneck, depths=(3, 4, 6, 3))
+    model_args = dict(block="bottleneck", depths=(3, 4, 6, 3))
     return _create("short_bp_resnet50", pretrained, model_args, kwargs)
 
 
 @register_model
 def short_bp_resnet101(pretrained: bool = False, **kwargs) -> ShortBPResNet:
-    model_args = dict(block=Bottleneck, depths=(3, 4, 23, 3))
+    model_args = dict(block="bottleneck", depths=(3, 4, 23, 3))
     return _create("short_bp_resnet101", pretrained, model_args, kwargs)
 
 
 @register_model
 def short_bp_resnet152(pretrained: bool = False, **kwargs) -> ShortBPResNet:
-    model_args = dict(block=Bottleneck, depths=(3, 8, 36, 3))
+    model_args = dict(block="bottleneck", depths=(3, 8, 36, 3))
     return _create("short_bp_resnet152", pretrained, model_args, kwargs)
 
 
