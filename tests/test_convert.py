@@ -259,6 +259,18 @@ def test_average_pooling_is_not_taken_for_spikingjellys_maximum():
             zoo.load_checkpoint(zoo.create_model(name), theirs)
 
 
+def test_weights_of_a_network_in_data_parallel_are_taken_for_its_own():
+    weights = awaken(small()).state_dict()
+    plain, parallel = ours(), ours()
+    zoo.load_checkpoint(plain, weights)
+    zoo.load_checkpoint(parallel, {f"module.{name}": tensor for name, tensor in weights.items()})
+    expected = plain.state_dict()
+    assert all(torch.equal(expected[k], v) for k, v in parallel.state_dict().items())
+    odd = {f"module.{name}" if "fc" in name else name: weights[name] for name in weights}
+    with pytest.raises(ValueError, match=r"unexpected: \['module.fc.weight', 'module.fc.bias'\]"):
+        zoo.load_checkpoint(ours(), odd)
+
+
 class Command:
     """What a pickle may hold: something that is called when it is read."""
 

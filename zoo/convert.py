@@ -22,6 +22,7 @@ from zoo.models.sew_resnet import Bottleneck as SEWBottleneck
 from zoo.models.sew_resnet import SEWResNet
 from zoo.models.short_bp_resnet import ShortBPResNet
 
+PARALLEL = "module."  # before each name of a network that torch's DataParallel or DDP held
 Rule = tuple[str, str | Callable[[re.Match], str]]  # for re.sub: part of our name, theirs
 
 
@@ -129,6 +130,8 @@ def _read(source: str | Path | Mapping[str, Any]) -> Mapping[str, Tensor]:
             f"{where}: expected tensors by their names, got {found}; a training checkpoint often "
             'has them under "model" or "state_dict": pass that'
         )
+    if weights and all(name.startswith(PARALLEL) for name in weights):
+        return {name.removeprefix(PARALLEL): tensor for name, tensor in weights.items()}
     return weights
 
 
