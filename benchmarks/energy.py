@@ -38,7 +38,7 @@ def main(root: str) -> None:
         operations = count_operations(model, batches)
         rates[name] = firing_rates(model, batches)
         rows.append(row(name, model, operations, rates[name]))
-    facts = {"images": IMAGES, "energy": SOURCE}
+    facts = {"images": f"{IMAGES} test images of CIFAR-10 (JPEG)", "energy": SOURCE}
     report("energy", "What an image costs the released networks", rows, COMMAND, **facts)
     figure = Figure(figsize=(9, 4), layout="constrained")
     axes = figure.subplots()
