@@ -30,7 +30,7 @@ def main() -> None:
     differ = [key for key in dict.fromkeys(k for row in kept for k in row) if key not in MEASURED]
     for key in sorted(set().union(*options.values())):
         seen = {str(chosen[key]) for chosen in options.values() if key in chosen}
-        if key.startswith("model_args.") and not all(key in o for o in options.values()):
+        if not all(key in chosen for chosen in options.values()):
             seen.add(DEFAULT)
         if len(seen) > 1 and key not in differ and not key.startswith(PLACES):
             differ.append(key)
@@ -44,10 +44,10 @@ def main() -> None:
         row["last, %"] = log[-1]["holdout_accuracy"]
         row["minutes"] = sum(entry["seconds"] for entry in log) / 60
         rows.append(row)
-    rows += kept
+    rows += [dict.fromkeys(rows[0], DEFAULT) | row for row in kept]
     rows.sort(key=lambda row: row["last, %"])
     first = next(iter(options.values()))
-    same = {key: first[key] for key in ("model", "data.title", "data.holdout", "precision")}
+    same = {key: first[key] for key in ("data.title", "data.holdout", "precision")}
     command = "python benchmarks/recipe_search.py"
     report("recipe_search", "Recipes that were tried, held-out accuracy", rows, command, **same)
 
