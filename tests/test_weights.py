@@ -8,7 +8,8 @@ import pytest
 import torch
 
 import zoo
-from export.folder import changed_files
+from export.folder import GRAPH, GRAPHS, read_report
+from export.to_onnx import write_graphs
 from zoo import hub
 from zoo.data import DataConfig, load_images
 
@@ -33,10 +34,15 @@ def test_some_weights_are_released():
     assert RELEASES
 
 
-def test_a_release_is_the_folder_that_was_verified(name):
-    folder = hub.find_pretrained(name)
-    assert changed_files(folder) == []
-    assert json.loads((folder / "verification.json").read_text())["passed"]
+def test_a_release_passed_its_verification(name):
+    assert read_report(hub.find_pretrained(name))["passed"] is True
+
+
+def test_a_release_makes_its_graphs_anew_to_the_last_bit(name, tmp_path):
+    (tmp_path / GRAPH).parent.mkdir()
+    write_graphs(zoo.create_model(name, pretrained=True).eval(), tmp_path)
+    verified = read_report(hub.find_pretrained(name))["sha256"]
+    assert hub.hashes(tmp_path, "") == {graph: verified[graph] for graph in GRAPHS}
 
 
 def test_a_release_is_called_by_its_name_on_its_card(name):
