@@ -77,7 +77,7 @@ def test_every_snippet_of_a_card_runs_as_it_stands(exported, card, tmp_path):
 
 
 def test_a_card_names_the_command_that_measures_it_anew(card):
-    assert "measured anew by `python export/verify.py FOLDER --num-images 360`" in card
+    assert "`python export/verify.py FOLDER --num-images 360` measures these figures anew" in card
 
 
 def test_model_cards_are_those_of_the_released_weights():

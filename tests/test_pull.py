@@ -147,27 +147,37 @@ def test_a_cache_that_holds_it_all_is_only_read(hub, client, exported, bits):
     assert not (client.cache / ".locks" / storage.name / "fetch.lock").exists()
 
 
+WAITING = """
+import signal, sys, zoo
+signal.signal(signal.SIGINT, signal.default_int_handler)
+print("ready", flush=True)
+sys.stdin.readline()
+zoo.create_model("hf-hub:org/both", pretrained=True)
+"""
+
+
 def test_two_pulls_at_once_leave_each_other_alone(hub, exported, tmp_path):
     """The first downloads slowly; the second, which waits for it, is interrupted."""
     hub.create_repo("org/both", content(exported))
-    hub.slow(r"/config\.json$", bytes_per_second=2000)
-    code = "import signal, zoo; signal.signal(signal.SIGINT, signal.default_int_handler); "
-    code += "zoo.create_model('hf-hub:org/both', pretrained=True)"
-    ends = []
-    for _ in range(2):
-        ends.append(
-            subprocess.Popen(
-                [sys.executable, "-c", code], env=hub.env(tmp_path), stderr=subprocess.PIPE
-            )
-        )
+    hub.slow(r"/config\.json$", bytes_per_second=500)
+    command = [sys.executable, "-c", WAITING]
+    pipes = {name: subprocess.PIPE for name in ("stdin", "stdout", "stderr")}
+    pulls = [subprocess.Popen(command, env=hub.env(tmp_path), **pipes) for _ in range(2)]
+    for pull in pulls:
+        assert pull.stdout.readline() == b"ready\n"
+    for pull in pulls:
         asked = len(hub.requests)
+        pull.stdin.write(b"\n")
+        pull.stdin.flush()
         while not any("/models/org/both" in r.path for r in hub.requests[asked:]):
             time.sleep(0.05)
     time.sleep(0.5)
-    first, second = ends
+    first, second = pulls
+    assert first.poll() is None
     second.send_signal(signal.SIGINT)
     assert b"KeyboardInterrupt" in second.communicate()[1]
-    assert first.wait() == 0, first.communicate()[1].decode()
+    said = first.communicate()[1].decode()
+    assert first.returncode == 0, said
 
 
 def test_a_cache_of_ones_own_is_used_for_all_of_it(hub, client, exported, bits, tmp_path):
