@@ -6,8 +6,9 @@ Beside the paper's table 1 (vanilla, shortcut, evolutionary) the two variants th
 a weight that stays and a loss of its own for each head, and the heads of one stage alone.
 """
 
-from arms import compare, points, save, small_run
+from arms import compare, points, small_run
 from matplotlib.figure import Figure
+from measure import RESULTS
 
 MODEL, IMAGES, EPOCHS = "short_bp_resnet20_slim", 10_000, 5
 LOSSES = {
@@ -35,7 +36,7 @@ def main() -> None:
     axes.set_xticks(range(len(rows)), [row["arm"].replace(" ", "\n", 1) for row in rows])
     axes.set(xlabel="arm", ylabel="held-out accuracy in %, three seeds")
     axes.set_title(f"{MODEL}, T = 2; the broken line is the network without heads")
-    save(figure, "ablation")
+    figure.savefig(RESULTS / "ablation.png", dpi=120)
 
 
 if __name__ == "__main__":

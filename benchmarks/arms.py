@@ -14,7 +14,7 @@ from typing import Any
 
 import tyro
 from matplotlib.axes import Axes
-from measure import RESULTS, report
+from measure import report
 
 from zoo.data import DataConfig
 from zoo.training.augment import AugmentConfig
@@ -105,7 +105,3 @@ def points(axes: Axes, rows: list[dict[str, Any]], at: Sequence[float], **style:
     """Mean and deviation of each arm's accuracy."""
     means = [row["accuracy, %"] for row in rows]
     axes.errorbar(at, means, [row["deviation"] for row in rows], capsize=3, **style)
-
-
-def save(figure, name: str) -> None:
-    figure.savefig(RESULTS / f"{name}.png", dpi=120)

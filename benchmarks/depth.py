@@ -5,8 +5,9 @@
 The depths of the rebuttal, narrow: 8, 16, 32 and 64 channels, from 50 layers on with bottlenecks.
 """
 
-from arms import compare, points, save, small_run
+from arms import compare, points, small_run
 from matplotlib.figure import Figure
+from measure import RESULTS
 
 DEPTHS, IMAGES, EPOCHS = (18, 34, 50, 101, 152), 4000, 4
 LOSSES, WIDTHS = ("vanilla", "evolutionary"), (8, 16, 32, 64)
@@ -33,7 +34,7 @@ def main() -> None:
     axes.set(xlabel="depth in layers", ylabel="held-out accuracy in %, three seeds")
     axes.set_title(f"ResNets of {', '.join(map(str, WIDTHS))} channels, T = 2")
     axes.legend()
-    save(figure, "depth")
+    figure.savefig(RESULTS / "depth.png", dpi=120)
 
 
 if __name__ == "__main__":

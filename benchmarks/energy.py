@@ -10,9 +10,8 @@ from typing import Any
 
 import torch
 import tyro
-from arms import save
 from matplotlib.figure import Figure
-from measure import report
+from measure import RESULTS, report
 
 import zoo
 from export.images import data_images
@@ -47,7 +46,7 @@ def main(root: str) -> None:
     axes.set(xlabel="spiking layer, from the input", ylabel="spikes per neuron and time step")
     axes.set(ylim=(0, None), title=f"Firing rates on {IMAGES} test images")
     axes.legend()
-    save(figure, "energy")
+    figure.savefig(RESULTS / "energy.png", dpi=120)
 
 
 def row(name: str, model, operations, rates: dict[str, float]) -> dict[str, Any]:

@@ -7,8 +7,9 @@ potentials and a SEW-ResNet adds spikes, and both have a path from the loss to e
 surrogate gradient in it. The three kinds of block in one shape, each with heads and without.
 """
 
-from arms import compare, points, save, small_run
+from arms import compare, points, small_run
 from matplotlib.figure import Figure
+from measure import RESULTS
 
 IMAGES, EPOCHS = 10_000, 5
 LOSSES = ("vanilla", "evolutionary")
@@ -36,7 +37,7 @@ def main() -> None:
     axes.set(xlabel="residual block", ylabel="held-out accuracy in %, three seeds")
     axes.set_title("ResNet-20 of 16, 32 and 64 channels, T = 2")
     axes.legend()
-    save(figure, "membrane")
+    figure.savefig(RESULTS / "membrane.png", dpi=120)
 
 
 if __name__ == "__main__":
