@@ -89,8 +89,8 @@ def test_a_session_by_bare_name(exported, monkeypatch, tmp_path):
     shutil.copytree(exported, tmp_path / "short_bp_resnet20_slim.digits")
     monkeypatch.setenv(hub.WEIGHTS_FOLDER_VARIABLE, str(tmp_path))
     assert zoo.load_onnx("short_bp_resnet20_slim").classify(PIXELS[0, 0].numpy(), top=1)
-    with pytest.raises(ValueError, match="short_bp_resnet18: expected pretrained weights"):
-        zoo.load_onnx("short_bp_resnet18")
+    with pytest.raises(ValueError, match="short_bp_resnet34: expected pretrained weights"):
+        zoo.load_onnx("short_bp_resnet34")
 
 
 def test_a_graph_with_weights_in_another_file_is_refused(exported, tmp_path, monkeypatch):
