@@ -11,6 +11,7 @@ from typing import Any
 import torch
 import tyro
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from measure import RESULTS, report
 
 import zoo
@@ -45,6 +46,7 @@ def main(root: str) -> None:
         axes.plot(range(1, len(found) + 1), found.values(), style, ms=4, label=name)
     axes.set(xlabel="spiking layer, from the input", ylabel="spikes per neuron and time step")
     axes.set(ylim=(0, None), title=f"Firing rates on {IMAGES} test images")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend()
     figure.savefig(RESULTS / "energy.png", dpi=120)
 

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 import tyro
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from measure import RESULTS, report
 
 import zoo
@@ -123,6 +124,7 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
                 axes.plot(range(1, len(means) + 1), means, style, ms=4, label=arm)
             axes.set(title=f"{MODEL}, T = {T}, {moment}", xlabel="layer, from the input")
             axes.set(yscale="log", ylabel=f"mean of |gradient| of a layer's {of}")
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
             axes.legend()
     figure.savefig(path, dpi=120)
 
