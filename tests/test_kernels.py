@@ -34,8 +34,10 @@ def test_the_chain_rule_holds_where_the_spike_is_smooth(surrogate, reset):
         def backward(ctx, grad):
             return grad * SLOPES[surrogate](ctx.saved_tensors[0], 0.8)
 
-    layer = zoo.LIF(reset=reset, backend="eager")
-    layer.spike_fn = SmoothSpike.apply
+    class SmoothLIF(zoo.LIF):
+        spike_fn = SmoothSpike.apply
+
+    layer = SmoothLIF(reset=reset, backend="eager")
     x = torch.randn(4, 3, 2, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(layer, x)
 
@@ -90,6 +92,38 @@ def test_a_backend_that_cannot_run_falls_back_with_one_warning_that_says_why(mon
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         layer(x)
+
+
+def test_a_surrogate_of_ones_own_is_that_of_every_backend():
+    class Straight(zoo.LIF):
+        @property
+        def spike_fn(self):
+            return lambda u: (u >= 0).to(u.dtype).detach() + 7 * (u - u.detach())
+
+    neurons._warn_once.cache_clear()
+    for backend in ("auto", "eager", "compiled"):
+        x = torch.randn(2, neurons.WORTH_COMPILING, requires_grad=True)
+        layer = Straight(backend=backend)
+        if backend == "compiled":
+            with pytest.warns(UserWarning, match="it knows no spike_fn of a subclass"):
+                spikes = layer(x)
+        else:
+            spikes = layer(x)
+        spikes[1].sum().backward()
+        assert x.grad[1].unique().tolist() == [7]
+
+
+def test_a_width_that_is_set_later_is_that_of_every_backend():
+    x, gradients = torch.randn(2, 1000), []
+    for backend in ("eager", "compiled"):
+        layer, leaf = zoo.LIF(backend=backend), x.clone().requires_grad_()
+        layer.width = 4.0
+        layer(leaf).sum().backward()
+        gradients.append(leaf.grad)
+    assert torch.equal(*gradients)
+    narrow = x.clone().requires_grad_()
+    zoo.LIF()(narrow).sum().backward()
+    assert gradients[0].count_nonzero() > narrow.grad.count_nonzero()
 
 
 def test_a_backend_of_another_device_falls_back():

@@ -404,6 +404,42 @@ def test_spikes_that_somebody_changed_are_not_remembered_as_they_were():
     assert all(map(torch.equal, *gradients))
 
 
+class Scaled(zoo.LIF):
+    """A neuron that somebody wrote on top of ours: it learns, and its spikes are no ones."""
+
+    def __init__(self):
+        super().__init__()
+        self.gain = torch.nn.Parameter(torch.tensor(0.7))
+
+    def forward(self, x):
+        return super().forward(x * self.gain) * self.gain
+
+
+@pytest.mark.parametrize("name", ["short_bp_resnet20_slim", "ms_resnet18_cifar"])
+def test_lean_memory_takes_no_neuron_for_ours_that_is_built_on_it(name):
+    results = []
+    for memory in ("fast", "lean"):
+        model = create(name, memory=memory, spike_layer=Scaled).train()
+        model(images(model)).square().sum().backward()
+        results.append([parameter.grad for parameter in model.parameters()])
+    assert all(torch.equal(*pair) for pair in zip(*results, strict=True))
+    assert any(gradient.any() for gradient in results[0])
+
+
+@pytest.mark.parametrize("change", [{"padding_mode": "circular"}, {"padding": "same"}])
+def test_lean_memory_minds_how_a_convolution_pads(change):
+    results = []
+    for memory in ("fast", "lean"):
+        model = create("short_bp_resnet20_slim", memory=memory).train()
+        block = model.stages[0][0]
+        conv = torch.nn.Conv2d(16, 16, 3, **{"padding": 1, "bias": False} | change)
+        conv.weight = block.conv2.conv.weight
+        block.conv2.conv = conv
+        model(images(model)).square().sum().backward()
+        results.append([parameter.grad for parameter in model.parameters()])
+    assert all(torch.equal(*pair) for pair in zip(*results, strict=True))
+
+
 def test_lean_memory_leaves_a_frozen_norm_alone():
     x = torch.randn(2, 3, 16, 16)
     results = []

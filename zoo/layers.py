@@ -60,11 +60,11 @@ def spikes_of(spike: nn.Module, conv: ConvNorm, x: Tensor) -> Tensor:
 
 def _can_be_lean(spike: nn.Module, conv: ConvNorm, x: Tensor) -> bool:
     """Whether norm and neuron may run twice, and somebody asks for their gradient. A neuron that
-    keeps a state may not, nor may one that somebody watches; a compiler decides for itself, and a
-    tracer's x is no tensor.
+    keeps a state may not, nor may one that somebody watches or made another of; a compiler decides
+    for itself, and a tracer's x is no tensor.
     """
     return (
-        isinstance(spike, LIF)
+        type(spike) is LIF
         and type(conv.norm) is nn.BatchNorm2d
         and conv.norm.training
         and conv.norm.affine

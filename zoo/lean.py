@@ -20,7 +20,8 @@ def spike_conv(conv: nn.Conv2d, x: Tensor) -> Tensor:
     bytes where x came from remembered_as_bytes, and nobody watches or changes conv.
     """
     packed = _packed(x)
-    if packed is None or type(conv) is not nn.Conv2d or is_hooked(conv):
+    plain = type(conv) is nn.Conv2d and conv.padding_mode == "zeros"
+    if packed is None or not plain or isinstance(conv.padding, str) or is_hooked(conv):
         return conv(x.flatten(0, 1))
     return _SpikeConv.apply(x.flatten(0, 1), conv.weight, conv.bias, packed.flatten(0, 1), conv)
 

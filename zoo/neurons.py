@@ -101,10 +101,15 @@ class LIF(nn.Module):
             raise ValueError(f"detach_reset: expected True or False, got {detach_reset!r}")
         if backend not in get_args(Backend):
             raise ValueError(f"backend: expected one of {list(get_args(Backend))}, got {backend!r}")
-        self.spike_fn = spike_function(surrogate, width)
-        self.decay, self.v_threshold, self.reset = decay, v_threshold, reset
-        self.surrogate, self.width, self.detach_reset = surrogate, width, detach_reset
+        spike_function(surrogate, width)  # raises where there is none
+        self.decay, self.v_threshold, self.reset = float(decay), float(v_threshold), reset
+        self.surrogate, self.width, self.detach_reset = surrogate, float(width), detach_reset
         self.backend = backend
+
+    @property
+    def spike_fn(self) -> Callable[[Tensor], Tensor]:
+        """v - v_threshold -> spike; a subclass with another one runs the loop, never a kernel."""
+        return spike_function(self.surrogate, self.width)
 
     def constants(self) -> dict[str, Any]:
         """What a weight file does not hold and no output can do without; ``LIF(**constants)``."""
@@ -145,9 +150,9 @@ class LIF(nn.Module):
         """
         if self.backend == "eager" or torch.compiler.is_exporting():
             return None
-        device = x.device.type
+        device, own = x.device.type, type(self).spike_fn is not LIF.spike_fn
         if self.backend == "auto":
-            if device not in KERNELS:
+            if device not in KERNELS or own:
                 return None
             trained = torch.is_grad_enabled() and x.requires_grad
             if device == "cpu" and not (trained and x.numel() >= WORTH_COMPILING):
@@ -155,7 +160,7 @@ class LIF(nn.Module):
             kernel = KERNELS[device]
         else:
             kernel = {"compiled": compiled, "triton": triton}[self.backend]
-        reason = kernel.unavailable()
+        reason = "it knows no spike_fn of a subclass" if own else kernel.unavailable()
         if reason is None and KERNELS.get(device) is not kernel:
             reason = f"it does not run on {device}"
         elif x.dtype == torch.float64 and kernel is triton:
