@@ -4,6 +4,7 @@ import lzma
 import tarfile
 import zlib
 from collections.abc import Iterator
+from operator import itemgetter
 from pathlib import Path
 
 import torch
@@ -64,10 +65,9 @@ def image_folder(config: DataConfig, split: Split) -> ImageSet:
             f"found nothing at {str(root)!r}"
         )
     files = _folder_files(root, split) if root.is_dir() else _tar_files(root, split)
-    images: list[Tensor] = []
-    names: list[str] = []
+    found: list[tuple[str, str, Tensor]] = []
     console = Console(stderr=True)
-    for name, content in track(
+    for name, file, content in track(
         files,
         f"decoding {split} images",
         console=console,
@@ -76,15 +76,17 @@ def image_folder(config: DataConfig, split: Split) -> ImageSet:
     ):
         data = torch.frombuffer(bytearray(content), dtype=torch.uint8)
         try:
-            images.append(decode_image(data, ImageReadMode.RGB))
+            found.append((name, file, decode_image(data, ImageReadMode.RGB)))
         except RuntimeError as error:
-            place = f"image {len(images)} of {split}/, class {name}"
+            place = f"{split}/{name}/{file}"
             raise ValueError(f"data.root: expected an image, got {place}: {error}") from None
-        names.append(name)
-    if not images:
+    if not found:
         raise ValueError(
             f"data.root: expected {split}/CLASS/IMAGE in {str(root)!r}, found no image"
         )
+    # One order, however it is packed: what is held out follows from it.
+    found.sort(key=itemgetter(0, 1))
+    names, images = ([entry[i] for entry in found] for i in (0, 2))
     sizes = {tuple(image.shape) for image in images}
     if len(sizes) != 1:
         raise ValueError(
@@ -96,13 +98,14 @@ def image_folder(config: DataConfig, split: Split) -> ImageSet:
     return ImageSet(torch.stack(images), torch.tensor([index[name] for name in names]), classes)
 
 
-def _folder_files(root: Path, split: Split) -> Iterator[tuple[str, bytes]]:
-    for path in sorted((root / split).glob("*/*")):
+def _folder_files(root: Path, split: Split) -> Iterator[tuple[str, str, bytes]]:
+    """Class, name and content of each image."""
+    for path in (root / split).glob("*/*"):
         if path.suffix.lower() in IMAGE_SUFFIXES:
-            yield path.parent.name, path.read_bytes()
+            yield path.parent.name, path.name, path.read_bytes()
 
 
-def _tar_files(root: Path, split: Split) -> Iterator[tuple[str, bytes]]:
+def _tar_files(root: Path, split: Split) -> Iterator[tuple[str, str, bytes]]:
     try:
         with tarfile.open(root, "r|*") as archive:
             for member in archive:
@@ -110,6 +113,6 @@ def _tar_files(root: Path, split: Split) -> Iterator[tuple[str, bytes]]:
                 if member.isfile() and path.suffix.lower() in IMAGE_SUFFIXES:
                     *_, folder, name, _ = ("", "", *path.parts)
                     if folder == split:
-                        yield name, archive.extractfile(member).read()
+                        yield name, path.name, archive.extractfile(member).read()
     except (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError) as error:
         raise ValueError(f"data.root: expected a tar archive, got {str(root)!r}: {error}") from None
