@@ -57,11 +57,17 @@ def test_an_image_a_path_and_pixels_are_the_same(session, tmp_path):
         (np.zeros(8, np.uint8), r"uint8 \[8\]"),
         (Image.new("F", (8, 8)), "got F"),
         (7, "got int"),
+        (__file__, "which is none"),
     ],
 )
 def test_what_is_no_image_of_bytes_is_refused(session, image, found):
     with pytest.raises(ValueError, match=f"image: expected .*{found}"):
         session.classify(image)
+
+
+def test_fewer_than_one_label_is_refused(session):
+    with pytest.raises(ValueError, match="top: expected a number >= 1, got -1"):
+        session.classify(Image.new("L", (8, 8)), top=-1)
 
 
 def test_other_sizes_go_through_what_images_are_measured_with(session, tmp_path):

@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 import onnxruntime
 from onnx.external_data_helper import uses_external_data
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from torchvision.transforms import v2
 
 from zoo import hub
@@ -43,6 +43,8 @@ class Classifier:
             image: A PIL image, the path of one, or uint8 pixels [H, W, C] or [H, W], of any size.
             top: How many.
         """
+        if top < 1:
+            raise ValueError(f"top: expected a number >= 1, got {top}")
         (logits,) = self.session.run(["logits"], {"pixel_values": self.pixels(image)})
         scores = np.exp(logits[0].astype(np.float64) - logits[0].max())
         scores /= scores.sum()
@@ -66,7 +68,10 @@ class Classifier:
 
 def _opened(image: Image.Image | Path | str | np.ndarray) -> Image.Image:
     if isinstance(image, str | Path):
-        image = Image.open(image)
+        try:
+            image = Image.open(image)
+        except UnidentifiedImageError:
+            raise ValueError(f"image: expected a picture, got {image}, which is none") from None
     elif isinstance(image, np.ndarray):
         shape = image.shape[:2] if image.shape[2:] == (1,) else image.shape
         if image.dtype != np.uint8 or shape[2:] not in ((), (3,)) or len(shape) < 2:
