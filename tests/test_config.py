@@ -69,12 +69,31 @@ def test_every_recipe_passes_its_rehearsal(path):
             "{data: {name: cifar10_dvs}, augment: {auto: randaugment}}",
             "augment.auto: expected none for the event streams of cifar10_dvs, got randaugment",
         ),
+        ("seed: -1", "seed: expected a number >= 0, got -1"),
+        (f"seed: {2**63}", f"seed: expected a number below 2^63, got {2**63}"),
+        ("optim: {lr: 1e-three}", "recipe.yaml: optim: lr: expected float, got '1e-three'"),
         ("augment: {crop_padding: -1}", "augment.crop_padding: expected a number >= 0, got -1"),
     ],
 )
 def test_a_wrong_recipe_is_named_by_file_and_key(tmp_path, text, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         load_config(write(tmp_path, text))
+
+
+def test_a_number_in_powers_of_ten_is_one(tmp_path):
+    assert load_config(write(tmp_path, "optim: {lr: 1e-3}")).optim.lr == 1e-3
+
+
+def test_a_recipe_that_is_no_text_is_named(tmp_path):
+    (tmp_path / "recipe.yaml").write_bytes(b"\xff\xfe")
+    with pytest.raises(ValueError, match=r"recipe\.yaml: expected YAML, got 'utf-8' codec"):
+        load_config(tmp_path / "recipe.yaml")
+
+
+def test_a_rehearsal_refuses_means_for_other_channels(tmp_path):
+    recipe = write(tmp_path, "data: {name: cifar10, mean: [125], std: [63]}")
+    with pytest.raises(ValueError, match=r"data\.mean and data\.std: expected 3 values each"):
+        rehearse(load_config(recipe))
 
 
 def command(*arguments: str, cwd: Path) -> subprocess.CompletedProcess:
@@ -94,6 +113,10 @@ def test_the_command_line_overrides_the_recipe_and_bad_input_ends_in_one_line(tm
 
     missing = command("nothing.yaml", cwd=tmp_path)
     assert missing.stderr == "error: nothing.yaml: expected a recipe, found no such file\n"
+
+    late = command("--dry-run", "recipe.yaml", cwd=tmp_path)
+    assert late.returncode == 1
+    assert late.stderr.startswith("error: expected python -m zoo.training RECIPE, the recipe befo")
 
 
 @pytest.mark.parametrize(

@@ -70,7 +70,7 @@ def test_a_folder_without_the_split_is_refused(tmp_path):
 
 def test_a_file_that_is_no_image_is_named(folder):
     (folder / "train" / "cat" / "1.png").write_bytes(b"no image")
-    with pytest.raises(ValueError, match="expected an image, got train/cat/1.png"):
+    with pytest.raises(ValueError, match=r"expected an image, got train/cat/1\.png"):
         load_images(config(folder), "train")
 
 

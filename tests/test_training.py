@@ -1,8 +1,10 @@
 """Training runs on real digits: what they leave behind, and that they can be taken up again."""
 
 import json
+import os
 import re
 import shutil
+import signal
 from dataclasses import replace
 
 import pytest
@@ -12,10 +14,14 @@ from torchvision.io import write_png
 
 import zoo
 from zoo import hub
-from zoo.data import DataConfig, load_images, normalise
+from zoo.data import DataConfig, ImageSet, load_images, normalise
 from zoo.runs import checkpoints
 from zoo.training import engine
-from zoo.training.engine import load_data, train
+from zoo.training.augment import AugmentConfig
+from zoo.training.config import OptimConfig
+from zoo.training.engine import build_model, load_data, make_accelerator, train
+from zoo.training.feed import Feed
+from zoo.training.learner import Learner
 from zoo.training.losses import LossConfig
 
 
@@ -112,9 +118,70 @@ def test_a_run_refuses_the_folder_of_another(run, recipe):
         train(replace(recipe, output=str(run), epochs=4, loss=LossConfig(name="vanilla")))
 
 
+def test_a_run_refuses_the_folder_of_one_whose_network_is_said_otherwise(run, recipe):
+    args = recipe.model_args | {"drop_rate": 0.5}
+    with pytest.raises(ValueError, match=r"with model_args\.drop_rate 'nothing' in place of 0\.5"):
+        train(replace(recipe, output=str(run), model_args=args))
+
+
 def test_a_run_may_be_moved_and_saved_more_often(run, recipe, tmp_path):
     copy = shutil.copytree(run, tmp_path / "copy")
-    assert train(replace(recipe, output=str(copy), checkpoint_minutes=1.0, workers=2))["epoch"] == 3
+    shutil.rmtree(checkpoints(copy)[-1])
+    config = replace(recipe, output=str(copy), checkpoint_minutes=0.0, workers=2)
+    assert train(config)["epoch"] == 3
+    assert same(weights(copy), weights(run))
+
+
+def test_a_run_goes_on_with_as_many_images_as_before_or_not_at_all(run, recipe, tmp_path):
+    copy = shutil.copytree(run, tmp_path / "copy")
+    shutil.rmtree(checkpoints(copy)[-1])
+    whole = load_data(recipe)
+    half = replace(whole, train=whole.train.subset(torch.arange(700)))
+    with pytest.raises(ValueError, match="began with images: 1437; expected the same, got 700"):
+        train(replace(recipe, output=str(copy)), half)
+    assert checkpoints(copy)[0].name == "step_0000046"
+
+
+def test_a_signal_in_an_epochs_last_step_puts_off_its_measurement(
+    run, recipe, tmp_path, monkeypatch
+):
+    config = replace(recipe, output=str(tmp_path))
+    step, steps = Learner.step, []
+
+    def step_and_signal(*arguments):
+        steps.append(step(*arguments))
+        if len(steps) == 23:  # the first epoch's last one
+            os.kill(os.getpid(), signal.SIGTERM)
+        return steps[-1]
+
+    monkeypatch.setattr(Learner, "step", step_and_signal)
+    assert train(config) == {}
+    (folder,) = checkpoints(tmp_path)
+    assert folder.name == "step_0000023"
+    train(config)
+    assert len(steps) == 3 * 23
+    assert same(weights(tmp_path), weights(run))
+    assert not list(tmp_path.rglob("*.partial"))
+
+
+def test_pieces_of_a_step_count_by_their_images(recipe, tmp_path):
+    draw = torch.Generator().manual_seed(0)
+    images = torch.randint(256, (5, 1, 8, 8), generator=draw, dtype=torch.uint8)
+    data = ImageSet(images, torch.arange(5), tuple("abcde"))
+    loss, optim = LossConfig(name="vanilla"), OptimConfig(name="sgd", lr=0.1, weight_decay=0.0)
+    results = []
+    for pieces in (1, 3):  # of 5, and of 2, 2 and 1
+        config = replace(recipe, batch_size=5, gradient_accumulation=pieces, loss=loss, optim=optim)
+        config = replace(config, augment=AugmentConfig(crop_padding=0, flip=False))
+        torch.manual_seed(0)
+        network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 5))
+        network.num_classes = 5
+        feed = Feed(config, data)
+        learner = Learner(config, network, feed.steps, make_accelerator(config))
+        (chunks,) = feed.epoch(0)
+        learner.step(chunks, 0, feed.images_of(0))
+        results.append(network[1].weight.detach())
+    torch.testing.assert_close(*results)
 
 
 @pytest.mark.parametrize("name", ["vanilla", "shortcut", "constant", "per_head"])
@@ -161,6 +228,30 @@ def test_a_run_that_could_not_begin_leaves_its_folder_free(recipe, tmp_path):
     assert train(config)["epoch"] == 1
 
 
+def test_a_run_that_died_in_its_first_step_leaves_its_folder_free(recipe, tmp_path):
+    config = replace(recipe, output=str(tmp_path / "run"), epochs=1)
+    with pytest.raises(ValueError, match=r"augment\.crop_size"):
+        train(replace(config, augment=replace(config.augment, crop_size=30)))
+    assert train(config)["epoch"] == 1
+
+
+def test_weights_for_other_classes_are_refused(run, recipe, tmp_path):
+    data = load_data(recipe)
+    images = replace(data.train, classes=(*data.train.classes, "ten"))
+    config = replace(recipe, output=str(tmp_path), start_from=str(run))
+    with pytest.raises(ValueError, match="of 1 channels and 11 classes, got one for 1 channels an"):
+        train(config, replace(data, train=images))
+
+
+def test_a_network_says_how_its_images_are_measured(recipe):
+    images = ImageSet(torch.zeros(2, 3, 64, 64), torch.arange(2), ("a", "b"))
+    for name, seen in (("imagenet", (0.875, "bicubic")), ("image_folder", (1.0, "bilinear"))):
+        config = replace(recipe, data=DataConfig(name=name))
+        for model in ("short_bp_resnet18", "short_bp_resnet18_imagenet"):
+            cfg = build_model(replace(config, model=model), images).pretrained_cfg
+            assert (cfg["crop_pct"], cfg["interpolation"]) == seen
+
+
 def test_classes_that_differ_between_the_splits_are_refused(recipe, tmp_path):
     for split, names in (("train", "abc"), ("test", "bc")):
         for name in names:
@@ -180,6 +271,7 @@ def test_classes_that_differ_between_the_splits_are_refused(recipe, tmp_path):
         ({"model": "short_bp_resnet81"}, "unknown model 'short_bp_resnet81', closest names: "),
         ({"model_args": {"shortcut_heads": True}}, "model_args.shortcut_heads: expected no such "),
         ({"model_args": {"spike_layer": {"decay": 2.0}}}, "decay: expected a number in [0, 1]"),
+        ({"model_args": {"num_classes": 5}}, "model_args.num_classes: expected no such key, the"),
         ({"model_args": {"steps": 4}}, "model_args: expected arguments of short_bp_resnet20_slim"),
     ],
 )

@@ -30,10 +30,5 @@ def load_images(config: DataConfig, split: Split) -> ImageSet | ImageFiles:
             found = event_frames(config, split)
         case _:
             found = torchvision_set(config, split)
-    channels = found.shape[-3]
-    if not len(config.mean) == len(config.std) == channels:
-        raise ValueError(
-            f"data.mean and data.std: expected {channels} values each, one per channel of "
-            f"{config.name}, got {config.mean} and {config.std}"
-        )
+    config.check_channels(found.shape[-3])
     return found

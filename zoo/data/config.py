@@ -2,7 +2,7 @@
 
 import re
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 DatasetName = Literal[
     "digits",
@@ -15,6 +15,7 @@ DatasetName = Literal[
     "dvs_gesture",
 ]
 Split = Literal["train", "test"]
+CENTRE = 0.875  # of the shorter side of an image of imagenet is seen where it is measured
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +51,14 @@ class DataConfig:
         if min(self.std, default=1) <= 0:
             raise ValueError(f"data.std: expected numbers > 0, got {self.std}")
 
+    def check_channels(self, channels: int) -> None:
+        """Raise unless mean and std are of so many channels."""
+        if not len(self.mean) == len(self.std) == channels:
+            raise ValueError(
+                f"data.mean and data.std: expected {channels} values each, one per channel of "
+                f"{self.name}, got {self.mean} and {self.std}"
+            )
+
     @property
     def tag(self) -> str:
         """The set in a network's name, arch.tag; of "CIFAR-10 (JPEG)" it is cifar10."""
@@ -59,6 +68,13 @@ class DataConfig:
     def streams(self) -> bool:
         """Whether these are events and not images."""
         return self.name in ("cifar10_dvs", "dvs_gesture")
+
+    @property
+    def seen(self) -> dict[str, Any]:
+        """What an image goes through before it is measured, by pretrained_cfg's keys."""
+        if self.name == "imagenet":
+            return {"crop_pct": CENTRE, "interpolation": "bicubic"}
+        return {"crop_pct": 1.0, "interpolation": "bilinear"}
 
     @property
     def usual(self) -> tuple[tuple[int, ...], int]:

@@ -15,11 +15,10 @@ from timm.data.readers.reader_image_in_tar import ReaderImageInTar
 from torch import Tensor
 from torchvision.transforms import v2
 
-from zoo.data.config import DataConfig, Split
+from zoo.data.config import CENTRE, DataConfig, Split
 
 SPLITS = {"train": "train", "test": "val"}
-BICUBIC = v2.InterpolationMode.BICUBIC  # this and CENTRE: what pretrained_cfg says by default
-CENTRE = 0.875  # of the shorter side is seen in a measured image
+BICUBIC = v2.InterpolationMode.BICUBIC
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,13 @@ HELP = {
 
 
 def main() -> None:
-    if len(sys.argv) < 2 or sys.argv[1].startswith("-"):
+    if sys.argv[1:2] in (["-h"], ["--help"]):
         tyro.cli(Config, args=["--help"], **HELP)
+    if len(sys.argv) < 2 or sys.argv[1].startswith("-"):
+        sys.exit(
+            f"error: expected {HELP['prog']}, the recipe before any option, got "
+            f"{' '.join(sys.argv[1:]) or 'none'}; --help shows the options"
+        )
     overrides = [argument for argument in sys.argv[2:] if argument != "--dry-run"]
     dry = len(overrides) < len(sys.argv[2:])
     try:

@@ -49,10 +49,12 @@ def save_checkpoint(
         (partial / TRAINER).write_bytes(content.getbuffer())
         (partial / STATE).write_text(json.dumps(state, indent=2))
         runs.seal(partial)
-        if folder.exists():  # torn, or this step would not have been taken again
-            shutil.rmtree(folder)
+        before = folder.with_suffix(".before.partial")
+        if folder.exists():  # torn, or of this step before it was measured
+            folder.rename(before)
         partial.rename(folder)
         runs.sync(folder.parent)
+        shutil.rmtree(before, ignore_errors=True)
     except OSError as error:
         shutil.rmtree(partial, ignore_errors=True)
         kept = [path.name for path in runs.checkpoints(run)]

@@ -1,5 +1,6 @@
 """What a run is: typed defaults, a YAML file of differences, and the command line."""
 
+import contextlib
 import dataclasses
 import difflib
 from dataclasses import dataclass, field
@@ -19,7 +20,8 @@ Section = TypeVar("Section")
 @dataclass(frozen=True, kw_only=True)
 class OptimConfig:
     name: str = "adamw"
-    """Any optimizer of timm.optim; norms and biases are not decayed."""
+    """Any optimizer of timm.optim that needs no second derivatives; norms and biases are not
+    decayed."""
     lr: float = 0.01
     """Peak learning rate; this and weight_decay: Take A Shortcut Back, sec. 5."""
     weight_decay: float = 0.02
@@ -75,6 +77,9 @@ class Config:
     """Run folder; runs/<recipe> if empty."""
 
     def __post_init__(self):
+        _at_least("seed", self.seed, 0)
+        if self.seed >= 2**63:
+            raise ValueError(f"seed: expected a number below 2^63, got {self.seed}")
         _at_least("epochs", self.epochs, 1)
         _at_least("batch_size", self.batch_size, 1)
         _at_least("gradient_accumulation", self.gradient_accumulation, 1)
@@ -109,7 +114,7 @@ def load_config(path: Path) -> Config:
         raise FileNotFoundError(f"{path}: expected a recipe, found no such file")
     try:
         values = yaml.safe_load(path.read_text()) or {}
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: expected YAML, got {error}") from None
     config = _build(Config, values, str(path))
     return config if config.output else dataclasses.replace(config, output=f"runs/{path.stem}")
@@ -153,8 +158,9 @@ def _checked(hint: Any, value: Any, name: str) -> Any:
         if not isinstance(value, list):
             raise ValueError(f"{name}: expected a list, got {value!r}")
         return tuple(_checked(get_args(hint)[0], item, name) for item in value)
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+    if hint is float and isinstance(value, int | str) and not isinstance(value, bool):
+        with contextlib.suppress(ValueError):
+            return float(value)  # YAML takes 1e-3 for a text, and 1.0e-3 for a number
     expected = origin or hint
     if not isinstance(value, expected) or (isinstance(value, bool) and expected is not bool):
         raise ValueError(f"{name}: expected {expected.__name__}, got {value!r}")

@@ -70,7 +70,7 @@ def train(config: Config, data: Data | None = None) -> dict[str, Any]:
         OSError: A checkpoint could not be written; those before it stand.
     """
     run = Path(config.output)
-    _check_run_folder(config)
+    check_run_folder(config)
     accelerator = make_accelerator(config)
     if data is None:
         with accelerator.main_process_first():  # it may download them
@@ -83,8 +83,18 @@ def train(config: Config, data: Data | None = None) -> dict[str, Any]:
     begun = dataclasses.replace(config, start_from=str(found)) if found else config
     learner = Learner(config, build_model(begun, data.train), feed.steps, accelerator)
     position = Position()
+    fed = {
+        "images": len(data.train),
+        "classes": list(data.train.classes),
+        "pieces of a step": feed.chunks,
+    }
     if found:
         trainer, state = load_checkpoint(found)
+        for key, before in state.get("fed", {}).items():
+            if fed[key] != before:
+                raise ValueError(
+                    f"output: {run} began with {key}: {before}; expected the same, got {fed[key]}"
+                )
         learner.load_state_dict(trainer)
         position = Position(**state["position"])
     if accelerator.is_main_process:
@@ -114,6 +124,7 @@ def train(config: Config, data: Data | None = None) -> dict[str, Any]:
             learner.state_dict(),
             {
                 "iteration": position.epoch * feed.steps + position.step,
+                "fed": fed,
                 "position": dataclasses.asdict(now),
             },
             label_names=list(data.train.classes),
@@ -135,7 +146,7 @@ def train(config: Config, data: Data | None = None) -> dict[str, Any]:
             sums = _sums_of(position, learner)
             for step, chunks in enumerate(feed.epoch(epoch, position.step), position.step):
                 iteration = epoch * feed.steps + step
-                sums += learner.step(chunks, iteration)
+                sums += learner.step(chunks, iteration, feed.images_of(step))
                 if step % GLANCE == 0:
                     seen = min((step + 1) * config.batch_size, feed.seen)
                     speed = seen / (time.perf_counter() - began)
@@ -147,8 +158,9 @@ def train(config: Config, data: Data | None = None) -> dict[str, Any]:
                         f"loss {share * sums[0]:.3f}  accuracy {100 * share * sums[1]:.2f} %  "
                         f"{speed:.0f} images/s  {_memory(accelerator.device):.0f} MiB",
                     )
-                if step + 1 < feed.steps and (cheap or step % GLANCE == 0):
-                    due = time.perf_counter() - saved > 60 * config.checkpoint_minutes
+                last = step + 1 == feed.steps  # a checkpoint follows, unless measuring is put off
+                if last or cheap or step % GLANCE == 0:
+                    due = time.perf_counter() - saved > 60 * config.checkpoint_minutes and not last
                     due, stopping = _agreed(accelerator, due, stop.came)
                     if due or stopping:
                         position.step, position.sums = step + 1, sums.tolist()
@@ -233,6 +245,9 @@ def build_model(config: Config, images: ImageSet) -> nn.Module:
             "model_args.shortcut_heads: expected no such key, the loss decides; "
             "set loss.name: vanilla for a network without heads"
         )
+    for key in ("num_classes", "in_chans"):
+        if key in config.model_args:
+            raise ValueError(f"model_args.{key}: expected no such key, the images decide")
     C, H, W = images.shape[-3:]
     cfg = {
         "tag": config.data.tag,
@@ -240,9 +255,10 @@ def build_model(config: Config, images: ImageSet) -> nn.Module:
         "num_classes": len(images.classes),
         "mean": tuple(value / 255 for value in config.data.mean),
         "std": tuple(value / 255 for value in config.data.std),
+        **config.data.seen,
     }
     try:
-        return create_model(
+        model = create_model(
             config.model if not config.start_from else f"local-dir:{_start(config)}",
             pretrained=bool(config.start_from),
             shortcut_heads=config.loss.needs_heads,
@@ -253,6 +269,13 @@ def build_model(config: Config, images: ImageSet) -> nn.Module:
         raise ValueError(
             f"model_args: expected arguments of {config.model}, got {config.model_args} ({error})"
         ) from None
+    found, expected = (model.in_chans, model.num_classes), (C, len(images.classes))
+    if found != expected:
+        raise ValueError(
+            f"start_from: expected a network for images of {C} channels and {expected[1]} classes, "
+            f"got one for {found[0]} channels and {found[1]} classes"
+        )
+    return model
 
 
 def _start(config: Config) -> Path:
@@ -306,22 +329,29 @@ def _cuda(config: Config) -> bool:
     return torch.cuda.is_available() and config.device != "cpu"
 
 
-def _check_run_folder(config: Config) -> None:
+def check_run_folder(config: Config) -> None:
     """Raise where the folder holds another run; what changes no bit of a run may differ."""
     if not config.output:
         raise ValueError("output: expected a folder, got none")
-    path = Path(config.output) / RESOLVED
-    if not path.exists():
+    run = Path(config.output)
+    path = run / RESOLVED
+    if not (path.exists() and runs.checkpoints(run)):  # nothing that could go on
         return
     try:
-        theirs = flat(json.loads(path.read_text()))
-    except ValueError as error:
-        raise ValueError(f"{path}: expected the recipe of a run, got {error}") from None
+        recipe = json.loads(path.read_text())
+        # What a recipe of an older version does not name is as it was by default.
+        for key, value in dataclasses.asdict(Config()).items():
+            recipe[key] = (
+                value | recipe.get(key, {}) if isinstance(value, dict) else recipe.get(key, value)
+            )
+        theirs = flat(recipe)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path}: expected the recipe of a run, got {error!r}") from None
     ours = flat(json.loads(json.dumps(dataclasses.asdict(config))))
     differ = [
-        f"{key} {theirs[key]!r} in place of {ours[key]!r}"
-        for key in ours.keys() & theirs.keys()
-        if ours[key] != theirs[key] and not key.startswith(FREE)
+        f"{key} {theirs.get(key, 'nothing')!r} in place of {ours.get(key, 'nothing')!r}"
+        for key in ours.keys() | theirs.keys()
+        if ours.get(key) != theirs.get(key) and not key.startswith(FREE)
     ]
     if differ:
         raise ValueError(

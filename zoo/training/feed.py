@@ -51,6 +51,10 @@ class Feed:
         self.steps = full + (rest >= self.chunks)
         self.seen = min(len(images), self.steps * config.batch_size)
 
+    def images_of(self, step: int) -> int:
+        """How many images a step has, over all processes."""
+        return min(self.config.batch_size, len(self.images) - step * self.config.batch_size)
+
     def epoch(self, epoch: int, first_step: int = 0) -> Iterator[Iterator[tuple[Tensor, Tensor]]]:
         """This process's chunks of each step from first_step on: uint8 images [B, C, H, W] and
         labels [B]. torch's generator is seeded anew for each chunk when it is handed out.

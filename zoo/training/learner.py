@@ -64,12 +64,13 @@ class Learner:
         """The network that is measured and saved: the moving average where there is one."""
         return self.average.module if self.average else self.model
 
-    def step(self, chunks: Iterable[tuple[Tensor, Tensor]], iteration: int) -> Tensor:
+    def step(self, chunks: Iterable[tuple[Tensor, Tensor]], iteration: int, total: int) -> Tensor:
         """One optimizer step.
 
         Args:
             chunks: uint8 images [B, C, H, W], or event frames [B, T, C, H, W], and labels [B]; each
                 is taken when its turn comes, since taking it seeds its augmentation.
+            total: Images of the step over all processes.
 
         Returns:
             Sums over this process's images: of the loss, of those that the network got right, and
@@ -98,7 +99,9 @@ class Learner:
                         f"{first_broken(self.model, images)}; "
                         "try a lower optim.lr or precision: fp32"
                     )
-                self.scaler.scale(loss / config.gradient_accumulation).backward()
+                # Pieces may differ by an image, and gradients are averaged over the processes.
+                share = len(labels) * self.accelerator.num_processes / total
+                self.scaler.scale(share * loss).backward()
             sums += self._sums(loss, logits, side_logits, targets)
         self.scaler.step(self.optimizer)
         self.scaler.update()

@@ -7,7 +7,7 @@ import torch
 
 from zoo.data import ImageSet
 from zoo.training.config import Config
-from zoo.training.engine import build_model, evaluate, make_accelerator
+from zoo.training.engine import build_model, check_run_folder, evaluate, make_accelerator
 from zoo.training.feed import Feed
 from zoo.training.learner import Learner
 
@@ -22,7 +22,9 @@ def rehearse(config: Config) -> list[float]:
     Raises:
         ValueError, FloatingPointError: As train.
     """
+    check_run_folder(config)
     shape, num_classes = config.data.usual
+    config.data.check_channels(shape[-3])
     accelerator = make_accelerator(dataclasses.replace(config, trackers=()))
     batch = 2 * config.gradient_accumulation * accelerator.num_processes
     draw = torch.Generator().manual_seed(0)
@@ -44,7 +46,7 @@ def rehearse(config: Config) -> list[float]:
     learner = Learner(config, build_model(config, images), feed.steps, accelerator)
     losses = []
     for step, chunks in enumerate(feed.epoch(0)):
-        sums = accelerator.reduce(learner.step(chunks, step), "sum")
+        sums = accelerator.reduce(learner.step(chunks, step, batch), "sum")
         losses.append(float(sums[0]) / batch)
     evaluate(config, learner.measured, images, accelerator)
     accelerator.end_training()
