@@ -100,6 +100,8 @@ Made with {versions}.
 
 ## Training
 
+{history}
+
 ```json
 {training}
 ```
@@ -159,6 +161,7 @@ RELEASE = """## {name}
 | neurons | LIF, {time_steps} time steps, decay {decay}, v_threshold {v_threshold}, reset {reset} |
 | export | {rule} rule |
 | an image takes | {operations} |
+| trained | {history} |
 | where | {place} |
 | sha256 of the weights | `{sha256}` |
 | measured by | `{command}` |
@@ -202,6 +205,7 @@ def _release(folder: Path) -> str:
         **{key: args["spike_layer"][key] for key in ("decay", "v_threshold", "reset")},
         rule=report["rule"],
         operations=_operations(measured) if measured else "not measured",
+        history=_history(config.get("training", {})),
         place=f"Hub, `{on_the_hub[folder.name]}`" if folder.name in on_the_hub else "the package",
         sha256=report["sha256"][hub.WEIGHTS],
         command=_command(report["images"], config.get("training", {})),
@@ -259,6 +263,7 @@ def _body(folder: Path, config: dict[str, Any], report: dict[str, Any]) -> str:
             resolution=RESOLUTION.format(width=width, height=height)
             + FP32 * (report["rule"] == "exact"),
         ),
+        history=_history(training),
         citation=_citation(cfg),
         mean=[round(255 * value) for value in cfg["mean"]],
         std=[round(255 * value) for value in cfg["std"]],
@@ -343,6 +348,19 @@ def _operations(measured: dict[str, Any]) -> str:
         f"{measured['multiply_accumulates'] / 1e6:.2f} M multiply-accumulates, "
         f"{measured['picojoules'] / 1e6:.2f} uJ ({measured['source']})"
     )
+
+
+def _history(training: dict[str, Any] | None) -> str:
+    """How many epochs of what, from random weights to these."""
+    if not training:
+        return "not recorded"
+    data, args = training["data"], training["model_args"]
+    images = f" of {data['limit']} images" if data.get("limit") else ""
+    steps = f" at T = {args['time_steps']}" if "time_steps" in args else ""
+    last = f"{training['epochs']} epoch{'s' * (training['epochs'] != 1)}{images}{steps}"
+    if "began_with" not in training:
+        return last
+    return f"{_history(training['began_with']['training'])}; then {last}"
 
 
 def _title(training: dict[str, Any]) -> str:

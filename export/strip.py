@@ -64,7 +64,10 @@ def write_stripped(source: Source, folder: Path) -> nn.Module:
 
 
 def _without_paths(training: dict[str, Any]) -> dict[str, Any]:
-    """A recipe that says nothing of the machine it ran on."""
+    """A recipe that says nothing of the machine it ran on, and neither do those before it."""
     data = {key: value for key, value in training["data"].items() if key != "root"}
     places = ("output", "start_from")
-    return {key: value for key, value in training.items() if key not in places} | {"data": data}
+    kept = {key: value for key, value in training.items() if key not in places} | {"data": data}
+    if (before := training.get("began_with")) and before["training"]:
+        kept["began_with"] = before | {"training": _without_paths(before["training"])}
+    return kept

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from torchvision.io import write_png
 
 import zoo
+from export.to_onnx import Options, export
 from zoo import hub
 from zoo.data import DataConfig, ImageSet, load_images, normalise
 from zoo.runs import checkpoints
@@ -103,6 +104,29 @@ def test_a_run_may_begin_with_the_weights_of_another(run, recipe, tmp_path):
     assert same(*({k: v for k, v in w.items() if "norm" not in k} for w in (before, after)))
     (folder,) = checkpoints(tmp_path)
     assert hub.read_config(folder)["model_args"]["time_steps"] == 3
+
+
+def test_a_run_keeps_what_its_weights_came_from(run, recipe, tmp_path, monkeypatch):
+    first = checkpoints(run)[-1]
+    second, third = (
+        replace(recipe, output=str(tmp_path / name), epochs=epochs, start_from=str(start))
+        for name, epochs, start in (("second", 1, run), ("third", 2, tmp_path / "second"))
+    )
+    train(second)
+    train_an_epoch_and_die(third, monkeypatch)
+    shutil.rmtree(second.output)  # what a run goes on with is its own
+    train(third)
+    training = hub.read_config(checkpoints(tmp_path / "third")[-1])["training"]
+    before = training["began_with"]["training"]["began_with"]
+    assert before["sha256"] == hub.file_sha256(first / "model.safetensors")
+    assert before["training"] == hub.read_config(first)["training"]
+
+    exported = export(
+        Options(source=third.output, output=str(tmp_path / "exported"), num_images=50)
+    )
+    card = (exported / "README.md").read_text()
+    assert "3 epochs at T = 2; then 1 epoch at T = 2; then 2 epochs at T = 2" in card
+    assert str(tmp_path) not in card
 
 
 def test_the_weights_of_another_architecture_are_refused(run, recipe, tmp_path):

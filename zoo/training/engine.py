@@ -79,6 +79,7 @@ def train(config: Config, data: Data | None = None) -> dict[str, Any]:
     found = runs.newest_checkpoint(run)
     _check_shared(accelerator, found)
     torch.manual_seed(config.seed)
+    training = dataclasses.asdict(config) | _origin(config, found)
     # A run goes on with the arguments that it began with, of which some may be start_from's.
     begun = dataclasses.replace(config, start_from=str(found)) if found else config
     learner = Learner(config, build_model(begun, data.train), feed.steps, accelerator)
@@ -128,7 +129,7 @@ def train(config: Config, data: Data | None = None) -> dict[str, Any]:
                 "position": dataclasses.asdict(now),
             },
             label_names=list(data.train.classes),
-            training=dataclasses.asdict(config),
+            training=training,
         )
         _write_log(run, position.log)
 
@@ -286,6 +287,20 @@ def _start(config: Config) -> Path:
     if architecture != config.model:
         raise ValueError(f"start_from: expected {config.model}, got {architecture} in {folder}")
     return folder
+
+
+def _origin(config: Config, found: Path | None) -> dict[str, Any]:
+    """The weights that a run began with, by their hash, and how those were trained in their turn,
+    from its own checkpoint if it has one; empty where they were random.
+    """
+    if found:
+        before = hub.read_config(found)["training"]
+        return {key: before[key] for key in ("began_with",) if key in before}
+    if not config.start_from:
+        return {}
+    folder = _start(config)
+    weights, training = hub.file_sha256(folder / hub.WEIGHTS), hub.read_config(folder)
+    return {"began_with": {"sha256": weights, "training": training.get("training")}}
 
 
 @torch.inference_mode()
