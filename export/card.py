@@ -100,7 +100,7 @@ Made with {versions}.
 
 ## Training
 
-{history}
+{history}.
 
 ```json
 {training}
