@@ -11,7 +11,7 @@ from torch.nn.modules.module import register_module_forward_hook
 from torch.nn.utils import prune
 
 import zoo
-from zoo import hub
+from zoo import hub, lean
 from zoo.diagnostics.rates import hooks
 from zoo.heads import ShortcutHeads
 from zoo.kernels import compiled
@@ -266,8 +266,14 @@ def test_gradient_checkpointing_goes_back_as_often_as_it_is_asked():
     assert all(map(torch.equal, before, model.buffers()))
 
 
-@pytest.mark.parametrize("bf16", [False, True])
-@pytest.mark.parametrize("name", ["short_bp_resnet20_slim", "short_bp_resnet50"])
+@pytest.mark.parametrize(
+    ("name", "bf16"),
+    [
+        ("short_bp_resnet20_slim", False),
+        ("short_bp_resnet20_slim", True),
+        ("short_bp_resnet50", False),
+    ],
+)
 def test_lean_memory_changes_no_bit_of_a_training_step(name, bf16):
     results = []
     for memory in ("fast", "lean"):
@@ -278,6 +284,27 @@ def test_lean_memory_changes_no_bit_of_a_training_step(name, bf16):
         gradients = [parameter.grad for parameter in model.parameters()]
         results.append([logits, side_logits, *gradients, *model.buffers()])
     assert all(torch.equal(*pair) for pair in zip(*results, strict=True))
+
+
+@pytest.mark.parametrize(("kernel_size", "stride"), [(3, 1), (3, 2), (1, 2), ((3, 1), (1, 2))])
+def test_a_weights_gradient_as_one_product_is_right_to_a_rounding(kernel_size, stride, monkeypatch):
+    products = []
+    monkeypatch.setattr(
+        lean, "_weight_gradient", lambda *a, f=lean._weight_gradient: products.append(1) or f(*a)
+    )
+    padding = tuple(side // 2 for side in torch.nn.modules.utils._pair(kernel_size))
+    conv = torch.nn.Conv2d(24, lean.MANY_CHANNELS, kernel_size, stride, padding, bias=False)
+    spikes = (torch.rand(2, 3, 24, 7, 5) < 0.3).float()
+    with torch.autocast("cpu", torch.bfloat16):
+        y = lean.spike_conv(conv, lean.remembered_as_bytes(spikes, spikes.to(torch.int8)))
+    grad = torch.randn_like(y)
+    y.backward(grad)
+    (expected,) = torch.autograd.grad(
+        conv.double()(spikes.flatten(0, 1).double()), [conv.weight], grad.double()
+    )
+    error = (conv.weight.grad - expected).abs().max() / expected.abs().max()
+    assert products == [1]
+    assert error < 2**-8
 
 
 @pytest.mark.parametrize("bf16", [False, True])

@@ -35,8 +35,8 @@ class SpikingBackbone(nn.Module):
         shortcut_heads: Hang classifiers on exits of stages, for training.
         head_stages: On which, by number; all but the last if None.
         memory: "lean" remembers spikes as bytes and computes norms and neurons again in the
-            backward pass, "fast" remembers their inputs; the same bits. What each costs:
-            docs/results/train_step.md.
+            backward pass, "fast" remembers their inputs; the same bits, but for the rounding of
+            weights' gradients in bf16 on a CPU. What each costs: docs/results/train_step.md.
         num_classes, global_pool, drop_rate, device, dtype: As everywhere in timm.
 
     Raises:
