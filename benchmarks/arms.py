@@ -5,8 +5,8 @@ A claim's script names its arms; each is trained by zoo.training in a run folder
 a comparison that was stopped goes on. Accuracies are on held-out training images.
 """
 
-import json
 import statistics
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +19,7 @@ from measure import report
 from zoo.data import DataConfig
 from zoo.training.augment import AugmentConfig
 from zoo.training.config import Config, OptimConfig
-from zoo.training.engine import LOG, load_data, train
+from zoo.training.engine import load_data, train
 from zoo.training.losses import LossConfig
 
 SEEDS = (0, 1, 2)
@@ -76,8 +76,10 @@ def compare(name: str, title: str, arms: dict[str, Config], columns: dict[str, S
             ends = []
             for seed in SEEDS:
                 folder = Path(runs) / f"{arm.replace(' ', '_')}_{seed}"
-                train(replace(config, seed=seed, output=str(folder)), data)
-                ends.append(json.loads((folder / LOG).read_text().splitlines()[-1]))
+                end = train(replace(config, seed=seed, output=str(folder)), data)
+                if end.get("epoch") != config.epochs:  # it has said that SIGTERM stopped it
+                    sys.exit(f"stopped in {folder}; the same command goes on from there")
+                ends.append(end)
             rows.append(
                 {"arm": arm} | {key: values[i] for key, values in columns.items()} | _row(ends)
             )
