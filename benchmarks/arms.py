@@ -46,7 +46,8 @@ def facts(config: Config) -> dict[str, Any]:
     return {
         "images": f"CIFAR-10 (JPEG): {config.data.limit} to train on, {HELD_OUT} held out",
         "training": f"{config.epochs} epochs of {CROP}-pixel crops, batch {config.batch_size}, "
-        f"AdamW {config.optim.lr}, T = {T}, {config.precision}",
+        f"{config.optim.name} {config.optim.lr}, T = {config.model_args['time_steps']}, "
+        f"{config.precision}",
         "seeds": list(SEEDS),
     }
 
