@@ -13,7 +13,10 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from zoo.training.machine import processor
+
 SETTLE = 0.05  # seconds; threads of the contestant before still spin for some milliseconds
+MOST_COLUMNS = 1000  # of characters; a table is not cut off where its lines only have to wrap
 RESULTS = Path(__file__).parent.parent / "docs" / "results"
 
 
@@ -39,14 +42,8 @@ def _synchronise() -> None:
 
 def machine() -> dict[str, str]:
     """What the figures were measured on."""
-    name = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        names = [line for line in cpuinfo.read_text().splitlines() if "model name" in line]
-        name = names[0].partition(":")[2].strip() if names else name
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else name
     return {
-        "device": device,
+        "device": processor(torch.device("cuda" if torch.cuda.is_available() else "cpu")),
         "threads": str(torch.get_num_threads()),
         "torch": torch.__version__,
         "python": platform.python_version(),
@@ -54,12 +51,18 @@ def machine() -> dict[str, str]:
 
 
 def report(name: str, title: str, rows: list[dict[str, Any]], command: str, **facts: Any) -> None:
-    """Print rows as a table; write them to docs/results/NAME.json and NAME.md."""
+    """Print rows as a table; write them to docs/results/NAME.json and NAME.md.
+
+    Args:
+        facts: More of the JSON; machine=None where nothing was measured on this one.
+    """
     columns = list(rows[0])
     table = Table(*columns, title=title)
     for row in rows:
         table.add_row(*(_cell(row.get(column)) for column in columns))
-    Console().print(table)
+    console = Console()
+    wide = console.options.update(max_width=MOST_COLUMNS)
+    Console(width=max(console.width, console.measure(table, options=wide).maximum)).print(table)
     RESULTS.mkdir(parents=True, exist_ok=True)
     content = {"title": title, "command": command, "machine": machine(), **facts, "rows": rows}
     (RESULTS / f"{name}.json").write_text(json.dumps(content, indent=2) + "\n")
@@ -69,8 +72,11 @@ def report(name: str, title: str, rows: list[dict[str, Any]], command: str, **fa
 def markdown(content: dict[str, Any]) -> str:
     """What report wrote as JSON, as a page."""
     rows, columns, m = content["rows"], list(content["rows"][0]), content["machine"]
-    where = f"{m['device']}, {m['threads']} threads, torch {m['torch']}, Python {m['python']}"
-    lines = [f"## {content['title']}", "", f"`{content['command']}`, on {where}.", ""]
+    where = (
+        m
+        and f", on {m['device']}, {m['threads']} threads, torch {m['torch']}, Python {m['python']}"
+    )
+    lines = [f"## {content['title']}", "", f"`{content['command']}`{where or ''}.", ""]
     facts = content.keys() - {"title", "command", "machine", "rows"}
     lines += [f"{fact}: {content[fact]}  " for fact in sorted(facts)]
     lines += ["", "| " + " | ".join(columns) + " |", "|---" * len(columns) + "|"]

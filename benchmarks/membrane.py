@@ -4,7 +4,8 @@
 
 The paper's argument is about blocks that fire after the addition. An MS-ResNet adds membrane
 potentials and a SEW-ResNet adds spikes, and both have a path from the loss to every block without a
-surrogate gradient in it. The three kinds of block in one shape, each with heads and without.
+surrogate gradient in it. The three kinds of block in one shape, each with heads and without, and
+each with the neuron of its own paper.
 """
 
 from arms import compare, points, small_run
@@ -17,7 +18,7 @@ SHAPE = {"depths": (3, 3, 3), "widths": (16, 32, 64)}
 FAMILIES = {
     "spike after the addition": ("short_bp_resnet20_slim", {}),
     "spikes added (SEW)": ("sew_resnet18", {**SHAPE, "stem": "conv3x3"}),
-    "potentials added (MS)": ("ms_resnet18_cifar", SHAPE),
+    "potentials added (MS)": ("ms_resnet18_cifar", {**SHAPE, "stem_width": 16}),
 }
 
 

@@ -16,7 +16,14 @@ from zoo.training.config import flat
 PLACES = ("output", "data.root", "start_from", "keep_large_buffers", "workers")
 DEFAULT = "default"
 EPOCHS = (1, 2, 3)
-MEASURED = {"run", "epochs run", "last, %", "minutes", *(f"epoch {epoch}, %" for epoch in EPOCHS)}
+MEASURED = {
+    "run",
+    "epochs run",
+    "last, %",
+    "minutes",
+    "machine",
+    *(f"epoch {epoch}, %" for epoch in EPOCHS),
+}
 
 
 def main() -> None:
@@ -43,13 +50,16 @@ def main() -> None:
             row[f"epoch {epoch}, %"] = reached[0] if reached else None
         row["last, %"] = log[-1]["holdout_accuracy"]
         row["minutes"] = sum(entry["seconds"] for entry in log) / 60
+        row["machine"] = log[-1].get("machine")
         rows.append(row)
-    rows += [dict.fromkeys(rows[0], DEFAULT) | row for row in kept]
+    blank = dict.fromkeys(rows[0], DEFAULT) | {"machine": None}
+    rows += [blank | row for row in kept]
     rows.sort(key=lambda row: row["last, %"])
     first = next(iter(options.values()))
     same = {key: first[key] for key in ("data.title", "data.holdout", "precision")}
     command = "python benchmarks/recipe_search.py"
-    report("recipe_search", "Recipes that were tried, held-out accuracy", rows, command, **same)
+    title = "Recipes that were tried, held-out accuracy"
+    report("recipe_search", title, rows, command, machine=None, **same)
 
 
 if __name__ == "__main__":

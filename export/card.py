@@ -12,6 +12,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 import zoo
 from export.browser import PREPROCESSOR
 from export.folder import read_report
+from export.history import CURVES, epochs, history
 from zoo import hub
 from zoo.classifier import MODES
 from zoo.grid import BITS
@@ -101,7 +102,7 @@ Made with {versions}.
 ## Training
 
 {history}.
-
+{epochs}
 ```json
 {training}
 ```
@@ -113,6 +114,14 @@ Made with {versions}.
 ## Citation
 
 {citation}
+"""
+
+EPOCHS = """{curves}
+<details><summary>Epoch by epoch</summary>
+
+{table}
+
+</details>
 """
 
 BROWSER = """
@@ -205,7 +214,7 @@ def _release(folder: Path) -> str:
         **{key: args["spike_layer"][key] for key in ("decay", "v_threshold", "reset")},
         rule=report["rule"],
         operations=_operations(measured) if measured else "not measured",
-        history=_history(config.get("training", {})),
+        history=history(config.get("training", {})),
         place=f"Hub, `{on_the_hub[folder.name]}`" if folder.name in on_the_hub else "the package",
         sha256=report["sha256"][hub.WEIGHTS],
         command=_command(report["images"], config.get("training", {})),
@@ -263,7 +272,7 @@ def _body(folder: Path, config: dict[str, Any], report: dict[str, Any]) -> str:
             resolution=RESOLUTION.format(width=width, height=height)
             + FP32 * (report["rule"] == "exact"),
         ),
-        history=_history(training),
+        history=history(training),
         citation=_citation(cfg),
         mean=[round(255 * value) for value in cfg["mean"]],
         std=[round(255 * value) for value in cfg["std"]],
@@ -281,7 +290,8 @@ def _body(folder: Path, config: dict[str, Any], report: dict[str, Any]) -> str:
         images=report["images"],
         checks="\n".join(f"| {name} | {_short(measured)} |" for name, measured in checks.items()),
         versions=", ".join(f"{name} {version}" for name, version in report["made_with"].items()),
-        training=json.dumps(training, indent=2),
+        epochs=_epochs(folder, training),
+        training=json.dumps(_without_logs(training), indent=2),
     )
 
 
@@ -350,17 +360,20 @@ def _operations(measured: dict[str, Any]) -> str:
     )
 
 
-def _history(training: dict[str, Any] | None) -> str:
-    """How many epochs of what, from random weights to these."""
-    if not training:
-        return "not recorded"
-    data, args = training["data"], training["model_args"]
-    images = f" of {data['limit']} images" if data.get("limit") else ""
-    steps = f" at T = {args['time_steps']}" if "time_steps" in args else ""
-    last = f"{training['epochs']} epoch{'s' * (training['epochs'] != 1)}{images}{steps}"
-    if "began_with" not in training:
-        return last
-    return f"{_history(training['began_with']['training'])}; then {last}"
+def _epochs(folder: Path, training: dict[str, Any]) -> str:
+    """The log of the training, where it is there."""
+    table = epochs(training)
+    curves = f"\n![loss and accuracy by epoch]({CURVES})\n"
+    return table and EPOCHS.format(
+        curves=curves if (folder / CURVES).is_file() else "", table=table
+    )
+
+
+def _without_logs(training: dict[str, Any]) -> dict[str, Any]:
+    recipe = {key: value for key, value in training.items() if key != "log"}
+    if (before := training.get("began_with")) and before["training"]:
+        recipe["began_with"] = before | {"training": _without_logs(before["training"])}
+    return recipe
 
 
 def _title(training: dict[str, Any]) -> str:

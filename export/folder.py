@@ -4,6 +4,7 @@ README.md            the model card
 config.json          timm's schema, with the neuron constants
 model.safetensors    the weights, without heads
 preprocessor_config.json  for @huggingface/transformers, where images are RGB
+training.png         loss and accuracy by epoch, where matplotlib was there to draw them
 onnx/model.onnx      the graph, for normalised floats
 onnx/model_uint8.onnx  the same for whole pixels
 onnx/model_readable.onnx  the first once more, each neuron one node

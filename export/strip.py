@@ -7,6 +7,7 @@ from typing import Any
 from torch import nn
 
 from export.browser import browser_config, write_preprocessor
+from export.history import CURVES, draw
 from zoo import create_model, hub, runs, strip_heads
 
 
@@ -58,6 +59,7 @@ def write_stripped(source: Source, folder: Path) -> nn.Module:
     extra |= browser_config(extra.get("label_names", []))
     if "training" in extra:
         extra["training"] = _without_paths(extra["training"])
+        draw(extra["training"], folder / CURVES)
     hub.save_pretrained(strip_heads(source.model), folder, **extra)
     write_preprocessor(folder)
     return create_model(f"local-dir:{folder}", pretrained=True).eval()

@@ -8,11 +8,14 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from PIL import Image
 
-from export.card import model_cards
+from export.card import model_cards, write_card
+from export.strip import load_source, write_stripped
 from zoo import hub
+from zoo.training.machine import processor
 
 ROOT = Path(__file__).parent.parent
 SECTIONS = ["Use", "Results", "Neurons", "Exactness", "Energy", "Verification", "Training"]
@@ -46,6 +49,33 @@ def test_a_card_has_every_section_in_its_order(card):
     assert re.findall(r"^## (.*)", card, flags=re.M) == [*SECTIONS, "Limits", "Citation"]
     assert "https://arxiv.org/abs/2401.04486" in card
     assert "{" not in re.sub(r"```.*?```", "", card, flags=re.S)  # every blank is filled
+
+
+def test_a_card_shows_each_epoch_on_which_machine_and_the_curves(run, exported, card):
+    log = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    for entry in log:
+        assert (
+            f"| 1 | {entry['epoch']} | {entry['learning_rate']:.2g} | {entry['loss']:.3f} | "
+            f"{entry['accuracy']:.2f} | {entry['test_accuracy']:.2f} |" in card
+        )
+    assert f"3 epochs at T = 2, 0 minutes on {processor(torch.device('cpu'))}, " in card
+    assert "![loss and accuracy by epoch](training.png)" in card
+    with Image.open(exported / "training.png") as curves:
+        assert curves.size == (900, 350)
+
+
+def test_a_card_needs_no_matplotlib_and_no_log(exported, monkeypatch, tmp_path):
+    monkeypatch.setattr("export.history.find_spec", lambda name: None)
+    for path in (exported / "config.json", exported / "model.safetensors"):
+        shutil.copy(path, tmp_path)
+    source = load_source(str(tmp_path))
+    del source.config["training"]["log"]
+    (tmp_path / "stripped").mkdir()
+    write_stripped(source, tmp_path / "stripped")
+    write_card(tmp_path / "stripped", json.loads((exported / "verification.json").read_text()))
+    card = (tmp_path / "stripped" / "README.md").read_text()
+    assert not (tmp_path / "stripped" / "training.png").exists()
+    assert "3 epochs at T = 2.\n\n```json" in card
 
 
 def test_the_energy_on_a_card_is_what_was_counted(exported, card):

@@ -23,6 +23,7 @@ from zoo.training.checkpoint import load_checkpoint, save_checkpoint
 from zoo.training.config import Config, flat
 from zoo.training.feed import Feed, measured_batches
 from zoo.training.learner import GLANCE, Learner
+from zoo.training.machine import machine
 from zoo.training.stop import StopSignal
 from zoo.training.watch import firing_rates
 
@@ -129,7 +130,7 @@ def train(config: Config, data: Data | None = None) -> dict[str, Any]:
                 "position": dataclasses.asdict(now),
             },
             label_names=list(data.train.classes),
-            training=training,
+            training=training | {"log": [_in_short(entry) for entry in position.log]},
         )
         _write_log(run, position.log)
 
@@ -187,6 +188,7 @@ def train(config: Config, data: Data | None = None) -> dict[str, Any]:
                 "images_per_second": feed.seen / seconds,
                 "seconds": seconds,
                 "peak_mib": _memory(accelerator.device),
+                "machine": machine(accelerator.device, accelerator.num_processes),
             }
             say(
                 f"epoch {epoch + 1:>3}  loss {loss:.4f}  train {100 * correct:.2f} %  "
@@ -420,6 +422,12 @@ def _progress(accelerator: Accelerator) -> Progress:
         TimeRemainingColumn(),
         console=Console(quiet=not accelerator.is_main_process),
     )
+
+
+def _in_short(entry: dict[str, Any]) -> dict[str, Any]:
+    """What of an epoch goes with the weights."""
+    kept = ("epoch", "loss", "learning_rate", "seconds", "machine")
+    return {k: v for k, v in entry.items() if k in kept or k.endswith("accuracy")}
 
 
 def _write_log(run: Path, log: list[dict[str, Any]]) -> None:

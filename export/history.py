@@ -1,0 +1,90 @@
+"""How a network was trained, from random weights to those that are published: in words, epoch by
+epoch, and as a picture. A network trained on from the weights of another run has the history of
+both.
+"""
+
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+CURVES = "training.png"
+MEASURED = ("holdout_accuracy", "test_accuracy")
+
+
+def history(training: dict[str, Any] | None) -> str:
+    """The runs in a sentence: how many epochs of what, for how long, on which machine."""
+    if not training:
+        return "not recorded"
+    if "began_with" not in training:
+        return _told(training)
+    return f"{history(training['began_with']['training'])}; then {_told(training)}"
+
+
+def epochs(training: dict[str, Any]) -> str:
+    """A table with a line for each epoch of each run whose log is there; empty if there is none."""
+    lines = [
+        f"| {number} | {entry['epoch']} | {entry['learning_rate']:.2g} | {entry['loss']:.3f} | "
+        f"{entry['accuracy']:.2f} | {entry[_measured(entry)]:.2f} | {entry['seconds'] / 60:.1f} |"
+        for number, run in enumerate(_runs(training), 1)
+        for entry in run.get("log", [])
+    ]
+    if not lines:
+        return ""
+    head = "| run | epoch | learning rate | loss | training, % | measured, % | minutes |"
+    return "\n".join([head, "|---|---|---|---|---|---|---|", *lines])
+
+
+def draw(training: dict[str, Any], path: Path) -> None:
+    """Draw loss and accuracies over the epochs of all runs, and where each run ends; nothing where
+    no log is there, or no matplotlib, which is for training and not for export.
+    """
+    logs = [run.get("log", []) for run in _runs(training)]
+    entries = [entry for log in logs for entry in log]
+    if not entries or find_spec("matplotlib") is None:
+        return
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    at = range(1, len(entries) + 1)
+    measured = _measured(entries[0])
+    figure = Figure(figsize=(9, 3.5), layout="constrained")
+    losses, accuracies = figure.subplots(1, 2)
+    losses.plot(at, [entry["loss"] for entry in entries], marker=".")
+    losses.set(xlabel="epoch", ylabel="training loss, nats")
+    accuracies.plot(at, [entry["accuracy"] for entry in entries], marker=".", label="training")
+    label = {"holdout_accuracy": "held out", "test_accuracy": "test"}[measured]
+    accuracies.plot(at, [entry[measured] for entry in entries], "k", marker=".", label=label)
+    accuracies.set(xlabel="epoch", ylabel="top-1, %")
+    accuracies.legend()
+    for axes in (losses, accuracies):
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        end = 0
+        for log in logs[:-1]:
+            end += len(log)
+            axes.axvline(end + 0.5, color="0.7", linestyle=":")
+    figure.suptitle(f"{training['model']}, each run up to a dotted line")
+    figure.savefig(path, dpi=100, metadata={"Software": None})
+
+
+def _runs(training: dict[str, Any] | None) -> Iterator[dict[str, Any]]:
+    """The recipes and logs of all runs, the first one first."""
+    if training:
+        yield from _runs(training.get("began_with", {}).get("training"))
+        yield training
+
+
+def _told(run: dict[str, Any]) -> str:
+    data, args = run["data"], run["model_args"]
+    images = f" of {data['limit']} images" if data.get("limit") else ""
+    steps = f" at T = {args['time_steps']}" if "time_steps" in args else ""
+    told = f"{run['epochs']} epoch{'s' * (run['epochs'] != 1)}{images}{steps}"
+    if log := run.get("log"):
+        told += f", {sum(entry['seconds'] for entry in log) / 60:.0f} minutes"
+        machines = dict.fromkeys(entry["machine"] for entry in log if "machine" in entry)
+        told += f" on {' and '.join(machines)}" if machines else ""
+    return told
+
+
+def _measured(entry: dict[str, Any]) -> str:
+    return next(key for key in MEASURED if key in entry)

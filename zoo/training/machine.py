@@ -1,0 +1,23 @@
+"""What a network is trained or timed on, by name."""
+
+import platform
+from pathlib import Path
+
+import torch
+
+CPUINFO = Path("/proc/cpuinfo")  # Linux; elsewhere Python knows as much
+
+
+def processor(device: torch.device) -> str:
+    """The name of a GPU, or of this machine's CPU for any other device."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    lines = CPUINFO.read_text().splitlines() if CPUINFO.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def machine(device: torch.device, processes: int) -> str:
+    """What each of several processes runs on."""
+    threads = "" if device.type == "cuda" else f", {torch.get_num_threads()} threads"
+    return f"{f'{processes} x ' if processes > 1 else ''}{processor(device)}{threads}"
