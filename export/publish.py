@@ -37,6 +37,7 @@ from zoo.hub import CONFIG, WEIGHTS, hashes, read_config
 from zoo.pull import (
     WAITS,
     HTTPError,
+    Promise,
     PullError,
     asked_wait,
     check_name,
@@ -217,7 +218,8 @@ def publish_to_hub(options: Options) -> str:
         raise PublishError(f"{explain(error, repo_id)}; nothing was sent{made}") from None
     except PublishError as error:
         raise PublishError(f"{error}{made}") from None
-    verify_published(repo_id, sha, found.digests, images)
+    promised = {n: Promise(d, (folder / n).stat().st_size) for n, d in found.digests.items()}
+    verify_published(repo_id, sha, promised, images)
     try:
         retried(lambda: api.create_tag(repo_id, tag=found.next_tag, revision=sha, exist_ok=True))
         refs = retried(lambda: api.list_repo_refs(repo_id))
@@ -300,12 +302,12 @@ def head_after(api: HfApi, folder: Path, repo_id: str, before: Plan) -> str:
     return now.head
 
 
-def verify_published(repo_id: str, sha: str, digests: dict[str, str], images: Images) -> None:
+def verify_published(repo_id: str, sha: str, promised: dict[str, Promise], images: Images) -> None:
     """Raise unless a commit comes back as it was sent, and passes every check anew."""
     state = f"the commit {sha} is in {repo_id} and has no tag"
     with tempfile.TemporaryDirectory(prefix="published_") as scratch:
         try:
-            folder = fetch(repo_id, sha, digests, scratch)
+            folder = fetch(repo_id, sha, promised, scratch)
             model = zoo.create_model(f"local-dir:{folder}", pretrained=True).eval()
             report = verify(folder, model, images)
         except PullError as error:

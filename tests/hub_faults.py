@@ -37,7 +37,6 @@ class Fault:
         happen: Makes it so, for a repository of a Hub.
         error: What the message says, a regular expression; none where it ends well.
         committed: Of publishing: the commit has happened, whole, though it is not called published.
-        slow: huggingface_hub itself waits half a minute.
     """
 
     act: Literal["pull", "publish"]
@@ -45,7 +44,6 @@ class Fault:
     happen: Callable[[HubServer, str], None]
     error: str = ""
     committed: bool = False
-    slow: bool = False
 
 
 def strangers_token(hub: HubServer, repo: str) -> None:
@@ -77,6 +75,31 @@ def no_weights(hub: HubServer, repo: str) -> None:
 
 def absurd_config(hub: HubServer, repo: str) -> None:
     hub.commit(repo, {"config.json": b" " * (2**24 + 1)})
+
+
+def lying_headers(hub: HubServer, repo: str) -> None:
+    headers = {"ETag": '"../../../../planted"', "X-Repo-Commit": "f" * 40}
+    for method in ("HEAD", "GET"):  # a client need not ask for a HEAD
+        hub.lie(
+            r"/config\.json",
+            lambda response: response._replace(headers=response.headers | headers),
+            method=method,
+            times=ALWAYS,
+        )
+
+
+def more_bytes(hub: HubServer, repo: str) -> None:
+    hub.lie(r"/config\.json", lambda response: response._replace(body=b" " * 2**25), times=ALWAYS)
+
+
+def wordy_sizes(hub: HubServer, repo: str) -> None:
+    hub.lie(
+        INFO,
+        lambda response: response._replace(
+            body=re.sub(rb'"size": \d+', b'"size": "much"', response.body)
+        ),
+        times=ALWAYS,
+    )
 
 
 def fault(act, what, happen, error="", **kwargs) -> Fault:
@@ -125,7 +148,6 @@ FAULTS = [
         "500, always, on the weights",
         lambda hub, repo: hub.fail(LARGE, 500, times=ALWAYS),
         r"answers with an error \(500",
-        slow=True,
     ),
     fault(
         "pull",
@@ -173,6 +195,14 @@ FAULTS = [
         "pull", "a file named ../../evil.json", bad_name, "expected plain file names, got 'onnx/"
     ),
     fault("pull", "a pickle in place of the weights", no_weights, "are pickles and are never load"),
+    fault("pull", "an ETag of ../../../../planted, another commit", lying_headers),
+    fault(
+        "pull",
+        "32 MB in place of a config.json",
+        more_bytes,
+        r"expected config\.json with hash \w+, got other bytes twice",
+    ),
+    fault("pull", "sizes that are no numbers", wordy_sizes, "expected an answer of the Hub from"),
     fault("pull", "a config.json of 16 MB", absurd_config, r"expected config\.json up to 16777216"),
     fault("publish", "nothing", lambda hub, repo: None),
     fault("publish", "401, a token of nobody", strangers_token, r"refuses this token \(401"),

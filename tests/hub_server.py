@@ -173,6 +173,7 @@ class Fault:
     reset: bool = False
     bit: int | None = None
     bytes_per_second: float = 0
+    change: Callable[[Response], Response] | None = None
 
     def matches(self, kind: str, method: str, path: str) -> bool:
         same_method = re.fullmatch(self.method, method)
@@ -490,7 +491,7 @@ class HubServer(ThreadingHTTPServer):
     """The Hub, on a free port of the loopback from the beginning to the end of a `with` block.
 
     `repos`, `blobs` (by sha256), `requests` and `faults` are there to be looked at. Faults are
-    asked for by `fail`, `cut`, `corrupt` and `slow`; one that has happened leaves `faults`.
+    asked for by `fail`, `cut`, `corrupt`, `lie` and `slow`; one that has happened leaves `faults`.
     """
 
     daemon_threads = False  # so that leaving the block waits for answers under way
@@ -584,6 +585,16 @@ class HubServer(ThreadingHTTPServer):
         """Flip one bit of the answer, the middle one if not told; its size stays right."""
         self.faults.append(Fault("corrupt", path, method, times, bit=bit))
 
+    def lie(
+        self,
+        path: str,
+        change: Callable[[Response], Response],
+        method: str = "GET",
+        times: float = 1,
+    ) -> None:
+        """Answer otherwise."""
+        self.faults.append(Fault("lie", path, method, times, change=change))
+
     def slow(
         self, path: str, bytes_per_second: float, method: str = "GET", times: float = 1
     ) -> None:
@@ -605,7 +616,9 @@ class HubServer(ThreadingHTTPServer):
             if fault := self.take_fault("fail", request.method, request.path):
                 raise fault.error
             with self.lock:
-                return self.dispatch(request)
+                response = self.dispatch(request)
+            lie = self.take_fault("lie", request.method, request.path)
+            return lie.change(response) if lie else response
         except HubError as error:
             return json_response({"error": str(error)}, error.status, **error.headers)
 

@@ -20,7 +20,5 @@ def client(hub, tmp_path_factory):
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: f"{fault.act}: {fault.what}")
 def test_a_fault_ends_well_or_in_words_and_leaves_nothing_broken(fault, hub, client, exported):
-    if fault.slow:
-        pytest.skip("huggingface_hub waits half a minute; benchmarks/hub_faults.py runs it")
     outcome = run_fault(fault, hub, client, exported)
     assert outcome.is_as_told(fault), outcome

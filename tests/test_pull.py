@@ -1,6 +1,7 @@
 """What the cache holds, what a network that is gone leaves, and weights by their bare name."""
 
 import json
+import math
 import shutil
 import signal
 import subprocess
@@ -16,7 +17,7 @@ from huggingface_hub import constants
 
 import zoo
 from zoo import hub as pretrained
-from zoo.pull import COMMIT, explain
+from zoo.pull import COMMIT, CorruptError, Promise, explain, fetch
 
 FIRST, SECOND = "short_bp_resnet20_slim.digits", "short_bp_resnet20_slim.first"
 OFFLINE = "import huggingface_hub.constants; huggingface_hub.constants.HF_HUB_OFFLINE = {}\n"
@@ -47,6 +48,46 @@ def client(hub, tmp_path_factory):
 def bits(client, exported) -> str:
     """Of the logits of the exported network."""
     return client.run(PULL, name=f"local-dir:{exported}").value
+
+
+@pytest.mark.parametrize("etag", ["../../../victim", "/{home}/victim", "config.json"])
+def test_a_header_names_no_file(hub, client, exported, bits, etag):
+    home = client.cache.parent
+    (home / "victim").write_text("precious")
+    before = {*home.rglob("*")}
+    headers = {"ETag": f'"{etag.format(home=home)}"', "X-Repo-Commit": "f" * 40}
+    hub.create_repo("org/headers", content(exported))
+    sha = hub.repos["org/headers"].branches["main"]
+    for method in ("HEAD", "GET"):
+        hub.lie(
+            "/config.json",
+            lambda response: response._replace(headers=response.headers | headers),
+            method=method,
+            times=math.inf,
+        )
+    assert client.run(PULL, name="hf-hub:org/headers").value == bits
+    hub.faults.clear()
+    storage = client.cache / "models--org--headers"
+    made = {path for path in {*home.rglob("*")} - before if path.is_file()}
+    locks = client.cache / ".locks"
+    assert all(path.is_relative_to(storage) or path.is_relative_to(locks) for path in made)
+    assert (home / "victim").read_text() == "precious"
+    assert [path.name for path in (storage / "snapshots").iterdir()] == [sha]
+    shutil.rmtree(storage)
+
+
+def test_no_more_bytes_are_kept_than_were_told(monkeypatch, tmp_path):
+    kept = []
+
+    def pour(url, file, **kwargs):
+        for _ in range(100):
+            kept.append(file.write(b"x" * 1000))
+
+    monkeypatch.setattr("zoo.pull.http_get", pour)
+    with pytest.raises(CorruptError, match="got other bytes twice"):
+        fetch("org/pour", "0" * 40, {"config.json": Promise("0" * 40, 2500)}, tmp_path)
+    assert kept == [1000, 1000] * 2
+    assert [path for path in (tmp_path / "models--org--pour").rglob("*") if path.is_file()] == []
 
 
 def test_a_whole_commit_in_the_cache_costs_no_request(hub, client, exported, bits):

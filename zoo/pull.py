@@ -1,8 +1,9 @@
 """Files of a repository on the Hugging Face Hub: all of them, whole and checked, or none.
 
-huggingface_hub compares the size of what it downloads; here the hash is compared too, which the
-Hub gives for each file: sha256 for large ones, git's sha1 for the rest. Its cache names each file
-by that hash, so that what lies there is checked whenever it is loaded, with a network or without.
+The Hub gives a hash for each file: sha256 for large ones, git's sha1 for the rest. What comes is
+held to it and to the size that was told, and only then gets its place in huggingface_hub's cache,
+which names each file by that hash: what lies there is checked whenever it is loaded, with a network
+or without. hf_hub_download is not used for that, since it names files as the server's headers say.
 """
 
 import hashlib
@@ -13,21 +14,21 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import TypeVar
+from typing import BinaryIO, TypeVar
 from urllib.parse import urlsplit
 
-from huggingface_hub import HfApi, constants, get_token, hf_hub_download
+from huggingface_hub import HfApi, constants, get_token, hf_hub_url
 from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,
-    LocalEntryNotFoundError,
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
-from huggingface_hub.file_download import repo_folder_name
+from huggingface_hub.file_download import http_get, repo_folder_name
 from huggingface_hub.hf_api import ModelInfo
-from huggingface_hub.utils import WeakFileLock, validate_repo_id
+from huggingface_hub.utils import WeakFileLock, build_hf_headers, validate_repo_id
 
 MAX_BYTES, MAX_LARGE_BYTES = 2**24, 2**32  # of a JSON file, and of any other
 WAITS = (0.5, 2.0)  # seconds before a request is sent a second and a third time
@@ -46,6 +47,14 @@ class PullError(OSError):
 
 class CorruptError(PullError):
     """What came, or what lay in the cache, is not what the Hub has."""
+
+
+@dataclass(frozen=True)
+class Promise:
+    """What a file has to be."""
+
+    digest: str
+    size: int
 
 
 def pull(
@@ -89,27 +98,30 @@ def pull(
     api = HfApi()
     try:
         info = retried(lambda: api.model_info(repo_id, revision=revision, files_metadata=True))
+        expected = _wanted(place, info, files, if_any)
+    except PullError:
+        raise
     except HTTPError as error:
         reason = explain(error, place)
         if _is_away(error) and (folder := _cached(storage, revision, files, if_any)):
             warnings.warn(f"{reason}; took what the cache holds, {folder.name}", stacklevel=2)
             return folder
         raise PullError(reason) from None
-    except (ValueError, LookupError, TypeError) as error:  # other JSON or none, an odd token
+    except (ValueError, LookupError, TypeError, AttributeError) as error:  # odd JSON, an odd token
         raise PullError(
             f"{place}: expected an answer of the Hub from {_endpoint()}, got "
             f"{type(error).__name__}: {error}; look to HF_TOKEN and to what stands between"
         ) from None
-    folder = fetch(repo_id, info.sha, _wanted(place, info, files, if_any), cache_dir)
+    folder = fetch(repo_id, info.sha, expected, cache_dir)
     if revision != info.sha:
-        _point(storage / "refs" / revision, info.sha)
+        _point(storage, revision, info.sha)
     return folder
 
 
 def fetch(
-    repo_id: str, sha: str, expected: Mapping[str, str], cache_dir: str | Path | None = None
+    repo_id: str, sha: str, expected: Mapping[str, Promise], cache_dir: str | Path | None = None
 ) -> Path:
-    """A commit's files, each with the hash that is expected; what fails leaves nothing behind.
+    """A commit's files, each as it was promised; what fails leaves nothing behind.
 
     One process at a time: what another is writing would be removed as well.
 
@@ -118,17 +130,17 @@ def fetch(
     """
     storage = _storage(repo_id, cache_dir)
     folder = storage / "snapshots" / sha
-    if all((folder / n).is_file() and matches(folder / n, d) for n, d in expected.items()):
+    if all((folder / n).is_file() and matches(folder / n, p.digest) for n, p in expected.items()):
         return folder  # a cache that is only read needs no lock
     lock = storage.parent / ".locks" / storage.name / "fetch.lock"
     try:
         lock.parent.mkdir(parents=True, exist_ok=True)
         with WeakFileLock(lock), _all_or_none(storage, folder, expected):
-            for name, digest in expected.items():
-                _fetch_one(repo_id, sha, name, digest, cache_dir)
+            for name, promised in expected.items():
+                _fetch_one(repo_id, sha, name, promised, storage)
     except PullError:
         raise
-    except (HTTPError, LocalEntryNotFoundError) as error:
+    except HTTPError as error:
         raise PullError(explain(error, f"{repo_id}@{sha}")) from None
     except OSError as error:
         raise PullError(
@@ -139,12 +151,12 @@ def fetch(
 
 
 @contextmanager
-def _all_or_none(storage: Path, folder: Path, expected: Mapping[str, str]) -> Iterator[None]:
+def _all_or_none(storage: Path, folder: Path, expected: Mapping[str, Promise]) -> Iterator[None]:
     """Where files do not all arrive, those that did are removed again."""
     places = [
         path
-        for name, digest in expected.items()
-        for path in (folder / name, storage / "blobs" / digest)
+        for name, promised in expected.items()
+        for path in (folder / name, storage / "blobs" / promised.digest)
     ]
     here = {path for path in places if path.exists()}
     try:
@@ -159,19 +171,67 @@ def _all_or_none(storage: Path, folder: Path, expected: Mapping[str, str]) -> It
         raise
 
 
-def _fetch_one(repo_id: str, sha: str, name: str, digest: str, cache_dir) -> None:
+def _fetch_one(repo_id: str, sha: str, name: str, promised: Promise, storage: Path) -> None:
     """Download a file, once more if it is not what it should be, and then no more."""
-    for _ in range(2):
-        path = Path(
-            retried(lambda: hf_hub_download(repo_id, name, revision=sha, cache_dir=cache_dir))
-        )
-        if matches(path, digest):
-            return
-        _remove(path)
-    raise CorruptError(
-        f"{repo_id}@{sha}: expected {name} with hash {digest}, got other bytes twice; they were "
-        "removed again. Try later, or on another network"
-    )
+    blob, path = storage / "blobs" / promised.digest, storage / "snapshots" / sha / name
+    if not (blob.is_file() and matches(blob, promised.digest)):
+        blob.parent.mkdir(parents=True, exist_ok=True)
+        partial = blob.with_name(f"{blob.name}.incomplete")
+        url = hf_hub_url(repo_id, name, revision=sha)
+        try:
+            if not any(_arrives(url, name, promised, partial) for _ in range(2)):
+                raise CorruptError(
+                    f"{repo_id}@{sha}: expected {name} with hash {promised.digest}, got other "
+                    "bytes twice; they were removed again. Try later, or on another network"
+                )
+            os.replace(partial, blob)
+        finally:
+            partial.unlink(missing_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)
+    try:
+        path.symlink_to(os.path.relpath(blob, path.parent))
+    except OSError:  # Windows may forbid it
+        os.replace(blob, path)
+
+
+def _arrives(url: str, name: str, promised: Promise, partial: Path) -> bool:
+    """Whether a file is what was promised, once it is there."""
+
+    def get() -> None:
+        with partial.open("wb") as file:
+            capped = _Capped(file, promised.size)
+            headers = build_hf_headers()
+            http_get(
+                url,
+                capped,
+                headers=headers,
+                expected_size=promised.size,
+                displayed_filename=name,
+            )
+
+    try:
+        retried(get)
+    except HTTPError:
+        raise
+    except OSError as error:
+        if error.errno is None:  # of another size
+            return False
+        raise
+    return matches(partial, promised.digest)
+
+
+class _Capped:
+    """A file that takes no more bytes than it was promised."""
+
+    def __init__(self, file: BinaryIO, most: int):
+        self.file, self.most = file, most
+        self.seek, self.tell, self.truncate = file.seek, file.tell, file.truncate
+
+    def write(self, chunk: bytes) -> int:
+        if self.tell() + len(chunk) > self.most:
+            raise OSError(f"expected {self.most} bytes, got more")
+        return self.file.write(chunk)
 
 
 def matches(path: Path, digest: str) -> bool:
@@ -217,8 +277,6 @@ def asked_wait(error: Exception, wait: float) -> float:
 
 def explain(error: Exception, place: str) -> str:
     """What failed, and what to do."""
-    if isinstance(error, LocalEntryNotFoundError) and error.__cause__ is not None:
-        error = error.__cause__
     status, log_in = status_of(error), "log in with `hf auth login` or set HF_TOKEN"
     if isinstance(error, GatedRepoError):
         return f"{place}: its owner asks for terms to be accepted on the Hub first; then {log_in}"
@@ -265,8 +323,8 @@ def hash_of(sibling) -> str:
 
 def _wanted(
     place: str, info: ModelInfo, files: tuple[str, ...], if_any: tuple[str, ...]
-) -> dict[str, str]:
-    """Hashes of the files to download, none of which is absurd."""
+) -> dict[str, Promise]:
+    """The files to download, none of which is absurd."""
     found = {sibling.rfilename: sibling for sibling in info.siblings}
     for name in found:
         check_name(place, name)
@@ -279,9 +337,10 @@ def _wanted(
         most = MAX_BYTES if name.endswith(".json") else MAX_LARGE_BYTES
         if found[name].size > most:
             raise PullError(f"{place}: expected {name} up to {most} bytes, got {found[name].size}")
-        wanted[name] = hash_of(found[name])
-    if not COMMIT.fullmatch(info.sha or "") or not all(map(_is_hash, wanted.values())):
-        raise PullError(f"{place}: expected hashes, got {info.sha!r} and {wanted}")
+        wanted[name] = Promise(hash_of(found[name]), found[name].size)
+    hashes = [promised.digest for promised in wanted.values()]
+    if not COMMIT.fullmatch(info.sha or "") or not all(map(_is_hash, hashes)):
+        raise PullError(f"{place}: expected hashes, got {info.sha!r} and {hashes}")
     return wanted
 
 
@@ -325,16 +384,20 @@ def _remove(path: Path) -> None:
     path.unlink(missing_ok=True)
 
 
-def _point(ref: Path, sha: str) -> None:
+def _point(storage: Path, revision: str, sha: str) -> None:
     """Let the cache know which commit a branch or a tag is, as huggingface_hub writes it.
 
     A cache that may not be written to does without.
     """
+    ref = storage / "refs" / revision
     if ref.is_file() and ref.read_text() == sha:
         return
     with suppress(OSError):
         ref.parent.mkdir(parents=True, exist_ok=True)
-        handle, partial = tempfile.mkstemp(dir=ref.parent, prefix=f".{ref.name}.")
-        with os.fdopen(handle, "w") as file:
-            file.write(sha)
-        os.replace(partial, ref)
+        handle, partial = tempfile.mkstemp(dir=storage, prefix=".ref.")  # all in refs/ is a name
+        try:
+            with os.fdopen(handle, "w") as file:
+                file.write(sha)
+            os.replace(partial, ref)
+        finally:
+            Path(partial).unlink(missing_ok=True)
