@@ -23,7 +23,7 @@ from zoo.grid import BITS, SMALLEST
 ROUNDED = {"Conv", "Gemm", "MatMul", "AveragePool", "ReduceSum", "Sum", "Add", "Sub", "Mul"}
 SUMS = {"Conv", "Gemm", "MatMul", "ReduceSum", "Sum", "Add"}
 LONG_SUMS = {"Conv", "Gemm", "MatMul", "AveragePool", "ReduceSum", "Sum"}
-MOVED = {"Reshape", "Transpose"}  # numbers stay what they were
+ENDS = {"Round", "GreaterOrEqual", "Cast"}  # nothing behind one becomes part of the sum before it
 ULP = 2.0**-23  # no rounding moves an fp32 number further, relative to it
 LARGEST = 2.0**127  # this and steps of 2^-SMALLEST fp32 has without fail
 NEAR = 2.0**-20  # a quotient of small whole numbers, relative to what it should be
@@ -84,6 +84,8 @@ class _Proof:
         plain = onnx.ModelProto()
         plain.CopyFrom(model)
         del plain.graph.value_info[:]  # what a file says of its shapes is no proof
+        for output in plain.graph.output:
+            output.type.tensor_type.ClearField("shape")
         plain = onnx.shape_inference.infer_shapes(plain, check_type=True, strict_mode=True)
         graph = plain.graph
         self.nodes, self.outputs = graph.node, graph.output
@@ -106,7 +108,7 @@ class _Proof:
                 self.whole[value.name] = _Range(np.zeros(1), np.full(1, 255.0), np.zeros(1))
             elif kind == onnx.TensorProto.FLOAT:
                 self.ranges[value.name] = None
-        self.made_by: dict[str, str] = {}
+        self.long: set[str] = set()  # sums, and what a runtime may take for one
         self.rows: dict[str, Row] = {}
 
     def run(self) -> list[Row]:
@@ -125,13 +127,19 @@ class _Proof:
                 self._check(node, result)
             ranges = self.whole if node.op_type == "GreaterOrEqual" else self.ranges
             ranges.update(dict.fromkeys(node.output, result))
-            made_by = node.op_type if node.op_type not in MOVED else self.made_by[node.input[0]]
-            self.made_by.update(dict.fromkeys(node.output, made_by))
+            if node.op_type in LONG_SUMS or self._passes_on_a_sum(node):
+                self.long.update(node.output)
         for output in self.outputs:
             self._of(output.name)
         if not self.rows:
             raise InexactError("graph: expected a network, found nothing that adds up")
         return list(self.rows.values())
+
+    def _passes_on_a_sum(self, node: onnx.NodeProto) -> bool:
+        """Whether a runtime may take this node out, or into a sum, and what comes behind it too."""
+        several = {"Split": len(node.output), "Concat": len(node.input)}.get(node.op_type, 1) > 1
+        ended = node.op_type in ENDS or several
+        return not ended and not self.long.isdisjoint(node.input)
 
     def _check(self, node: onnx.NodeProto, x: _Range) -> None:
         """Raise unless fp32 holds every value of x; note what a sum needs."""
@@ -244,12 +252,12 @@ class _Proof:
 
     def _alone(self, node, x: _Range) -> _Range:
         """What an addition of two numbers gives: x, or x rounded, unless an operand is a longer
-        sum's, into which a runtime may draw the addition.
+        sum, into which a runtime may draw the addition.
         """
         reach = np.maximum(-x.low, x.high)
         if (reach * np.exp2(x.fraction) <= 2**BITS).all():
             return x
-        if any(self.made_by.get(name) in LONG_SUMS for name in node.input):
+        if not self.long.isdisjoint(node.input):
             return x
         low, high = x.low - np.abs(x.low) * ULP, x.high + np.abs(x.high) * ULP
         return _Range(low, high, x.fraction, rounded=True)

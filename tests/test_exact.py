@@ -182,6 +182,18 @@ def average(**attributes):
     return two(conv([1.0], name="c"), pooled)
 
 
+def drawn_in(*between, **constants):
+    """An addition that rounds behind a convolution c and nodes b that a runtime may take out."""
+    return two(
+        conv([1.0], name="c"),
+        *between,
+        node("Mul", ["q", "small"], ["m"], name="m"),
+        node("Add", ["b", "m"], ["y"], name="y"),
+        small=number(2.0**-24),
+        **constants,
+    )
+
+
 REFUSED = {
     "one bit too many": two(conv([1.0], 2.0**24)),
     "negative sums too": two(conv([-1.0], -(2.0**24) + 254)),
@@ -290,6 +302,25 @@ REFUSED = {
         node("Add", ["c", "m"], ["y"], name="y"),
         small=number(2.0**-24),
     ),
+    "the same behind an identity": drawn_in(node("Identity", ["c"], ["b"], name="b")),
+    "the same behind a product with one": drawn_in(
+        node("Mul", ["c", "one"], ["b"], name="b"), one=number(1)
+    ),
+    "the same behind a sum with nothing": drawn_in(
+        node("Add", ["c", "zero"], ["b"], name="b"), zero=number(0)
+    ),
+    "the same behind time steps put together of one": drawn_in(
+        node("Concat", ["c"], ["b"], name="b", axis=0)
+    ),
+    "the same behind the one part of a split": drawn_in(
+        node("Split", ["c"], ["b"], name="b", axis=0, num_outputs=1)
+    ),
+    "the same behind the maximum of one pixel": drawn_in(
+        node("MaxPool", ["c"], ["b"], name="b", kernel_shape=[1, 1])
+    ),
+    "the same behind a maximum with the least number": drawn_in(
+        node("Max", ["c", "zero"], ["b"], name="b"), zero=number(0)
+    ),
     "a rounded number in a long sum": two(
         conv([1.0], name="c"),
         node("Mul", ["q", "small"], ["m"], name="m"),
@@ -395,14 +426,29 @@ def test_floats_that_are_put_out_as_they_come_are_refused():
         certify(small([node("Mul", ["x", "n"], ["y"], name="y")], {"n": number(0.1)}))
 
 
-def test_what_a_file_says_of_its_shapes_is_not_believed():
+def test_two_numbers_behind_a_comparison_or_time_steps_taken_apart_may_be_rounded():
+    for between in (
+        [node("Round", ["c"], ["b"], name="b")],
+        [
+            node("GreaterOrEqual", ["c", "small"], ["f"], name="f"),
+            node("Cast", ["f"], ["b"], name="b", to=1),
+        ],
+        [node("Split", ["c"], ["b", "d"], name="b", axis=0, num_outputs=2)],
+        [node("Concat", ["c", "c"], ["b"], name="b", axis=0)],
+    ):
+        nodes, constants = drawn_in(*between)
+        assert [row.layer for row in certify(small(nodes, constants, kind=UINT8))] == ["c"]
+
+
+@pytest.mark.parametrize("where", ["value_info", "output"])
+def test_what_a_file_says_of_its_shapes_is_not_believed(where):
     nodes, constants = two(
         conv([2.0**-10 + 2.0**-14], name="c"),
         node("ReduceSum", ["c", "axes"], ["y"], name="y", keepdims=0),
         axes=np.int64([2, 3]),
     )
-    model = small(nodes, constants, size=64, kind=UINT8)
-    model.graph.value_info.append(
+    model = small(nodes, constants, size="side", kind=UINT8)
+    getattr(model.graph, where).append(
         helper.make_tensor_value_info("c", onnx.TensorProto.FLOAT, ["b", 1, 1, 1])
     )
     with pytest.raises(InexactError):
