@@ -1,6 +1,7 @@
 """The deployed network: folded, on a grid, the same bits in every way to run it."""
 
 import re
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -213,18 +214,28 @@ def test_another_size_or_type_of_image_is_refused(x):
         zoo.deploy(create())(x)
 
 
+@contextmanager
+def precision(backend, kept):
+    before = backend.fp32_precision
+    backend.fp32_precision = kept
+    try:
+        yield
+    finally:
+        backend.fp32_precision = before
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_a_gpu_gives_the_bits_of_the_cpu(monkeypatch):
+def test_a_gpu_gives_the_bits_of_the_cpu():
     model = create()
     deployed, x = zoo.deploy(model), values(model, pixels(model, 4))
     expected = deployed(x)
     deployed.cuda()
-    monkeypatch.setattr(torch.backends.cudnn.conv, "fp32_precision", "tf32")
-    with pytest.raises(ValueError, match=r"set torch.backends.cudnn.conv.fp32_precision = "):
+    told = r"set torch.backends.cudnn.conv.fp32_precision = "
+    with precision(torch.backends.cudnn.conv, "tf32"), pytest.raises(ValueError, match=told):
         deployed(x.cuda())
-    monkeypatch.setattr(torch.backends.cudnn.conv, "fp32_precision", "ieee")
-    assert torch.equal(deployed(x.cuda()).cpu(), expected)
+    with precision(torch.backends.cudnn.conv, "ieee"):
+        assert torch.equal(deployed(x.cuda()).cpu(), expected)
 
 
 def test_autocast_and_winograd_are_refused():
@@ -238,6 +249,18 @@ def test_autocast_and_winograd_are_refused():
         torch.backends.mkldnn.flags(enabled=False),
         pytest.raises(ValueError, match="got NNPACK's Winograd"),
     ):
+        deployed(x)
+
+
+@pytest.mark.parametrize("which", ["conv", "matmul"])
+@pytest.mark.parametrize("kept", ["bf16", "tf32"])
+def test_fewer_bits_of_fp32_are_refused(which, kept):
+    deployed, x = zoo.deploy(create()), torch.zeros(1, 3, 16, 16)
+    backend = getattr(torch.backends.mkldnn, which)
+    told = f'got {kept.upper()}; set torch.backends.mkldnn.{which}.fp32_precision = "ieee"'
+    with precision(backend, kept), pytest.raises(ValueError, match=told):
+        deployed(x)
+    with precision(backend, "ieee"):
         deployed(x)
 
 

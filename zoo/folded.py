@@ -183,17 +183,22 @@ def _unfolded(x: Tensor, time_steps: int, repeated: bool) -> Tensor:
     return x.expand(time_steps, *x.shape) if repeated else x.unflatten(0, (time_steps, -1))
 
 
+PRECISIONS = {  # where torch may be told to compute fp32 with fewer bits
+    "cuda": {"cudnn.conv": torch.backends.cudnn.conv, "cuda.matmul": torch.backends.cuda.matmul},
+    "cpu": {
+        "mkldnn.conv": torch.backends.mkldnn.conv,
+        "mkldnn.matmul": torch.backends.mkldnn.matmul,
+    },
+}
+
+
 def _rounds(device: str) -> str | None:
     """Why convolutions on a device may round more than they must, and what to do, or None."""
     if torch.is_autocast_enabled(device):
         return "autocast; leave it"
-    if device == "cuda":
-        for name, backend in (
-            ("cudnn.conv", torch.backends.cudnn.conv),
-            ("cuda.matmul", torch.backends.cuda.matmul),
-        ):
-            if backend.fp32_precision == "tf32":
-                return f'TF32; set torch.backends.{name}.fp32_precision = "ieee"'
+    for name, backend in PRECISIONS.get(device, {}).items():
+        if (kept := backend.fp32_precision) not in ("ieee", "none"):
+            return f'{kept.upper()}; set torch.backends.{name}.fp32_precision = "ieee"'
     if device == "cpu" and not torch.backends.mkldnn.enabled:
         return "NNPACK's Winograd; set torch.backends.mkldnn.enabled = True"
     return None
