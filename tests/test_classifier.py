@@ -65,6 +65,17 @@ def test_what_is_no_image_of_bytes_is_refused(session, image, found):
         session.classify(image)
 
 
+def test_a_picture_that_was_cut_short_is_refused_by_its_path(session, tmp_path):
+    path = tmp_path / "cut.png"
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(path)
+    path.write_bytes(path.read_bytes()[:5000])
+    with pytest.raises(ValueError, match=r"image: expected a whole picture, got .*cut\.png: "):
+        session.classify(path)
+    with pytest.raises(FileNotFoundError):
+        session.classify(tmp_path / "none.png")
+
+
 def test_fewer_than_one_label_is_refused(session):
     with pytest.raises(ValueError, match="top: expected a number >= 1, got -1"):
         session.classify(Image.new("L", (8, 8)), top=-1)
@@ -99,14 +110,20 @@ def test_a_session_by_bare_name(exported, monkeypatch, tmp_path):
         zoo.load_onnx("short_bp_resnet34")
 
 
-def test_a_graph_with_weights_in_another_file_is_refused(exported, tmp_path, monkeypatch):
+@pytest.mark.parametrize("sparse", [False, True])
+def test_a_graph_with_weights_in_another_file_is_refused(exported, tmp_path, monkeypatch, sparse):
     folder = shutil.copytree(exported, tmp_path / "outside")
     (folder / "verification.json").unlink()
     path = folder / hub.UINT8_GRAPH
     graph = onnx.load(path)
-    set_external_data(graph.graph.initializer[-1], "weights.bin")
-    (tmp_path / "weights.bin").write_bytes(graph.graph.initializer[-1].raw_data)
-    graph.graph.initializer[-1].ClearField("raw_data")
+    (moved,) = (t for t in graph.graph.initializer if t.name.endswith("fc.bias"))
+    set_external_data(moved, "weights.bin")
+    (tmp_path / "weights.bin").write_bytes(moved.raw_data)
+    moved.ClearField("raw_data")
+    if sparse:
+        places = onnx.numpy_helper.from_array(np.arange(moved.dims[0]), "places")
+        graph.graph.sparse_initializer.add(values=moved, indices=places, dims=moved.dims)
+        graph.graph.initializer.remove(moved)
     path.write_bytes(graph.SerializeToString())
     monkeypatch.chdir(tmp_path)  # where onnxruntime would look for it
     with pytest.raises(ValueError, match=r"got weights in other files, .*, which no hash covers"):

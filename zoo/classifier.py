@@ -68,10 +68,7 @@ class Classifier:
 
 def _opened(image: Image.Image | Path | str | np.ndarray) -> Image.Image:
     if isinstance(image, str | Path):
-        try:
-            image = Image.open(image)
-        except UnidentifiedImageError:
-            raise ValueError(f"image: expected a picture, got {image}, which is none") from None
+        image = _read(image)
     elif isinstance(image, np.ndarray):
         shape = image.shape[:2] if image.shape[2:] == (1,) else image.shape
         if image.dtype != np.uint8 or shape[2:] not in ((), (3,)) or len(shape) < 2:
@@ -83,6 +80,19 @@ def _opened(image: Image.Image | Path | str | np.ndarray) -> Image.Image:
     if not isinstance(image, Image.Image) or image.mode.startswith(("I", "F")):
         found = image.mode if isinstance(image, Image.Image) else type(image).__name__
         raise ValueError(f"image: expected a path or an image of 8-bit pixels, got {found}")
+    return image
+
+
+def _read(path: Path | str) -> Image.Image:
+    try:
+        image = Image.open(path)
+        image.load()
+    except UnidentifiedImageError:
+        raise ValueError(f"image: expected a picture, got {path}, which is none") from None
+    except (OSError, SyntaxError) as error:
+        if isinstance(error, OSError) and error.errno is not None:  # none there, or not to be read
+            raise
+        raise ValueError(f"image: expected a whole picture, got {path}: {error}") from None
     return image
 
 
@@ -139,11 +149,14 @@ def load_onnx(name: str, cache_dir: str | Path | None = None) -> Classifier:
 def tensors_outside(model: onnx.ModelProto) -> list[str]:
     """Names of the tensors of an ONNX file that lie in other files."""
     nodes = [*model.graph.node, *(node for f in model.functions for node in f.node)]
-    tensors = list(model.graph.initializer)
+    tensors, sparse = list(model.graph.initializer), list(model.graph.sparse_initializer)
     while nodes:
         for attribute in nodes.pop().attribute:
             tensors += [attribute.t, *attribute.tensors]
+            sparse += [attribute.sparse_tensor, *attribute.sparse_tensors]
             for graph in (attribute.g, *attribute.graphs):
                 tensors += graph.initializer
+                sparse += graph.sparse_initializer
                 nodes += graph.node
+    tensors += [part for tensor in sparse for part in (tensor.values, tensor.indices)]
     return [tensor.name for tensor in tensors if uses_external_data(tensor)]
