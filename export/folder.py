@@ -12,10 +12,12 @@ verification.json    what was checked, with the sha256 of every other file
 """
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 from zoo.hub import REPORT, UINT8_GRAPH, hashes
+from zoo.runs import sync
 
 GRAPH = "onnx/model.onnx"
 READABLE_GRAPH = "onnx/model_readable.onnx"
@@ -65,9 +67,23 @@ def check_target(option: str, target: Path, overwrite: bool) -> None:
         raise FileExistsError(f"{option}: expected a new folder, got {target}; pass --overwrite")
 
 
-def move_into_place(folder: Path, target: Path) -> None:
-    """Rename a whole folder to target; what stood there goes to where the folder came from."""
-    replaced = folder.with_name(f"{folder.name}.replaced")
+def move_into_place(option: str, folder: Path, target: Path, overwrite: bool) -> None:
+    """Rename a whole folder to target, once its files are on the disk; what stands there by now is
+    replaced only as check_target allows. A kill while one is replaced leaves the old one whole,
+    beside its place as NAME.replaced.
+
+    Raises:
+        FileExistsError: As check_target; or a kill has left a NAME.replaced.
+    """
+    check_target(option, target, overwrite)
+    replaced = target.with_name(f"{target.name}.replaced")
+    if replaced.exists():
+        raise FileExistsError(
+            f"{option}: expected no {replaced}, which a run that was cut short has left of the "
+            f"folder that it was to replace; if {target} is missing move it there, else delete it"
+        )
+    for path in (*folder.rglob("*"), folder):
+        sync(path)
     if target.exists():
         target.rename(replaced)
     try:
@@ -76,3 +92,6 @@ def move_into_place(folder: Path, target: Path) -> None:
         if replaced.exists():
             replaced.rename(target)
         raise
+    sync(target.parent)
+    if replaced.exists():
+        shutil.rmtree(replaced)

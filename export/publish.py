@@ -111,7 +111,7 @@ def publish_to_folder(folder: Path, target: Path, overwrite: bool = False) -> st
         copy = Path(scratch) / target.name
         shutil.copytree(folder, copy)
         check_verified(copy)
-        move_into_place(copy, target)
+        move_into_place("--to-folder", copy, target, overwrite)
     return f"published {target}"
 
 

@@ -87,7 +87,7 @@ def export(options: Options) -> Path:
         write_card(folder, report)
         report["sha256"] = hashes(folder, REPORT)
         (folder / REPORT).write_text(json.dumps(report, indent=2))
-        move_into_place(folder, output)
+        move_into_place("--output", folder, output, options.overwrite)
     return output
 
 

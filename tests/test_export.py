@@ -18,6 +18,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 import zoo
+from export.folder import changed_files, move_into_place
 from export.publish import PublishError, publish_to_folder
 from export.strip import load_source
 from export.to_onnx import ExportError, Options, export
@@ -40,6 +41,7 @@ def test_the_folder_holds_the_network_without_heads(run, exported):
         "onnx/model.onnx",
         "onnx/model_readable.onnx",
         "onnx/model_uint8.onnx",
+        "training.png",
         "verification.json",
     }
     assert not [k for k in load_file(exported / "model.safetensors") if "shortcut_heads" in k]
@@ -136,6 +138,39 @@ def test_a_published_folder_is_replaced_only_when_told(exported, run, tmp_path):
     export(Options(source=str(run), output=str(kept), overwrite=True))
     assert not (kept / "mine.txt").exists()
     assert [path.name for path in tmp_path.iterdir()] == ["kept"]
+
+
+def test_a_folder_that_came_in_the_meantime_is_not_replaced(exported, tmp_path):
+    scratch, target = (shutil.copytree(exported, tmp_path / name) for name in ("scratch", "target"))
+    (target / "mine.txt").write_text("mine")
+    with pytest.raises(FileExistsError, match=r"--output: expected a new folder, got .*pass --over"):
+        move_into_place("--output", scratch, target, overwrite=False)
+    assert (target / "mine.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize("cut", [SystemExit, None])
+def test_a_replacement_that_is_cut_short_leaves_the_folder_before(exported, tmp_path, cut):
+    code = """
+import os, signal, sys
+from pathlib import Path
+from export.folder import move_into_place
+renames = []
+def rename(path, target, own=Path.rename):
+    renames.append(path)
+    if len(renames) == 2:
+        {act}
+    return own(path, target)
+Path.rename = rename
+move_into_place("--output", *map(Path, sys.argv[1:]), overwrite=True)
+""".format(act="raise SystemExit" if cut else "os.kill(os.getpid(), signal.SIGKILL)")
+    scratch, target = (shutil.copytree(exported, tmp_path / name) for name in ("scratch", "target"))
+    subprocess.run([sys.executable, "-c", code, scratch, target], cwd=ROOT, check=False)
+    stands = target if cut else tmp_path / "target.replaced"
+    assert changed_files(stands) == []
+    assert {path.name for path in tmp_path.iterdir()} == {"scratch", stands.name}
+    if not cut:
+        with pytest.raises(FileExistsError, match=r"if .*target is missing move it there"):
+            move_into_place("--output", scratch, target, overwrite=True)
 
 
 def test_a_folder_of_another_kind_is_never_replaced(run, tmp_path):
