@@ -11,7 +11,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 import zoo
 from export.browser import PREPROCESSOR
-from export.folder import read_report
+from export.folder import GRAPHS, read_report
 from export.history import CURVES, epochs, history
 from zoo import hub
 from zoo.classifier import MODES
@@ -217,8 +217,14 @@ def _release(folder: Path) -> str:
         history=history(config.get("training", {})),
         place=f"Hub, `{on_the_hub[folder.name]}`" if folder.name in on_the_hub else "the package",
         sha256=report["sha256"][hub.WEIGHTS],
-        command=_command(report["images"], config.get("training", {})),
+        command=_command(report["images"], config.get("training", {}), _made_anew(folder)),
     )
+
+
+def _made_anew(folder: Path) -> str:
+    """A release that the package holds without all its graphs, which a command makes first."""
+    whole = all((folder / graph).is_file() for graph in GRAPHS)
+    return "" if whole or folder.name in hub.released_on_hub() else folder.name
 
 
 def _front_matter(config: dict[str, Any], checks: dict[str, Any], data: dict[str, Any]) -> str:
@@ -338,11 +344,14 @@ def _exactness(report: dict[str, Any], checks: dict[str, Any]) -> str:
     )
 
 
-def _command(images: str, training: dict[str, Any]) -> str:
-    """What measures the results once more, in the folder's own words."""
+def _command(images: str, training: dict[str, Any], release: str = "") -> str:
+    """What measures the results once more, in the folder's own words; of a release that it has to
+    be made of anew, if named.
+    """
     count = int(images.split()[0])
     root = "" if "random" in images or training["data"]["name"] == "digits" else " --data-root DATA"
-    return f"python export/verify.py FOLDER{root} --num-images {count}"
+    made = f"to_onnx.py {release} --output FOLDER" if release else "verify.py FOLDER"
+    return f"python export/{made}{root} --num-images {count}"
 
 
 def _energy(report: dict[str, Any]) -> str:

@@ -69,7 +69,7 @@ def data_images(model: nn.Module, config: dict[str, Any], data_root: str, count:
             f"{list(found.classes)}"
         )
     chosen = torch.randperm(len(found), generator=torch.Generator().manual_seed(0))
-    pixels, labels = found.take(chosen[:count].sort().values.tolist())
+    pixels, labels = found.take(chosen[:count].tolist())
     are = f"{len(pixels)} test images of {data.get('title') or data['name']}"
     return Images(pixels, _normalised(model, pixels), labels, are)
 

@@ -125,6 +125,14 @@ def test_a_release_has_a_section_with_its_numbers(exported, tmp_path, monkeypatc
     assert hub.file_sha256(exported / "model.safetensors") in text
 
     folder = tmp_path / "short_bp_resnet20_slim.digits"
+    graph = folder / "onnx/model_readable.onnx"
+    graph.rename(graph.with_suffix(".away"))
+    assert (
+        "`python export/to_onnx.py short_bp_resnet20_slim.digits --output FOLDER --num-images 360`"
+        in model_cards()
+    )
+    graph.with_suffix(".away").rename(graph)
+
     (folder / "model.safetensors").unlink()
     place = f"org/slim@{'0' * 40}"
     (tmp_path / "hub.json").write_text(json.dumps({folder.name: place}))

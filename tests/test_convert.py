@@ -303,6 +303,16 @@ def test_a_file_that_was_cut_off_is_refused(tmp_path, suffix):
         zoo.load_checkpoint(ours(), path)
 
 
+@pytest.mark.parametrize("size", [100, 1000, 5000])
+def test_an_old_file_of_torch_that_was_cut_off_and_a_text_are_refused(tmp_path, size):
+    path = tmp_path / "theirs.pt"
+    torch.save(small().state_dict(), path, _use_new_zipfile_serialization=False)
+    for content in (path.read_bytes()[:size], b"weights " * size):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=re.escape(f"{path}: expected a whole file of tens")):
+            zoo.load_checkpoint(ours(), path)
+
+
 def test_other_files_and_other_contents_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"theirs.bin: expected a .safetensors, .pt or .pth file"):
         zoo.load_checkpoint(ours(), tmp_path / "theirs.bin")

@@ -370,6 +370,18 @@ def test_images_of_more_classes_than_the_network_has_are_refused(published, comm
         command(published, *DIGITS)
 
 
+def test_a_released_network_is_measured_on_what_it_was_trained_on(command, monkeypatch, tmp_path):
+    folder = tmp_path / "weights" / "short_bp_resnet20_slim.small"
+    folder.mkdir(parents=True)
+    data = {"name": "digits", "mean": [125], "std": [63]}
+    network = create(in_chans=1, num_classes=10, time_steps=2)
+    hub.save_pretrained(network, folder, training={"data": data})
+    monkeypatch.setenv("SHORT_BP_ZOO_WEIGHTS", str(folder.parent))
+    command("short_bp_resnet20_slim.small", "--num-images", "4", "--batch-size", "2")
+    found = tmp_path / "runs/diagnostics/short_bp_resnet20_slim.small/diagnostics.json"
+    assert "4 test images of digits" in found.read_text()
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

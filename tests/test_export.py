@@ -143,7 +143,7 @@ def test_a_published_folder_is_replaced_only_when_told(exported, run, tmp_path):
 def test_a_folder_that_came_in_the_meantime_is_not_replaced(exported, tmp_path):
     scratch, target = (shutil.copytree(exported, tmp_path / name) for name in ("scratch", "target"))
     (target / "mine.txt").write_text("mine")
-    with pytest.raises(FileExistsError, match=r"--output: expected a new folder, got .*pass --over"):
+    with pytest.raises(FileExistsError, match="--output: expected a new folder"):
         move_into_place("--output", scratch, target, overwrite=False)
     assert (target / "mine.txt").read_text() == "mine"
 

@@ -12,6 +12,7 @@ from hub_server import HubServer
 from safetensors.torch import load_file, save_file
 
 import zoo
+from zoo import hub
 from zoo.runs import checkpoints
 
 
@@ -127,6 +128,29 @@ def test_weights_of_another_width_are_refused(folder):
         load(folder)
 
 
+def test_what_a_mapping_of_constants_leaves_out_is_as_it_was_trained(folder):
+    config = json.loads((folder / "config.json").read_text())
+    trained = config["model_args"]["spike_layer"] | {"v_threshold": 0.75, "decay": 0.25}
+    changed(folder, model_args=config["model_args"] | {"spike_layer": trained})
+    model = load(folder, spike_layer={"surrogate": "arctan"})
+    assert hub.neuron_constants(model) == trained | {"surrogate": "arctan"}
+    whole = load(folder, spike_layer=zoo.LIF)  # what is no mapping leaves nothing out
+    assert hub.neuron_constants(whole) == zoo.LIF().constants()
+
+
+def test_weights_are_listed_by_their_tags_too(folder, monkeypatch):
+    monkeypatch.setenv("SHORT_BP_ZOO_WEIGHTS", str(folder.parent))
+    for wildcard in ("*.digits", "*slim*", "short_bp_resnet20_slim"):
+        assert "short_bp_resnet20_slim.digits" in zoo.list_models(wildcard, pretrained=True)
+    assert zoo.list_models("*.imagenet", pretrained=True) == []
+
+
+def test_the_tag_of_no_weights_is_no_weights():
+    assert zoo.create_model("short_bp_resnet20_slim.untrained").time_steps == 4
+    with pytest.raises(ValueError, match=r"\.untrained: expected pretrained weights, found none"):
+        zoo.create_model("short_bp_resnet20_slim.untrained", pretrained=True)
+
+
 def test_a_tag_is_never_dropped(folder, monkeypatch):
     monkeypatch.setenv("SHORT_BP_ZOO_WEIGHTS", str(folder.parent))
     assert zoo.create_model("short_bp_resnet20_slim.digits").time_steps == 2
@@ -197,9 +221,13 @@ def changed(folder, **values):
         ({"num_classes": "ten"}, "num_classes as a number >= 0, got 'ten'"),
         ({"pretrained_cfg": None}, r"got KeyError\('pretrained_cfg'\)"),
         ({"label_offset": 1}, "no label_offset in pretrained_cfg, got 1"),
+        ({"input_size": "abc"}, "input_size as three whole numbers, .*, got 'abc'"),
+        ({"input_size": [3, 8.5, 8]}, "input_size as three whole numbers"),
+        ({"mean": None}, "mean and std as one for each channel in pretrained_cfg, got .* None and"),
+        ({"std": "q"}, "mean and std as one for each channel in pretrained_cfg, got .* 'q'"),
     ],
 )
-def test_a_config_for_which_timm_would_drop_the_classifier_is_refused(folder, values, message):
+def test_a_config_of_another_classifier_or_of_other_images_is_refused(folder, values, message):
     changed(folder, **values)
     with pytest.raises(ValueError, match=f"config.json: expected.*{message}"):
         load(folder)
@@ -220,6 +248,19 @@ def test_arguments_that_make_no_network_are_refused(folder, arguments, message, 
     changed(folder, model_args=config["model_args"] | arguments)
     with pytest.raises(ValueError, match=f"config.json: {message}"):
         zoo.create_model(f"local-dir:{folder}", pretrained=pretrained)
+
+
+@pytest.mark.parametrize("training", ["abc", {"data": 3}, {"epochs": 3}, [1]])
+def test_a_training_that_is_no_recipe_is_refused(folder, training):
+    config = json.loads((folder / "config.json").read_text()) | {"training": training}
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=r"config.json: expected a recipe with data as training"):
+        load(folder)
+
+
+def test_a_device_that_is_not_there_is_not_blamed_on_the_weights(folder):
+    with pytest.raises(RuntimeError, match="device"):
+        zoo.create_model(f"local-dir:{folder}", pretrained=True, device="gpu")
 
 
 def test_a_variable_that_names_no_folder_is_told(monkeypatch, tmp_path):

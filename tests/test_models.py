@@ -256,6 +256,25 @@ def test_gradient_checkpointing_runs_blocks_again_and_changes_nothing(memory):
     assert all(map(torch.equal, *results))
 
 
+def test_gradients_come_image_by_image():
+    model = create("short_bp_resnet20_slim", depths=(1, 1, 1)).eval()
+    parameters, x = dict(model.named_parameters()), images(model, 3)
+
+    def loss(parameters, image):
+        return torch.func.functional_call(model, parameters, (image[None],)).square().sum()
+
+    found = torch.func.vmap(torch.func.grad(loss), (None, 0))(parameters, x)
+    for name, gradients in found.items():
+        for image, gradient in zip(x, gradients, strict=True):
+            (alone,) = torch.autograd.grad(loss(parameters, image), parameters[name])
+            torch.testing.assert_close(gradient, alone, rtol=1e-3, atol=1e-5)
+
+
+def test_an_empty_batch_gives_no_logits():
+    model = create("gac_ms_resnet18", depths=(1, 1), widths=(8, 8)).eval()
+    assert model(images(model)[:0]).shape == (0, model.num_classes)
+
+
 def test_gradient_checkpointing_goes_back_as_often_as_it_is_asked():
     model = create("short_bp_resnet20_slim").train()
     model.set_grad_checkpointing()

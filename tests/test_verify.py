@@ -13,12 +13,13 @@ import pytest
 import torch
 from digits_images import IMAGES, PIXELS
 from onnx import numpy_helper
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
 import zoo
 from export.folder import GRAPH, GRAPHS, REPORT, changed_files
-from export.images import Images
-from export.verify import check_stripping, verify
+from export.images import Images, data_images
+from export.verify import ENERGY_IMAGES, check_stripping, verify
 from zoo.hub import hashes
 from zoo.runs import checkpoints
 
@@ -155,6 +156,19 @@ def test_a_strip_that_changes_a_weight_is_caught(run):
     with torch.no_grad():
         stripped.head.fc.bias[0] = torch.nextafter(stripped.head.fc.bias[0], torch.tensor(9.0))
     assert not check_stripping(whole, stripped, IMAGES).passed
+
+
+def test_the_first_images_are_of_all_classes(exported, tmp_path):
+    labels = [f"{number}" for number in range(10)]
+    for label in labels:
+        (tmp_path / "test" / label).mkdir(parents=True)
+        (tmp_path / "train" / label).mkdir(parents=True)
+        for i in range(30):
+            noise = np.full((8, 8), i, np.uint8)
+            Image.fromarray(noise).save(tmp_path / "test" / label / f"{i}.png")
+    config = {"training": {"data": {"name": "image_folder"}}, "label_names": labels}
+    images = data_images(load(exported), config, str(tmp_path), 100)
+    assert {*images.labels[: ENERGY_IMAGES // 2].tolist()} == {*range(10)}
 
 
 def test_a_folder_without_a_report_is_refused(tmp_path):

@@ -72,7 +72,9 @@ class Gate(nn.Module):
         pooled = x.mean((2, 3, 4)), x.amax((2, 3, 4))  # [T, B]
         steps = sum(self.steps(values.T[..., None, None]) for values in pooled)  # [B, T, 1, 1]
         still = x.stride(0) == 0  # DirectCoding repeats a still image's current as a view
-        maps = self.pixels((x[:1] if still else x).flatten(0, 1)).unflatten(0, (-1, x.shape[1]))
+        maps = self.pixels((x[:1] if still else x).flatten(0, 1)).unflatten(
+            0, (1 if still else len(x), x.shape[1])
+        )
         return (steps.transpose(0, 1).unsqueeze(2) * maps).sigmoid()
 
 

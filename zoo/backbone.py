@@ -36,7 +36,8 @@ class SpikingBackbone(nn.Module):
         head_stages: On which, by number; all but the last if None.
         memory: "lean" remembers spikes as bytes and computes norms and neurons again in the
             backward pass, "fast" remembers their inputs; the same bits, but for the rounding of
-            weights' gradients in bf16 on a CPU. What each costs: docs/results/train_step.md.
+            weights' gradients in bf16 on a CPU. What each costs: docs/results/train_step.md. Second
+            derivatives need "fast", and neurons of backend="eager".
         num_classes, global_pool, drop_rate, device, dtype: As everywhere in timm.
 
     Raises:

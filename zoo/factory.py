@@ -1,6 +1,8 @@
 """From a name to a network; a thin door to timm's registry that opens on spiking networks only."""
 
 import difflib
+from collections.abc import Mapping
+from fnmatch import fnmatch
 from pathlib import Path
 
 import timm
@@ -8,17 +10,23 @@ from torch import nn
 
 from zoo import hub, models
 
+UNTRAINED = "untrained"  # the tag of every architecture in timm's registry
+
 
 def list_models(filter: str = "", pretrained: bool = False) -> list[str]:
     """Names of the networks, sorted.
 
     Args:
-        filter: A wildcard such as ``"*slim*"``.
+        filter: A wildcard such as ``"*slim*"``, for the name with or without its tag.
         pretrained: Only those whose weights load, as ``arch.tag``.
     """
     if pretrained:
         known = set(list_models(filter))
-        return [name for name in hub.pretrained_names() if name.split(".")[0] in known]
+        return [
+            name
+            for name in hub.pretrained_names()
+            if name.split(".")[0] in known or fnmatch(name, filter)
+        ]
     names = {name for family in models.__all__ for name in timm.list_models(filter, module=family)}
     return sorted(names)
 
@@ -34,6 +42,7 @@ def create_model(
         pretrained: Load spiking weights, or raise.
         cache_dir: For what comes from the Hub; huggingface_hub's own cache if None.
         kwargs: Arguments of the network: time_steps, spike_layer, shortcut_heads, num_classes, ...
+            What a mapping as spike_layer leaves out is as it is where the name leads to.
 
     Raises:
         ValueError: An unknown name (the message has the closest ones), no weights to load, a folder
@@ -41,11 +50,11 @@ def create_model(
         FileNotFoundError: The folder lacks config.json or model.safetensors.
         PullError: The Hub does not give it; the message says why and what to do.
     """
-    architecture = name.partition(".")[0]
+    architecture, _, tag = name.partition(".")
     if ":" not in name and architecture not in list_models():
         close = difflib.get_close_matches(architecture, list_models(), n=3)
         raise ValueError(f"unknown model {name!r}, closest names: {close or list_models()}")
-    if not pretrained and architecture == name and ":" not in name:
+    if not pretrained and tag in ("", UNTRAINED) and ":" not in name:
         return timm.create_model(architecture, **kwargs)
     # A tag says which settings, with or without weights.
     files = (hub.CONFIG, hub.WEIGHTS) if pretrained else (hub.CONFIG,)
@@ -53,9 +62,13 @@ def create_model(
     shapes = _shapes(folder)
     if pretrained:
         _check_weights(folder, shapes)
+    if isinstance(constants := kwargs.get("spike_layer"), Mapping):
+        kwargs["spike_layer"] = hub.read_config(folder)["model_args"]["spike_layer"] | constants
     try:
         return timm.create_model(f"local-dir:{folder}", pretrained=pretrained, **kwargs)
     except RuntimeError as error:
+        if "loading state_dict" not in str(error):  # of no device that is here, say
+            raise
         raise ValueError(f"{_other_weights(folder)}: {error}") from None
 
 

@@ -107,8 +107,25 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise ValueError(f"{path}: expected no label_offset in pretrained_cfg, got {offset!r}")
     if not isinstance(classes, int) or classes < 0:
         raise ValueError(f"{path}: expected num_classes as a number >= 0, got {classes!r}")
+    size, mean, std = (cfg.get(key) for key in ("input_size", "mean", "std"))
+    if not _are(size, 3, int) or not all(_are(v, size[0], int | float) for v in (mean, std)):
+        raise ValueError(
+            f"{path}: expected input_size as three whole numbers, mean and std as one for each "
+            f"channel in pretrained_cfg, got {size!r}, {mean!r} and {std!r}"
+        )
+    training = config.get("training") or {"data": {}}
+    if not (isinstance(training, dict) and isinstance(training.get("data"), dict)):
+        raise ValueError(f"{path}: expected a recipe with data as training, got {training!r:.100}")
     _check_sizes(path, model_args)
     return config
+
+
+def _are(values: Any, count: int, kind: Any) -> bool:
+    return (
+        isinstance(values, list)
+        and len(values) == count
+        and all(isinstance(value, kind) and not isinstance(value, bool) for value in values)
+    )
 
 
 def _bounded(path: Path) -> bytes:

@@ -75,6 +75,7 @@ class LIF(nn.Module):
         backend: "eager" is the loop below; "compiled" (CPU) and "triton" (CUDA) are fused kernels
             with the same spikes; "auto" takes Triton on a GPU, and on a CPU compiles what is
             trained and large enough to gain. What cannot run here falls back with one warning.
+            Second derivatives need "eager".
 
     Raises:
         ValueError: A constant is outside its range; the message names it.

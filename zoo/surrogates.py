@@ -44,6 +44,8 @@ SLOPES: dict[str, Callable[[Tensor, float], Tensor]] = {
 class Spike(torch.autograd.Function):
     """1 where u >= 0, else 0; backward the gradient times slope(u, width)."""
 
+    generate_vmap_rule = True  # for gradients by image
+
     @staticmethod
     def forward(u: Tensor, slope: Callable[[Tensor, float], Tensor], width: float) -> Tensor:
         return (u >= 0).to(u.dtype)

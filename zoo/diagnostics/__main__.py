@@ -70,11 +70,14 @@ def pretrained_name(name: str) -> str | None:
 
 
 def trained_on(pretrained: str | None) -> DataConfig:
-    """The set that a network in a folder was trained on, if its config.json says."""
-    source, _, folder = (pretrained or "").partition(":")
-    if source != "local-dir" or not Path(folder).is_dir():
+    """The set that a network was trained on, if its config.json says."""
+    if pretrained is None:
         return DataConfig()
-    data = hub.read_config(Path(folder)).get("training", {}).get("data", {})
+    try:
+        config = hub.read_config(hub.locate(pretrained, (hub.CONFIG,)))
+    except (ValueError, OSError):  # create_model says it better
+        return DataConfig()
+    data = (config.get("training") or {}).get("data", {})
     known = {f.name for f in dataclasses.fields(DataConfig)}
     return DataConfig(
         **{k: tuple(v) if isinstance(v, list) else v for k, v in data.items() if k in known}
