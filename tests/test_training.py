@@ -5,6 +5,8 @@ import os
 import re
 import shutil
 import signal
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -88,6 +90,25 @@ def test_an_interrupted_run_keeps_what_it_began_with(run, recipe, tmp_path, monk
         == recipe.model_args["time_steps"]
         != zoo.create_model(recipe.model).time_steps
     )
+
+
+def test_a_run_that_another_process_trains_is_refused(run, recipe, tmp_path):
+    folder = shutil.copytree(run, tmp_path / "run")
+    config = replace(recipe, output=str(folder), epochs=3)
+    before = (folder / "log.jsonl").read_text()
+    code = "import sys; from filelock import FileLock; f = FileLock(sys.argv[1]); f.acquire();"
+    with subprocess.Popen(
+        [sys.executable, "-c", f"{code} print(flush=True); input()", folder / ".lock"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as other:
+        other.stdout.readline()
+        with pytest.raises(ValueError, match=r"a folder in which nobody trains, got .*run, in whi"):
+            train(config)
+        other.kill()
+    assert (folder / "log.jsonl").read_text() == before
+    assert train(config)["epoch"] == 3  # what a kill left holds nothing
+    assert not (folder / ".lock").exists()
 
 
 def test_a_finished_run_does_nothing_more(run, recipe):

@@ -4,6 +4,8 @@ import dataclasses
 import json
 import resource
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -13,6 +15,8 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import broadcast
+from filelock import Timeout
+from huggingface_hub.utils import WeakFileLock
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import Tensor, nn
@@ -27,7 +31,7 @@ from zoo.training.machine import machine
 from zoo.training.stop import StopSignal
 from zoo.training.watch import firing_rates
 
-LOG, RESOLVED = "log.jsonl", "config.json"
+LOG, RESOLVED, LOCK = "log.jsonl", "config.json", ".lock"
 FREE = ("output", "workers", "checkpoint_minutes", "keep_large_buffers", "trackers", "data.root")
 
 
@@ -65,7 +69,8 @@ def train(config: Config, data: Data | None = None) -> dict[str, Any]:
         The last line of the run's log; empty after a SIGTERM in the first epoch.
 
     Raises:
-        ValueError: The config asks for what cannot be, or the run folder holds another run.
+        ValueError: The config asks for what cannot be, or the run folder holds another run, or one
+            that another process trains.
         FileNotFoundError: The data are not where the config says.
         FloatingPointError: The loss is not finite any more.
         OSError: A checkpoint could not be written; those before it stand.
@@ -76,6 +81,12 @@ def train(config: Config, data: Data | None = None) -> dict[str, Any]:
     if data is None:
         with accelerator.main_process_first():  # it may download them
             data = load_data(config)
+    with _alone(run, accelerator):
+        return _train(config, data, accelerator)
+
+
+def _train(config: Config, data: Data, accelerator: Accelerator) -> dict[str, Any]:
+    run = Path(config.output)
     feed = Feed(config, data.train, accelerator.process_index, accelerator.num_processes)
     found = runs.newest_checkpoint(run)
     _check_shared(accelerator, found)
@@ -100,7 +111,6 @@ def train(config: Config, data: Data | None = None) -> dict[str, Any]:
         learner.load_state_dict(trainer)
         position = Position(**state["position"])
     if accelerator.is_main_process:
-        run.mkdir(parents=True, exist_ok=True)
         _write(run / RESOLVED, json.dumps(dataclasses.asdict(config), indent=2))
         _write_log(run, position.log)
     accelerator.wait_for_everyone()
@@ -214,6 +224,32 @@ def train(config: Config, data: Data | None = None) -> dict[str, Any]:
             )
     accelerator.end_training()
     return position.log[-1] if position.log else {}
+
+
+@contextmanager
+def _alone(run: Path, accelerator: Accelerator) -> Iterator[None]:
+    """Hold the run folder, so that the same command started twice trains once."""
+    with ExitStack() as held:
+        taken = False
+        if accelerator.is_main_process:
+            run.mkdir(parents=True, exist_ok=True)
+            try:
+                held.enter_context(WeakFileLock(run / LOCK, timeout=0.1))
+                held.callback(_leave, run)
+            except Timeout:
+                taken = True
+        if any(_agreed(accelerator, taken)):
+            raise ValueError(
+                f"output: expected a folder in which nobody trains, got {run}, in which another "
+                "process does; wait for its end, or choose another --output"
+            )
+        yield
+
+
+def _leave(run: Path) -> None:
+    with suppress(OSError):  # Windows keeps what is open
+        (run / LOCK).unlink()
+        run.rmdir()  # if a config that cannot be left it empty
 
 
 def load_data(config: Config) -> Data:
