@@ -92,7 +92,7 @@ def test_without_the_grid_bits_differ():
         model = build(seed)
         deployed = zoo.deploy(model, exact=False)
         differ |= {*that_differ(ways_to_run(deployed, pixels(model, 20, seed)))}
-    assert "onnxruntime" in differ
+    assert differ  # which ways, depends on the CPU
 
 
 @pytest.mark.parametrize("avg_down", [False, True])
