@@ -127,7 +127,10 @@ def depth() -> str:
         f"{depths[-1]} layers the network without heads loses {falls['vanilla']:.1f} points, the "
         f"one with heads {falls['evolutionary']:.1f}."
     )
-    claim = "Vanilla networks fall from 72 to 43 % with depth, those with heads stay at 75 to 77 %."
+    claim = (
+        "From 18 to 152 layers vanilla networks fall from 72 to 43 %, those with heads stay at 75 "
+        f"to 77 %. Here the deepest has {depths[-1]}."
+    )
     return section("2. Depth", verdict, claim, found, "depth.png", "depth")
 
 

@@ -12,7 +12,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 import zoo
 from export.browser import PREPROCESSOR
 from export.folder import GRAPHS, read_report
-from export.history import CURVES, epochs, history
+from export.history import CURVES, each_run, epochs, history
 from zoo import hub
 from zoo.classifier import MODES
 from zoo.grid import BITS
@@ -297,7 +297,7 @@ def _body(folder: Path, config: dict[str, Any], report: dict[str, Any]) -> str:
         checks="\n".join(f"| {name} | {_short(measured)} |" for name, measured in checks.items()),
         versions=", ".join(f"{name} {version}" for name, version in report["made_with"].items()),
         epochs=_epochs(folder, training),
-        training=json.dumps(_without_logs(training), indent=2),
+        training=json.dumps(each_run(training, _without_log), indent=2),
     )
 
 
@@ -378,11 +378,8 @@ def _epochs(folder: Path, training: dict[str, Any]) -> str:
     )
 
 
-def _without_logs(training: dict[str, Any]) -> dict[str, Any]:
-    recipe = {key: value for key, value in training.items() if key != "log"}
-    if (before := training.get("began_with")) and before["training"]:
-        recipe["began_with"] = before | {"training": _without_logs(before["training"])}
-    return recipe
+def _without_log(run: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in run.items() if key != "log"}
 
 
 def _title(training: dict[str, Any]) -> str:

@@ -3,7 +3,7 @@ epoch, and as a picture. A network trained on from the weights of another run ha
 both.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -65,6 +65,16 @@ def draw(training: dict[str, Any], path: Path) -> None:
             axes.axvline(end + 0.5, color="0.7", linestyle=":")
     figure.suptitle(f"{training['model']}, each run up to a dotted line")
     figure.savefig(path, dpi=100, metadata={"Software": None})
+
+
+def each_run(
+    training: dict[str, Any], change: Callable[[dict[str, Any]], dict[str, Any]]
+) -> dict[str, Any]:
+    """The same history with each run changed."""
+    run = change(training)
+    if (before := training.get("began_with")) and before["training"]:
+        run = run | {"began_with": before | {"training": each_run(before["training"], change)}}
+    return run
 
 
 def _runs(training: dict[str, Any] | None) -> Iterator[dict[str, Any]]:

@@ -37,7 +37,7 @@ def images_of(model: nn.Module, config: dict[str, Any], data_root: str, count: i
         config: Its config.json.
         data_root: Where the set lies; empty if that is not known.
     """
-    training = config.get("training") or {}
+    training = config.get("training", {})
     if data_root or training.get("data", {}).get("name") == "digits":
         return data_images(model, config, data_root, count)
     return random_images(model, count)

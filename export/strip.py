@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 
 from export.browser import browser_config, write_preprocessor
-from export.history import CURVES, draw
+from export.history import CURVES, draw, each_run
 from zoo import create_model, hub, runs, strip_heads
 
 
@@ -58,18 +58,15 @@ def write_stripped(source: Source, folder: Path) -> nn.Module:
     extra = {key: source.config[key] for key in ("label_names", "training") if key in source.config}
     extra |= browser_config(extra.get("label_names", []))
     if "training" in extra:
-        extra["training"] = _without_paths(extra["training"])
+        extra["training"] = each_run(extra["training"], _without_paths)
         draw(extra["training"], folder / CURVES)
     hub.save_pretrained(strip_heads(source.model), folder, **extra)
     write_preprocessor(folder)
     return create_model(f"local-dir:{folder}", pretrained=True).eval()
 
 
-def _without_paths(training: dict[str, Any]) -> dict[str, Any]:
-    """A recipe that says nothing of the machine it ran on, and neither do those before it."""
-    data = {key: value for key, value in training["data"].items() if key != "root"}
+def _without_paths(run: dict[str, Any]) -> dict[str, Any]:
+    """A recipe that says nothing of the machine's folders."""
+    data = {key: value for key, value in run["data"].items() if key != "root"}
     places = ("output", "start_from")
-    kept = {key: value for key, value in training.items() if key not in places} | {"data": data}
-    if (before := training.get("began_with")) and before["training"]:
-        kept["began_with"] = before | {"training": _without_paths(before["training"])}
-    return kept
+    return {key: value for key, value in run.items() if key not in places} | {"data": data}

@@ -250,7 +250,7 @@ def test_arguments_that_make_no_network_are_refused(folder, arguments, message, 
         zoo.create_model(f"local-dir:{folder}", pretrained=pretrained)
 
 
-@pytest.mark.parametrize("training", ["abc", {"data": 3}, {"epochs": 3}, [1]])
+@pytest.mark.parametrize("training", ["abc", {"data": 3}, {"epochs": 3}, [1], None])
 def test_a_training_that_is_no_recipe_is_refused(folder, training):
     config = json.loads((folder / "config.json").read_text()) | {"training": training}
     (folder / "config.json").write_text(json.dumps(config))

@@ -113,7 +113,7 @@ def read_config(folder: Path) -> dict[str, Any]:
             f"{path}: expected input_size as three whole numbers, mean and std as one for each "
             f"channel in pretrained_cfg, got {size!r}, {mean!r} and {std!r}"
         )
-    training = config.get("training") or {"data": {}}
+    training = config.get("training", {"data": {}})
     if not (isinstance(training, dict) and isinstance(training.get("data"), dict)):
         raise ValueError(f"{path}: expected a recipe with data as training, got {training!r:.100}")
     _check_sizes(path, model_args)

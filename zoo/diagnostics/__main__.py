@@ -77,7 +77,7 @@ def trained_on(pretrained: str | None) -> DataConfig:
         config = hub.read_config(hub.locate(pretrained, (hub.CONFIG,)))
     except (ValueError, OSError):  # create_model says it better
         return DataConfig()
-    data = (config.get("training") or {}).get("data", {})
+    data = config.get("training", {}).get("data", {})
     known = {f.name for f in dataclasses.fields(DataConfig)}
     return DataConfig(
         **{k: tuple(v) if isinstance(v, list) else v for k, v in data.items() if k in known}
