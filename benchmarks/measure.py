@@ -72,11 +72,11 @@ def report(name: str, title: str, rows: list[dict[str, Any]], command: str, **fa
 def markdown(content: dict[str, Any]) -> str:
     """What report wrote as JSON, as a page."""
     rows, columns, m = content["rows"], list(content["rows"][0]), content["machine"]
-    where = (
-        m
-        and f", on {m['device']}, {m['threads']} threads, torch {m['torch']}, Python {m['python']}"
-    )
-    lines = [f"## {content['title']}", "", f"`{content['command']}`{where or ''}.", ""]
+    where = f"`{content['command']}`"
+    if m:
+        where += f", on {m['device']}, {m['threads']} threads, "
+        where += f"torch {m['torch']}, Python {m['python']}"
+    lines = [f"## {content['title']}", "", f"{where}.", ""]
     facts = content.keys() - {"title", "command", "machine", "rows"}
     lines += [f"{fact}: {content[fact]}  " for fact in sorted(facts)]
     lines += ["", "| " + " | ".join(columns) + " |", "|---" * len(columns) + "|"]
