@@ -88,6 +88,8 @@ def _told(run: dict[str, Any]) -> str:
     data, args = run["data"], run["model_args"]
     images = f" of {data['limit']} images" if data.get("limit") else ""
     steps = f" at T = {args['time_steps']}" if "time_steps" in args else ""
+    levels = args.get("spike_layer", {}).get("levels", 1)
+    steps += f", rates of {levels} levels" if levels > 1 else ""
     told = f"{run['epochs']} epoch{'s' * (run['epochs'] != 1)}{images}{steps}"
     if log := run.get("log"):
         told += f", {sum(entry['seconds'] for entry in log) / 60:.0f} minutes"

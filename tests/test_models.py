@@ -285,18 +285,22 @@ def test_gradient_checkpointing_goes_back_as_often_as_it_is_asked():
     assert all(map(torch.equal, before, model.buffers()))
 
 
+RATES = {"decay": 1.0, "reset": "subtract", "levels": 4}
+
+
 @pytest.mark.parametrize(
-    ("name", "bf16"),
+    ("name", "bf16", "spike_layer"),
     [
-        ("short_bp_resnet20_slim", False),
-        ("short_bp_resnet20_slim", True),
-        ("short_bp_resnet50", False),
+        ("short_bp_resnet20_slim", False, {}),
+        ("short_bp_resnet20_slim", True, {}),
+        ("short_bp_resnet20_slim", True, RATES),
+        ("short_bp_resnet50", False, {}),
     ],
 )
-def test_lean_memory_changes_no_bit_of_a_training_step(name, bf16):
+def test_lean_memory_changes_no_bit_of_a_training_step(name, bf16, spike_layer):
     results = []
     for memory in ("fast", "lean"):
-        model = create(name, shortcut_heads=True, memory=memory).train()
+        model = create(name, shortcut_heads=True, memory=memory, spike_layer=spike_layer).train()
         with torch.autocast("cpu", enabled=bf16):
             logits, side_logits = model(images(model))
         (logits.square().sum() + side_logits.square().sum()).backward()

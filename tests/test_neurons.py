@@ -1,5 +1,7 @@
 """The neuron: its trace, its gradients, and the neurons of a peer that it must agree with."""
 
+from functools import partial
+
 import pytest
 import torch
 from spikingjelly.activation_based import neuron, surrogate
@@ -73,6 +75,24 @@ def test_lif_equals_spikingjelly(reset, decay, detach_reset):
     spikes_theirs.backward(grad)
     spikes_ours.backward(grad)
     torch.testing.assert_close(x_ours.grad, x_theirs.grad, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("v_threshold", [1.0, 0.5])
+@pytest.mark.parametrize("levels", [2, 4, 8])
+def test_levels_are_the_rate_of_as_many_steps_of_a_constant_current(levels, v_threshold):
+    x = torch.arange(-64, 193).div(128)  # -0.5 to 1.5 in steps that no sum here rounds
+    neuron = partial(LIF, 1.0, v_threshold, "subtract")
+    spikes = neuron()(x.expand(levels, -1))
+    assert torch.equal(neuron(levels=levels)(x[None])[0], spikes.mean(0))
+    assert len(spikes.mean(0).unique()) == levels + 1
+
+
+def test_levels_pass_their_gradient_up_a_ramp():
+    x = torch.tensor([[-0.1, 0.1, 0.3, 0.5, 0.6]], requires_grad=True)
+    rates = LIF(1.0, 0.5, "subtract", levels=4)(x)
+    rates.backward(torch.ones_like(rates))
+    assert rates.tolist() == [[0, 0, 0.5, 1, 1]]
+    assert x.grad.tolist() == [[0, 2, 2, 0, 0]]
 
 
 @pytest.mark.parametrize("surrogate", SLOPES)
@@ -153,6 +173,9 @@ def test_half_precision_currents_meet_a_full_precision_membrane():
         ({"detach_reset": 1}, "detach_reset: expected True or False, got 1"),
         ({"width": -1.0}, "width: expected a number > 0, got -1.0"),
         ({"backend": "cupy"}, "backend: expected one of .*, got 'cupy'"),
+        ({"levels": 0}, "levels: expected a whole number >= 1, got 0"),
+        ({"levels": 2.0}, "levels: expected a whole number >= 1, got 2.0"),
+        ({"levels": 4}, "reset: expected 'subtract' for 4 levels, got 'zero'"),
     ],
 )
 def test_lif_refuses_bad_constants(arguments, message):

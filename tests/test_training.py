@@ -127,6 +127,31 @@ def test_a_run_may_begin_with_the_weights_of_another(run, recipe, tmp_path):
     assert hub.read_config(folder)["model_args"]["time_steps"] == 3
 
 
+def test_rates_at_one_step_become_spikes_at_several(recipe, tmp_path):
+    neuron = {"decay": 1.0, "reset": "subtract", "levels": 4}
+    rates = replace(
+        recipe,
+        output=str(tmp_path / "rates"),
+        epochs=1,
+        model_args=recipe.model_args | {"time_steps": 1, "spike_layer": neuron},
+    )
+    spikes = replace(
+        rates,
+        output=str(tmp_path / "spikes"),
+        start_from=rates.output,
+        model_args=recipe.model_args | {"time_steps": 4, "spike_layer": {"levels": 1}},
+    )
+    train(rates)
+    learned = zoo.create_model(f"local-dir:{checkpoints(tmp_path / 'rates')[-1]}", pretrained=True)
+    with pytest.raises(ValueError, match=r"stem.1: expected spikes, got rates of 4 levels"):
+        zoo.deploy(learned)
+    train(spikes)
+    (folder,) = checkpoints(tmp_path / "spikes")
+    constants = hub.read_config(folder)["model_args"]["spike_layer"]
+    assert constants == zoo.LIF(1.0, reset="subtract").constants()
+    zoo.deploy(zoo.create_model(f"local-dir:{folder}", pretrained=True))
+
+
 def test_a_run_keeps_what_its_weights_came_from(run, recipe, tmp_path, monkeypatch):
     first = checkpoints(run)[-1]
     second, third = (

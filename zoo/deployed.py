@@ -138,7 +138,7 @@ def deploy(model: nn.Module, exact: bool = True) -> fx.GraphModule:
 
     Raises:
         NotExactError: Some layer cannot be exact in fp32; the message names it and says why.
-        ValueError: The network is none of the zoo's.
+        ValueError: The network is none of the zoo's, or its neurons give off rates.
     """
     model = strip_heads(model).eval().cpu().float()
     model.set_grad_checkpointing(False)
@@ -401,6 +401,11 @@ class _Deployment:
         return self._channels(node.all_input_nodes[0])
 
     def _neuron(self, name: str, lif: LIF, x: _Current) -> _Spikes:
+        if lif.levels > 1:
+            raise ValueError(
+                f"{name}: expected spikes, got rates of {lif.levels} levels; train it further with "
+                f"time_steps={lif.levels} and spike_layer={{'levels': 1}}"
+            )
         if self.exact:
             self.readers.append(_Reader(name, lif, x))
         folded = FoldedLIF(self.T, x.repeated, **lif.constants())

@@ -65,6 +65,7 @@ def _can_be_lean(spike: nn.Module, conv: ConvNorm, x: Tensor) -> bool:
     """
     return (
         type(spike) is LIF
+        and spike.levels == 1
         and type(conv.norm) is nn.BatchNorm2d
         and conv.norm.training
         and conv.norm.affine

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from zoo.kernels import compiled, triton
 from zoo.kernels.lif import lif
-from zoo.surrogates import spike_function
+from zoo.surrogates import rate_function, spike_function
 
 Reset = Literal["zero", "subtract"]
 Backend = Literal["auto", "eager", "compiled", "triton"]
@@ -76,6 +76,10 @@ class LIF(nn.Module):
             with the same spikes; "auto" takes Triton on a GPU, and on a CPU compiles what is
             trained and large enough to gain. What cannot run here falls back with one warning.
             Second derivatives need "eager".
+        levels: Of what a step gives off, k / levels for k from 0 to levels: the rate at which so
+            many steps would fire (I-LIF, https://arxiv.org/abs/2407.20708). For training at few
+            time steps; 1 is spikes, and all that is exported. More need reset="subtract", and leave
+            surrogate and width aside.
 
     Raises:
         ValueError: A constant is outside its range; the message names it.
@@ -90,6 +94,7 @@ class LIF(nn.Module):
         width: float = 1.0,
         detach_reset: bool = False,
         backend: Backend = "auto",
+        levels: int = 1,
     ):
         super().__init__()
         if not (isinstance(decay, Real) and 0 <= decay <= 1):
@@ -102,19 +107,25 @@ class LIF(nn.Module):
             raise ValueError(f"detach_reset: expected True or False, got {detach_reset!r}")
         if backend not in get_args(Backend):
             raise ValueError(f"backend: expected one of {list(get_args(Backend))}, got {backend!r}")
+        if not (type(levels) is int and levels >= 1):
+            raise ValueError(f"levels: expected a whole number >= 1, got {levels!r}")
+        if levels > 1 and reset != "subtract":
+            raise ValueError(f"reset: expected 'subtract' for {levels} levels, got {reset!r}")
         spike_function(surrogate, width)  # raises where there is none
         self.decay, self.v_threshold, self.reset = float(decay), float(v_threshold), reset
         self.surrogate, self.width, self.detach_reset = surrogate, float(width), detach_reset
-        self.backend = backend
+        self.backend, self.levels = backend, levels
 
     @property
     def spike_fn(self) -> Callable[[Tensor], Tensor]:
         """v - v_threshold -> spike; a subclass with another one runs the loop, never a kernel."""
+        if self.levels > 1:
+            return rate_function(self.v_threshold, self.levels)
         return spike_function(self.surrogate, self.width)
 
     def constants(self) -> dict[str, Any]:
         """What a weight file does not hold and no output can do without; ``LIF(**constants)``."""
-        return {
+        constants = {
             "decay": self.decay,
             "v_threshold": self.v_threshold,
             "reset": self.reset,
@@ -122,6 +133,7 @@ class LIF(nn.Module):
             "width": self.width,
             "detach_reset": self.detach_reset,
         }
+        return constants | ({"levels": self.levels} if self.levels > 1 else {})
 
     def extra_repr(self) -> str:
         return ", ".join(f"{name}={value}" for name, value in self.constants().items())
@@ -149,7 +161,7 @@ class LIF(nn.Module):
         """The fused kernel that a current like x goes to, or None for the loop; warns once where
         one was asked for in vain.
         """
-        if self.backend == "eager" or torch.compiler.is_exporting():
+        if self.backend == "eager" or self.levels > 1 or torch.compiler.is_exporting():
             return None
         device, own = x.device.type, type(self).spike_fn is not LIF.spike_fn
         if self.backend == "auto":

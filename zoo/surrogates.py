@@ -2,6 +2,7 @@
 
 u is the distance of the membrane potential from the threshold, v - v_threshold. Every slope is a
 bump around u = 0 of area 1 and height 1 / width, so that one width means the same in every shape.
+A rate stands for the spikes of several steps: a staircase forward, the ramp under it backward.
 """
 
 import math
@@ -73,6 +74,38 @@ def spike_function(surrogate: str, width: float) -> Callable[[Tensor], Tensor]:
     if not (isinstance(width, Real) and 0 < width < math.inf):
         raise ValueError(f"width: expected a number > 0, got {width!r}")
     return partial(_spike, slope=SLOPES[surrogate], width=width)
+
+
+def rate_function(v_threshold: float, levels: int) -> Callable[[Tensor], Tensor]:
+    """u -> floor(levels * v / v_threshold) / levels, in [0, 1], for v = u + v_threshold: the share
+    of so many steps in which a neuron without leak fires that starts from 0, is given v at each and
+    has v_threshold subtracted after a spike.
+    """
+    return partial(_rate, v_threshold=v_threshold, levels=levels)
+
+
+class Rate(torch.autograd.Function):
+    """Stairs from 0 to 1; backward the gradient times 1 / v_threshold between their ends."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(v: Tensor, v_threshold: float, levels: int) -> Tensor:
+        return (v * (levels / v_threshold)).floor_().clamp_(0, levels).div_(levels)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output) -> None:
+        v, ctx.v_threshold, _ = inputs
+        ctx.save_for_backward((v > 0) & (v < ctx.v_threshold))
+
+    @staticmethod
+    def backward(ctx, grad: Tensor):
+        (rising,) = ctx.saved_tensors
+        return grad * rising / ctx.v_threshold, None, None
+
+
+def _rate(u: Tensor, v_threshold: float, levels: int) -> Tensor:
+    return Rate.apply(u + v_threshold, v_threshold, levels)
 
 
 def _spike(u: Tensor, slope: Callable[[Tensor, float], Tensor], width: float) -> Tensor:

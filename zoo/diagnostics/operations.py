@@ -87,7 +87,7 @@ def part_connections(model: nn.Module, x: Tensor) -> tuple[dict[str, int], dict[
     their averages, sums and products; and those that multiply pixels and currents.
     """
     sources = _Sources(model)
-    lif = [module for module in model.modules() if isinstance(module, LIF)]
+    lif = [m for m in model.modules() if isinstance(m, LIF) and m.levels == 1]
     marks = hooks(*(m.register_forward_hook(lambda *args: sources.fired(args[2])) for m in lif))
     with torch.no_grad(), eval_mode(model), _inside(model, sources), marks, sources:
         model(x)
