@@ -28,7 +28,7 @@ def main() -> None:
         for place, stages in PLACES.items()
     }
     what = [*LOSSES.values(), *(f"evolutionary, heads on stages {s}" for s in PLACES.values())]
-    rows = compare("ablation", f"Parts of the method, {MODEL}", arms, {"what it is": what})
+    rows = compare("ablation", "Parts of the method", MODEL, arms, {"what it is": what})
     figure = Figure(figsize=(9, 4), layout="constrained")
     axes = figure.subplots()
     points(axes, rows, range(len(rows)), fmt="o")

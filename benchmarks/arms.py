@@ -41,9 +41,10 @@ def small_run(model: str, loss: str, images: int, epochs: int, **model_args: Any
     )
 
 
-def facts(config: Config) -> dict[str, Any]:
+def facts(config: Config, networks: str) -> dict[str, Any]:
     """What the arms have in common."""
     return {
+        "networks": networks,
         "images": f"CIFAR-10 (JPEG): {config.data.limit} to train on, {HELD_OUT} held out",
         "training": f"{config.epochs} epochs of {CROP}-pixel crops, batch {config.batch_size}, "
         f"{config.optim.name} {config.optim.lr}, T = {config.model_args['time_steps']}, "
@@ -52,10 +53,17 @@ def facts(config: Config) -> dict[str, Any]:
     }
 
 
-def compare(name: str, title: str, arms: dict[str, Config], columns: dict[str, Sequence[Any]]):
+def compare(
+    name: str,
+    title: str,
+    networks: str,
+    arms: dict[str, Config],
+    columns: dict[str, Sequence[Any]],
+):
     """Train every arm from every seed, and report.
 
     Args:
+        networks: What is trained, in words.
         arms: What each arm is, by its name.
         columns: More columns of the table, a value for each arm.
 
@@ -85,7 +93,7 @@ def compare(name: str, title: str, arms: dict[str, Config], columns: dict[str, S
                 {"arm": arm} | {key: values[i] for key, values in columns.items()} | _row(ends)
             )
         command = f"python benchmarks/{name}.py --root FOLDER_OR_TAR"
-        report(name, title, rows, command, **facts(first))
+        report(name, title, rows, command, **facts(first, networks))
         return rows
 
     return tyro.cli(main)

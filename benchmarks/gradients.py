@@ -137,6 +137,8 @@ def main(root: str) -> None:
     """
     rows = rows_of(measured(root))
     facts = {
+        "networks": MODEL,
+        "images": "CIFAR-10 (JPEG)",
         "seeds": list(SEEDS),
         "training": f"{STEPS} steps of {BATCH} images, T = {T}, AdamW, fp32",
         "the rebuttal's ratio": REBUTTAL,

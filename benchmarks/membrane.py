@@ -14,6 +14,7 @@ from measure import RESULTS
 
 IMAGES, EPOCHS = 10_000, 5
 LOSSES = ("vanilla", "evolutionary")
+NETWORKS = "ResNet-20 of 16, 32 and 64 channels"
 SHAPE = {"depths": (3, 3, 3), "widths": (16, 32, 64)}
 FAMILIES = {
     "spike after the addition": ("short_bp_resnet20_slim", {}),
@@ -28,7 +29,7 @@ def main() -> None:
         for family, (model, args) in FAMILIES.items()
         for loss in LOSSES
     }
-    rows = compare("membrane", "Heads on three kinds of residual block", arms, {})
+    rows = compare("membrane", "Heads on three kinds of residual block", NETWORKS, arms, {})
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()
     for i, (loss, shift) in enumerate(zip(LOSSES, (-0.08, 0.08), strict=True)):
@@ -36,7 +37,7 @@ def main() -> None:
         points(axes, rows[i :: len(LOSSES)], at, fmt="os"[i], label=loss)
     axes.set_xticks(range(len(FAMILIES)), FAMILIES)
     axes.set(xlabel="residual block", ylabel="held-out accuracy in %, three seeds")
-    axes.set_title("ResNet-20 of 16, 32 and 64 channels, T = 2")
+    axes.set_title(f"{NETWORKS}, T = 2")
     axes.legend()
     figure.savefig(RESULTS / "membrane.png", dpi=120)
 

@@ -17,11 +17,13 @@ PAGE = Path(__file__).parent.parent / "docs" / "results.md"
 HEAD = """# The claims of "Take A Shortcut Back", measured
 
 Written by `python benchmarks/results.py` from the files in `docs/results/`; each claim stands with
-the command that measures it again. The sizes are those that two CPU cores can carry; the recipes in
-`configs/paper/` are the same at the paper's size, for GPUs. A difference counts where it is more
-than two standard errors of the mean over the seeds.
+the command that measures it again (`pip install -e '.[bench]'` first); `FOLDER_OR_TAR` is
+[CIFAR-10 (JPEG)](training.md#data). The sizes, and with them optimizer, threshold and time steps,
+are such as two CPU cores can carry; `configs/paper/` holds the paper's own recipes, for GPUs. A
+difference counts where it is more than two standard errors of the mean over the seeds.
 """
 OF = ("weights", "spikes")
+SETTING = ("networks", "images", "batch", "training")
 YES, PARTLY, NO = "reproduced", "partly", "not reproduced at this size"
 Row = dict[str, Any]
 
@@ -50,9 +52,7 @@ def section(title: str, verdict: str, claim: str, found: str, picture: str | Non
     if picture:
         parts.append(f"![{title}](results/{picture})")
     content = read(of)
-    setting = "; ".join(
-        f"{key}: {content[key]}" for key in ("images", "batch", "training") if key in content
-    )
+    setting = "; ".join(f"{key}: {content[key]}" for key in SETTING if key in content)
     parts.append(f"`{content['command']}`, on {content['machine']['device']}; {setting}.")
     return "\n\n".join(parts)
 

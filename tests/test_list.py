@@ -84,7 +84,9 @@ def test_weights_that_load_are_listed_by_their_tags(command, monkeypatch, tmp_pa
 
 
 def test_a_filter_that_fits_nothing_says_so(command):
-    with pytest.raises(SystemExit, match="filter: expected a part of a name, got 'nothing'"):
+    with pytest.raises(
+        SystemExit, match="filter: expected a wildcard that fits a name, got 'nothing'"
+    ):
         command("--filter", "nothing")
 
 

@@ -68,7 +68,9 @@ def list_zoo(filter: str = "", json: bool = False) -> None:
     """
     names = zoo.list_models(filter)
     if not names:
-        raise ValueError(f"filter: expected a part of a name, got {filter!r}; without it all show")
+        raise ValueError(
+            f"filter: expected a wildcard that fits a name, got {filter!r}; without it all show"
+        )
     entries = map(entry, _watched(names))
     if json:
         print(json_format.dumps([asdict(found) for found in entries], indent=2))

@@ -22,7 +22,8 @@ CENTRE = 0.875  # of the shorter side of an image of imagenet is seen where it i
 class DataConfig:
     name: DatasetName = "cifar10"
     """Which set. image_folder reads train/CLASS/*.jpg and test/CLASS/*.jpg of one size whole;
-    imagenet reads the same of any sizes as they are needed; *_dvs and dvs_* are event streams."""
+    imagenet reads train/CLASS and val/CLASS, of any sizes, as they are needed; *_dvs and dvs_* are
+    event streams."""
     root: str = "data"
     """Where it lies: a folder, or for image_folder also a .tar, .tar.gz or .tar.xz."""
     download: bool = False
