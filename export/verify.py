@@ -312,8 +312,11 @@ def main() -> None:
         if options.num_images < 1:
             raise ValueError(f"--num-images: expected at least 1, got {options.num_images}")
         if changed := changed_files(folder):
-            sys.exit(
-                f"error: {folder / REPORT}: expected the files it names, got others: {changed}"
+            left_out = folder.resolve().parent == hub.BUNDLED and not {*changed} - {*GRAPHS}
+            hint = f"; python export/to_onnx.py {folder.resolve().name} makes all of them"
+            raise ValueError(
+                f"{folder / REPORT}: expected the files it names, got others: {changed}"
+                + hint * left_out
             )
         config = hub.read_config(folder)
         model = zoo.create_model(f"local-dir:{folder}", pretrained=True).eval()

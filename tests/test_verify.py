@@ -20,7 +20,7 @@ import zoo
 from export.folder import GRAPH, GRAPHS, REPORT, changed_files
 from export.images import Images, data_images
 from export.verify import ENERGY_IMAGES, check_stripping, verify
-from zoo.hub import hashes
+from zoo.hub import BUNDLED, hashes
 from zoo.runs import checkpoints
 
 ROOT = Path(__file__).parent.parent
@@ -85,6 +85,12 @@ def test_a_file_too_many_or_too_few_is_named(folder):
     run = command(folder)
     assert run.returncode == 1
     assert "expected the files it names, got others: ['README.md', 'model.bin']" in run.stderr
+
+
+def test_a_release_that_leaves_graphs_out_says_how_to_get_them():
+    run = command(BUNDLED / "short_bp_resnet18.cifar10")
+    assert run.returncode == 1
+    assert "python export/to_onnx.py short_bp_resnet18.cifar10 makes all of them" in run.stderr
 
 
 @pytest.mark.parametrize("graph", GRAPHS)
