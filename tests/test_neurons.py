@@ -175,7 +175,8 @@ def test_half_precision_currents_meet_a_full_precision_membrane():
         ({"backend": "cupy"}, "backend: expected one of .*, got 'cupy'"),
         ({"levels": 0}, "levels: expected a whole number >= 1, got 0"),
         ({"levels": 2.0}, "levels: expected a whole number >= 1, got 2.0"),
-        ({"levels": 4}, "reset: expected 'subtract' for 4 levels, got 'zero'"),
+        ({"decay": 1, "levels": 4}, "decay 1 and reset 'subtract' for 4 levels, got 1 and 'zero'"),
+        ({"reset": "subtract", "levels": 4}, "for 4 levels, got 0.5 and 'subtract'"),
     ],
 )
 def test_lif_refuses_bad_constants(arguments, message):

@@ -42,7 +42,8 @@ def create_model(
         pretrained: Load spiking weights, or raise.
         cache_dir: For what comes from the Hub; huggingface_hub's own cache if None.
         kwargs: Arguments of the network: time_steps, spike_layer, shortcut_heads, num_classes, ...
-            What a mapping as spike_layer leaves out is as it is where the name leads to.
+            What a mapping as spike_layer leaves out is as it is where the name leads to; of a bare
+            architecture, without weights, it is LIF's default.
 
     Raises:
         ValueError: An unknown name (the message has the closest ones), no weights to load, a folder

@@ -77,9 +77,9 @@ class LIF(nn.Module):
             trained and large enough to gain. What cannot run here falls back with one warning.
             Second derivatives need "eager".
         levels: Of what a step gives off, k / levels for k from 0 to levels: the rate at which so
-            many steps would fire (I-LIF, https://arxiv.org/abs/2407.20708). For training at few
-            time steps; 1 is spikes, and all that is exported. More need reset="subtract", and leave
-            surrogate and width aside.
+            many steps of one current would fire (I-LIF, https://arxiv.org/abs/2407.20708). For
+            training at few time steps; 1 is spikes, and all that is exported. More need decay=1 and
+            reset="subtract", leave surrogate and width aside, and have no kernel.
 
     Raises:
         ValueError: A constant is outside its range; the message names it.
@@ -109,8 +109,11 @@ class LIF(nn.Module):
             raise ValueError(f"backend: expected one of {list(get_args(Backend))}, got {backend!r}")
         if not (type(levels) is int and levels >= 1):
             raise ValueError(f"levels: expected a whole number >= 1, got {levels!r}")
-        if levels > 1 and reset != "subtract":
-            raise ValueError(f"reset: expected 'subtract' for {levels} levels, got {reset!r}")
+        if levels > 1 and (decay, reset) != (1, "subtract"):
+            raise ValueError(
+                f"levels: expected decay 1 and reset 'subtract' for {levels} levels, got {decay} "
+                f"and {reset!r}"
+            )
         spike_function(surrogate, width)  # raises where there is none
         self.decay, self.v_threshold, self.reset = float(decay), float(v_threshold), reset
         self.surrogate, self.width, self.detach_reset = surrogate, float(width), detach_reset
@@ -161,9 +164,10 @@ class LIF(nn.Module):
         """The fused kernel that a current like x goes to, or None for the loop; warns once where
         one was asked for in vain.
         """
-        if self.backend == "eager" or self.levels > 1 or torch.compiler.is_exporting():
+        if self.backend == "eager" or torch.compiler.is_exporting():
             return None
-        device, own = x.device.type, type(self).spike_fn is not LIF.spike_fn
+        device = x.device.type
+        own = self.levels > 1 or type(self).spike_fn is not LIF.spike_fn
         if self.backend == "auto":
             if device not in KERNELS or own:
                 return None
@@ -173,7 +177,7 @@ class LIF(nn.Module):
             kernel = KERNELS[device]
         else:
             kernel = {"compiled": compiled, "triton": triton}[self.backend]
-        reason = "it knows no spike_fn of a subclass" if own else kernel.unavailable()
+        reason = "it knows no spike_fn of a subclass and no rates" if own else kernel.unavailable()
         if reason is None and KERNELS.get(device) is not kernel:
             reason = f"it does not run on {device}"
         elif x.dtype == torch.float64 and kernel is triton:
