@@ -174,6 +174,22 @@ def test_a_run_with_a_torn_checkpoint_goes_on_from_the_one_before(recipe, whole,
     assert ends_like(run, whole)
 
 
+def test_a_file_beside_a_checkpoints_own_costs_nothing(whole, tmp_path):
+    run = shutil.copytree(whole, tmp_path / "run")
+    newest = runs.checkpoints(run)[-1]
+    (newest / ".DS_Store").write_bytes(b"a folder that somebody looked at")
+    assert runs.newest_checkpoint(run) == newest
+
+
+@pytest.mark.parametrize("content", ["{}", "[]", "", '{"none": "0"}'])
+def test_a_seal_that_says_nothing_seals_nothing(whole, tmp_path, content):
+    run = shutil.copytree(whole, tmp_path / "run")
+    before, newest = runs.checkpoints(run)
+    (newest / "sha256.json").write_text(content)
+    with pytest.warns(UserWarning, match="passed by for the one before"):
+        assert runs.newest_checkpoint(run) == before
+
+
 def test_a_run_without_a_whole_checkpoint_says_so(recipe, whole, tmp_path):
     run = shutil.copytree(whole, tmp_path / "run")
     for folder in runs.checkpoints(run):

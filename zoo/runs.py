@@ -48,15 +48,19 @@ def newest_checkpoint(run: Path) -> Path | None:
 
 def seal(folder: Path) -> None:
     """Write the hashes of a folder's files beside them, and see all of it onto the disk."""
-    (folder / hub.SEAL).write_bytes(_hashes(folder))
+    (folder / hub.SEAL).write_text(json.dumps(hub.hashes(folder, hub.SEAL), indent=2))
     for path in (*folder.iterdir(), folder):
         sync(path)
 
 
 def is_whole(folder: Path) -> bool:
-    """Whether a folder holds the files that it was sealed with, and no other bit."""
-    path = folder / hub.SEAL
-    return path.is_file() and path.read_bytes() == _hashes(folder)
+    """Whether a folder holds every bit of the files that it was sealed with."""
+    try:
+        sealed = json.loads((folder / hub.SEAL).read_text())
+        found = {name: hub.file_sha256(folder / name) for name in sealed}
+        return bool(found) and found == sealed
+    except (OSError, ValueError, TypeError):
+        return False
 
 
 def sync(path: Path) -> None:
@@ -66,7 +70,3 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _hashes(folder: Path) -> bytes:
-    return json.dumps(hub.hashes(folder, hub.SEAL), indent=2).encode()
