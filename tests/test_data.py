@@ -4,6 +4,7 @@ import tarfile
 
 import pytest
 import torch
+from torchvision.datasets import FashionMNIST
 from torchvision.io import write_png
 
 from zoo.data import DataConfig, load_images, normalise
@@ -72,6 +73,20 @@ def test_a_file_that_is_no_image_is_named(folder):
     (folder / "train" / "cat" / "1.png").write_bytes(b"no image")
     with pytest.raises(ValueError, match=r"expected an image, got train/cat/1\.png"):
         load_images(config(folder), "train")
+
+
+def test_an_empty_file_is_named(folder):
+    (folder / "train" / "cat" / "empty.png").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"expected an image, got train/cat/empty\.png"):
+        load_images(config(folder), "train")
+
+
+def test_a_set_that_cannot_be_fetched_says_why(tmp_path, monkeypatch):
+    monkeypatch.setattr(FashionMNIST, "mirrors", ["http://127.0.0.1:9/"])
+    grey = {"mean": (73,), "std": (90,)}
+    fashion = DataConfig(name="fashion_mnist", root=str(tmp_path), download=True, **grey)
+    with pytest.raises(FileNotFoundError, match=r"expected to fetch fashion_mnist .* refused"):
+        load_images(fashion, "train")
 
 
 def test_images_of_two_sizes_are_refused(folder):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from torchvision.io import write_jpeg
+from torchvision.io import write_jpeg, write_png
 
 import zoo
 from export.images import data_images
@@ -84,6 +84,24 @@ def test_a_broken_image_is_named_and_not_passed_over(folder, tmp_path):
     images = load_images(config(copy), "test")
     with pytest.raises(ValueError, match=r"data.root: expected an image, got .*n02/1.jpg"):
         images.take(range(len(images)))
+
+
+def test_a_png_that_is_damaged_inside_is_named(folder, tmp_path):
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    path = copy / "val" / "n02" / "damaged.png"
+    write_png(torch.zeros(3, 64, 64, dtype=torch.uint8), str(path))
+    content = path.read_bytes()
+    path.write_bytes(content.replace(b"IDAT", b"\0\0\0\0"))
+    images = load_images(config(copy), "test")
+    with pytest.raises(ValueError, match=r"data.root: expected an image, got .*damaged.png"):
+        images.take(range(len(images)))
+
+
+def test_archives_that_hold_no_images_say_what_is_expected(tmp_path):
+    for content in (b"half of a download", b"\0" * 10240):  # no tar at all, and an empty one
+        (tmp_path / "train.tar").write_bytes(content)
+        with pytest.raises(FileNotFoundError, match=r"data.root: expected .* train.tar and val"):
+            load_images(config(tmp_path), "train")
 
 
 def test_a_network_is_verified_on_them(folder):

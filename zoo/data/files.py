@@ -3,6 +3,7 @@
 Shapes: B images of a batch, C channels, H height, W width.
 """
 
+import tarfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,7 +62,7 @@ class ImageFiles:
         file, label = self.reader[index]  # timm's dataset would pass over a broken file in silence
         try:
             return Image.open(file).convert("RGB"), int(label)
-        except OSError as error:
+        except (OSError, SyntaxError) as error:  # the latter is PIL's of a damaged PNG
             name = self.reader.filename(index, absolute=True)
             raise ValueError(f"data.root: expected an image, got {name}: {error}") from None
 
@@ -77,7 +78,7 @@ def image_files(config: DataConfig, split: Split) -> ImageFiles:
         else:
             reader = ReaderImageFolder(str(place))
             numbers = reader.class_to_idx
-    except (AssertionError, RuntimeError, OSError) as error:
+    except (AssertionError, RuntimeError, OSError, ValueError, tarfile.TarError) as error:
         raise FileNotFoundError(
             f"data.root: expected {config.root!r} with train/CLASS/IMAGE and val/CLASS/IMAGE, or "
             f"train.tar and val.tar of such, found none ({error}); ImageNet comes from "

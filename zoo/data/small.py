@@ -47,7 +47,12 @@ def torchvision_set(config: DataConfig, split: Split) -> ImageSet:
     kind, layout = TORCHVISION[config.name]
     try:
         found = kind(config.root, train=split == "train", download=config.download)
-    except RuntimeError:
+    except RuntimeError as error:
+        if config.download:
+            cause = " ".join(str(error).split())
+            raise FileNotFoundError(
+                f"data.root: expected to fetch {config.name} into {config.root!r}, got: {cause}"
+            ) from None
         raise FileNotFoundError(
             f"data.root: expected {layout} in {config.root!r}, found none; "
             "set data.download: true, or unpack the original archive there"
@@ -74,10 +79,10 @@ def image_folder(config: DataConfig, split: Split) -> ImageSet:
         transient=True,
         disable=not console.is_terminal,
     ):
-        data = torch.frombuffer(bytearray(content), dtype=torch.uint8)
         try:
+            data = torch.frombuffer(bytearray(content), dtype=torch.uint8)
             found.append((name, file, decode_image(data, ImageReadMode.RGB)))
-        except RuntimeError as error:
+        except (RuntimeError, ValueError) as error:  # the latter is torch's of an empty file
             place = f"{split}/{name}/{file}"
             raise ValueError(f"data.root: expected an image, got {place}: {error}") from None
     if not found:
