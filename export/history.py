@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 CURVES = "training.png"
-MEASURED = ("holdout_accuracy", "test_accuracy")
+MEASURED = {"holdout_accuracy": "held out", "test_accuracy": "test"}
 
 
 def history(training: dict[str, Any] | None) -> str:
@@ -47,14 +47,15 @@ def draw(training: dict[str, Any], path: Path) -> None:
     from matplotlib.ticker import MaxNLocator
 
     at = range(1, len(entries) + 1)
-    measured = _measured(entries[0])
     figure = Figure(figsize=(9, 3.5), layout="constrained")
     losses, accuracies = figure.subplots(1, 2)
     losses.plot(at, [entry["loss"] for entry in entries], marker=".")
     losses.set(xlabel="epoch", ylabel="training loss, nats")
     accuracies.plot(at, [entry["accuracy"] for entry in entries], marker=".", label="training")
-    label = {"holdout_accuracy": "held out", "test_accuracy": "test"}[measured]
-    accuracies.plot(at, [entry[measured] for entry in entries], "k", marker=".", label=label)
+    measured = [_measured(entry) for entry in entries]
+    values = [entry[name] for entry, name in zip(entries, measured, strict=True)]
+    label = ", then ".join(MEASURED[name] for name in dict.fromkeys(measured))
+    accuracies.plot(at, values, "k", marker=".", label=label)
     accuracies.set(xlabel="epoch", ylabel="top-1, %")
     accuracies.legend()
     for axes in (losses, accuracies):
@@ -85,7 +86,7 @@ def _runs(training: dict[str, Any] | None) -> Iterator[dict[str, Any]]:
 
 
 def _told(run: dict[str, Any]) -> str:
-    data, args = run["data"], run["model_args"]
+    data, args = run["data"], run["model_args"] | run.get("built_with", {})
     images = f" of {data['limit']} images" if data.get("limit") else ""
     steps = f" at T = {args['time_steps']}" if "time_steps" in args else ""
     levels = args.get("spike_layer", {}).get("levels", 1)

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+import zoo
+from zoo import hub
 from zoo.data import DataConfig
 from zoo.training.config import Config, load_config
 from zoo.training.rehearsal import rehearse
@@ -88,6 +90,15 @@ def test_a_recipe_that_is_no_text_is_named(tmp_path):
     (tmp_path / "recipe.yaml").write_bytes(b"\xff\xfe")
     with pytest.raises(ValueError, match=r"recipe\.yaml: expected YAML, got 'utf-8' codec"):
         load_config(tmp_path / "recipe.yaml")
+
+
+def test_a_rehearsal_has_the_neurons_of_what_the_run_begins_with(recipe, tmp_path):
+    neuron = {"decay": 1.0, "reset": "subtract"}
+    hub.save_pretrained(zoo.create_model(recipe.model, spike_layer=neuron), tmp_path)
+    begun = replace(recipe, start_from=str(tmp_path), model_args={"spike_layer": {"levels": 4}})
+    rehearse(begun)  # without leak, as rates must be
+    with pytest.raises(ValueError, match="levels: expected decay 1"):
+        rehearse(replace(begun, start_from=""))
 
 
 def test_a_rehearsal_refuses_means_for_other_channels(tmp_path):

@@ -158,6 +158,8 @@ def test_a_run_keeps_what_its_weights_came_from(run, recipe, tmp_path, monkeypat
         replace(recipe, output=str(tmp_path / name), epochs=epochs, start_from=str(start))
         for name, epochs, start in (("second", 1, run), ("third", 2, tmp_path / "second"))
     )
+    held_out = replace(recipe.data, holdout=200)
+    second = replace(second, data=held_out, model_args={})  # measured on others, steps inherited
     train(second)
     train_an_epoch_and_die(third, monkeypatch)
     shutil.rmtree(second.output)  # what a run goes on with is its own
@@ -189,6 +191,15 @@ def test_a_run_refuses_the_folder_of_another(run, recipe):
         ValueError, match=r"output: expected .* with epochs 3 in place of 4, loss.nam"
     ):
         train(replace(recipe, output=str(run), epochs=4, loss=LossConfig(name="vanilla")))
+
+
+def test_checkpoints_alone_say_whose_they_are(run, recipe, tmp_path):
+    copy = shutil.copytree(run, tmp_path / "copy")
+    (copy / "config.json").unlink()
+    with pytest.raises(ValueError, match=r"output: expected .* with epochs 3 in place of 4;"):
+        train(replace(recipe, output=str(copy), epochs=4))
+    assert train(replace(recipe, output=str(copy)))["epoch"] == 3
+    assert (copy / "config.json").read_text() != ""
 
 
 def test_a_run_refuses_the_folder_of_one_whose_network_is_said_otherwise(run, recipe):
@@ -234,6 +245,11 @@ def test_a_signal_in_an_epochs_last_step_puts_off_its_measurement(
     train(config)
     assert len(steps) == 3 * 23
     assert same(weights(tmp_path), weights(run))
+    rates = [
+        [json.loads(line)["learning_rate"] for line in (r / "log.jsonl").read_text().splitlines()]
+        for r in (tmp_path, run)
+    ]
+    assert rates[0] == rates[1]
     assert not list(tmp_path.rglob("*.partial"))
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import resource
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -32,7 +33,16 @@ from zoo.training.stop import StopSignal
 from zoo.training.watch import firing_rates
 
 LOG, RESOLVED, LOCK = "log.jsonl", "config.json", ".lock"
-FREE = ("output", "workers", "checkpoint_minutes", "keep_large_buffers", "trackers", "data.root")
+FREE = (
+    "output",
+    "workers",
+    "checkpoint_minutes",
+    "keep_large_buffers",
+    "trackers",
+    "data.root",
+    "data.download",
+)
+FOUND = ("began_with", "built_with", "log")  # of a checkpoint's "training", and no recipe's
 
 
 @dataclass(frozen=True)
@@ -95,6 +105,10 @@ def _train(config: Config, data: Data, accelerator: Accelerator) -> dict[str, An
     # A run goes on with the arguments that it began with, of which some may be start_from's.
     begun = dataclasses.replace(config, start_from=str(found)) if found else config
     learner = Learner(config, build_model(begun, data.train), feed.steps, accelerator)
+    training["built_with"] = {
+        "time_steps": learner.model.time_steps,
+        "spike_layer": hub.neuron_constants(learner.model),
+    }
     position = Position()
     fed = {
         "images": len(data.train),
@@ -298,7 +312,7 @@ def build_model(config: Config, images: ImageSet) -> nn.Module:
     }
     try:
         model = create_model(
-            config.model if not config.start_from else f"local-dir:{_start(config)}",
+            config.model if not config.start_from else f"local-dir:{start_folder(config)}",
             pretrained=bool(config.start_from),
             shortcut_heads=config.loss.needs_heads,
             pretrained_cfg_overlay=cfg,
@@ -317,8 +331,13 @@ def build_model(config: Config, images: ImageSet) -> nn.Module:
     return model
 
 
-def _start(config: Config) -> Path:
-    """The folder of the weights that a run begins with."""
+def start_folder(config: Config) -> Path:
+    """The folder of the weights that a run begins with.
+
+    Raises:
+        FileNotFoundError: There is none.
+        ValueError: It holds another architecture.
+    """
     folder = Path(config.start_from)
     folder = runs.newest_checkpoint(folder) or folder
     architecture = hub.read_config(folder)["architecture"]
@@ -336,7 +355,7 @@ def _origin(config: Config, found: Path | None) -> dict[str, Any]:
         return {key: before[key] for key in ("began_with",) if key in before}
     if not config.start_from:
         return {}
-    folder = _start(config)
+    folder = start_folder(config)
     weights, training = hub.file_sha256(folder / hub.WEIGHTS), hub.read_config(folder)
     return {"began_with": {"sha256": weights, "training": training.get("training")}}
 
@@ -387,18 +406,22 @@ def check_run_folder(config: Config) -> None:
     if not config.output:
         raise ValueError("output: expected a folder, got none")
     run = Path(config.output)
-    path = run / RESOLVED
-    if not (path.exists() and runs.checkpoints(run)):  # nothing that could go on
+    path, found = run / RESOLVED, runs.checkpoints(run)
+    if not found:  # nothing that could go on
         return
     try:
-        recipe = json.loads(path.read_text())
+        if path.exists():
+            recipe = json.loads(path.read_text())
+        else:  # only the checkpoints were moved here
+            training = hub.read_config(found[-1])["training"]
+            recipe = {key: value for key, value in training.items() if key not in FOUND}
         # What a recipe of an older version does not name is as it was by default.
         for key, value in dataclasses.asdict(Config()).items():
             recipe[key] = (
                 value | recipe.get(key, {}) if isinstance(value, dict) else recipe.get(key, value)
             )
         theirs = flat(recipe)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path}: expected the recipe of a run, got {error!r}") from None
     ours = flat(json.loads(json.dumps(dataclasses.asdict(config))))
     differ = [
@@ -447,7 +470,8 @@ def _memory(device: torch.device) -> float:
     """The most memory taken so far, MiB: of the GPU, or of this process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated() / 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+    unit = 1 if sys.platform == "darwin" else 2**10  # bytes of ru_maxrss
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
 
 
 def _progress(accelerator: Accelerator) -> Progress:

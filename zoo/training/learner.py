@@ -124,6 +124,7 @@ class Learner:
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
             "scaler": self.scaler.state_dict(),
+            "learning_rate": self.learning_rate,
         }
         return state | ({"weights": self.model.state_dict()} if self.average else {})
 
@@ -131,6 +132,7 @@ class Learner:
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
         self.scaler.load_state_dict(state["scaler"])
+        self.learning_rate = state.get("learning_rate", 0.0)
         if self.average:
             self.model.load_state_dict(state["weights"])
 

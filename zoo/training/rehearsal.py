@@ -2,12 +2,20 @@
 
 import dataclasses
 import math
+from typing import Any
 
 import torch
 
+from zoo import hub
 from zoo.data import ImageSet
 from zoo.training.config import Config
-from zoo.training.engine import build_model, check_run_folder, evaluate, make_accelerator
+from zoo.training.engine import (
+    build_model,
+    check_run_folder,
+    evaluate,
+    make_accelerator,
+    start_folder,
+)
 from zoo.training.feed import Feed
 from zoo.training.learner import Learner
 
@@ -35,7 +43,8 @@ def rehearse(config: Config) -> list[float]:
     )
     config = dataclasses.replace(
         config,
-        start_from="",  # it may not have been trained yet
+        model_args=_as_started(config),
+        start_from="",
         epochs=1,
         batch_size=batch,
         workers=min(config.workers, 1),
@@ -53,3 +62,16 @@ def rehearse(config: Config) -> list[float]:
     if not all(map(math.isfinite, losses)):
         raise FloatingPointError(f"expected finite losses, got {losses}")
     return losses
+
+
+def _as_started(config: Config) -> dict[str, Any]:
+    """The network's arguments, with those that the weights which the run begins with bring."""
+    given = config.model_args.get("spike_layer", {})
+    if not (config.start_from and isinstance(given, dict)):
+        return config.model_args
+    try:
+        theirs = hub.read_config(start_folder(config))["model_args"]
+    except FileNotFoundError:  # not trained yet
+        return config.model_args
+    constants = theirs["spike_layer"] | given
+    return {"time_steps": theirs["time_steps"], **config.model_args, "spike_layer": constants}
