@@ -331,15 +331,15 @@ def test_a_weights_gradient_as_one_product_is_right_to_a_rounding(kernel_size, s
 
 
 @pytest.mark.parametrize("bf16", [False, True])
-@pytest.mark.parametrize("reset", ["zero", "subtract"])
+@pytest.mark.parametrize("spike_layer", [{}, {"reset": "subtract"}, RATES])
 def test_norm_and_neuron_in_one_kernel_give_the_bits_of_one_after_the_other(
-    reset, bf16, monkeypatch
+    spike_layer, bf16, monkeypatch
 ):
     fused = []
     monkeypatch.setattr(
         compiled, "norm_forward", lambda *a, f=compiled.norm_forward: fused.append(1) or f(*a)
     )
-    spike_layer = {"reset": reset, "v_threshold": 0.7}  # no whole number of the grid
+    spike_layer = spike_layer | {"v_threshold": 0.7}  # no whole number of the grid
     results = []
     for memory in ("fast", "lean"):
         model = create(

@@ -142,6 +142,34 @@ def test_the_compiled_kernel_gives_the_bits_of_the_reference(
         assert torch.equal(results[0][1], results[1][1])
 
 
+@pytest.mark.skipif(compiled.unavailable() is not None, reason="no C++ compiler")
+@pytest.mark.parametrize("v_threshold", [1.0, 0.7])
+@pytest.mark.parametrize("levels", [3, 4])
+@pytest.mark.parametrize("T", [1, 3])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_the_compiled_kernel_gives_the_rates_of_the_reference(dtype, T, levels, v_threshold):
+    draw = torch.Generator().manual_seed(0)
+    leaf = torch.randn(T, 3, 5, 7, 9, generator=draw).to(dtype)
+    for detach_reset in (False, True):
+        results = []
+        for backend in ("eager", "compiled"):
+            x = leaf.clone().requires_grad_()
+            layer = LIF(
+                1.0,
+                v_threshold,
+                "subtract",
+                detach_reset=detach_reset,
+                backend=backend,
+                levels=levels,
+            )
+            rates = layer(x)
+            rates.backward(torch.linspace(-1, 1, x.numel()).view(x.shape).to(dtype))
+            results.append((rates, x.grad))
+        assert len(results[0][0].unique()) == levels + 1
+        assert torch.equal(results[0][0], results[1][0])
+        assert torch.equal(results[0][1], results[1][1])
+
+
 @pytest.mark.parametrize("reset", ["zero", "subtract"])
 def test_a_detached_reset_changes_the_gradient_and_no_spike(reset):
     results = []

@@ -98,6 +98,27 @@ def test_the_triton_kernel_knows_every_slope_at_every_width(kernel, surrogate, w
     assert_same(kernel, current(4), gradient(4), 0.5, 1.0, "zero", surrogate, width)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("levels", [2, 4])
+@pytest.mark.parametrize("T", [1, 3])
+def test_the_triton_kernel_gives_the_rates_of_the_reference(kernel, T, levels, dtype):
+    x, grad = current(T, dtype=dtype), gradient(T, dtype=dtype)
+    for v_threshold in (1.0, 0.5, 0.9):
+        for detach_reset in (False, True):
+            neuron = 1.0, v_threshold, "subtract"
+            slope = "triangle", 1.0, detach_reset
+            layer = LIF(*neuron, *slope, backend="eager", levels=levels)
+            leaf = x.clone().requires_grad_()
+            rates = layer(leaf)
+            rates.backward(grad)
+            assert len(rates.unique()) == levels + 1
+            assert torch.equal(kernel.forward(x, *neuron, levels), rates)
+            ours = kernel.backward(grad, x, *neuron, *slope, levels)
+            exact = dtype == torch.float32 and v_threshold != 0.9
+            eps = 0 if dtype == torch.float32 else torch.finfo(dtype).eps
+            torch.testing.assert_close(ours, leaf.grad, rtol=eps, atol=0 if exact else 5e-6)
+
+
 @pytest.mark.parametrize("reset", ["zero", "subtract"])
 def test_the_triton_kernel_fires_at_exactly_the_threshold(kernel, reset):
     for decay, v_threshold in CONSTANTS[:2]:
@@ -146,10 +167,12 @@ def test_the_triton_kernels_compile_for_a_gpu_and_contract_nothing(tmp_path, mon
     monkeypatch.setenv("TRITON_INTERPRET", "0")
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
     kernel = load(interpret=False)
-    steps = {"T": 2, "RESET": "subtract", "BLOCK": 256}
-    programs = [(kernel._forward, steps)]
-    backward = steps | {"WIDTH": 0.5, "DETACH_RESET": False}
-    programs += [(kernel._backward, backward | {"SURROGATE": s}) for s in SLOPES]
+    steps = {"T": 2, "RESET": "subtract", "STEEPNESS": 5.0, "LEVELS": 1, "BLOCK": 256}
+    rates = steps | {"LEVELS": 4}
+    programs = [(kernel._forward, steps), (kernel._forward, rates)]
+    slope = {"SURROGATE": "triangle", "WIDTH": 0.5, "DETACH_RESET": False}
+    programs += [(kernel._backward, steps | slope | {"SURROGATE": s}) for s in SLOPES]
+    programs += [(kernel._backward, rates | slope)]
     types = dict.fromkeys(["x", "grad", "spikes", "grad_x"], "*fp32")
     types |= dict.fromkeys(["n", "x_stride", "grad_stride"], "i64")
     types |= dict.fromkeys(["decay", "v_threshold"], "fp32")

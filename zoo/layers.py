@@ -52,8 +52,8 @@ def fire(spike: nn.Module, conv: ConvNorm, x: Tensor, shortcut: Tensor | None = 
 
 
 def spikes_of(spike: nn.Module, conv: ConvNorm, x: Tensor) -> Tensor:
-    """spike(x), [T, B, C, H, W] -> the same, for conv, which is to remember them as bytes."""
-    lean = conv.lean and _can_be_lean(spike, conv, x)
+    """spike(x), [T, B, C, H, W] -> the same, for conv, which is to remember spikes as bytes."""
+    lean = conv.lean and _can_be_lean(spike, conv, x) and spike.levels == 1
     spikes = spike(x)
     return remembered_as_bytes(spikes, spikes.detach().to(torch.int8)) if lean else spikes
 
@@ -65,7 +65,6 @@ def _can_be_lean(spike: nn.Module, conv: ConvNorm, x: Tensor) -> bool:
     """
     return (
         type(spike) is LIF
-        and spike.levels == 1
         and type(conv.norm) is nn.BatchNorm2d
         and conv.norm.training
         and conv.norm.affine

@@ -53,12 +53,12 @@ def norm_spike(
         shortcut: What is added before the neuron, [T, B, C, H, W], if anything.
 
     Returns:
-        Spikes, [T, B, C, H, W].
+        Spikes or rates, [T, B, C, H, W].
     """
     norm.num_batches_tracked.add_(1)
     apply = _FusedNormSpike.apply if _can_be_fused(y, shortcut, spike) else _NormSpike.apply
     spikes, packed = apply(y, norm.weight, norm.bias, shortcut, norm, spike, T)
-    return remembered_as_bytes(spikes, packed)
+    return spikes if packed is None else remembered_as_bytes(spikes, packed)
 
 
 def remembered_as_bytes(spikes: Tensor, packed: Tensor) -> Tensor:
@@ -150,6 +150,8 @@ class _NormSpike(torch.autograd.Function):
         ctx.save_for_backward(y, weight, bias, _remembered(shortcut), mean, invstd)
         ctx.eps, ctx.spike, ctx.T = norm.eps, spike, T
         spikes = _fire(spike, _unfold(current, shortcut, T))[1].detach()
+        if spike.levels > 1:
+            return spikes, None
         packed = spikes.to(torch.int8)
         ctx.mark_non_differentiable(packed)
         return spikes, packed
@@ -181,7 +183,9 @@ class _FusedNormSpike(torch.autograd.Function):
         ctx.save_for_backward(y, weight, remembered, mean, invstd, scale, offset)
         ctx.eps, ctx.constants, ctx.T = norm.eps, tuple(spike.constants().values()), T
         pixels = _pixels(y, T), scale, offset, _pixels(remembered, T)
-        spikes, packed = compiled.norm_forward(*pixels, *ctx.constants[:3])
+        spikes, packed = compiled.norm_forward(*pixels, *ctx.constants[:3], spike.levels)
+        if packed is None:  # rates
+            return _maps(spikes, y, T), None
         ctx.mark_non_differentiable(packed)
         return _maps(spikes, y, T), _maps(packed, y, T)
 

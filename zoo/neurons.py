@@ -79,7 +79,7 @@ class LIF(nn.Module):
         levels: Of what a step gives off, k / levels for k from 0 to levels: the rate at which so
             many steps of one current would fire (I-LIF, https://arxiv.org/abs/2407.20708). For
             training at few time steps; 1 is spikes, and all that is exported. More need decay=1 and
-            reset="subtract", leave surrogate and width aside, and have no kernel.
+            reset="subtract", and leave surrogate and width aside.
 
     Raises:
         ValueError: A constant is outside its range; the message names it.
@@ -167,7 +167,7 @@ class LIF(nn.Module):
         if self.backend == "eager" or torch.compiler.is_exporting():
             return None
         device = x.device.type
-        own = self.levels > 1 or type(self).spike_fn is not LIF.spike_fn
+        own = type(self).spike_fn is not LIF.spike_fn
         if self.backend == "auto":
             if device not in KERNELS or own:
                 return None
@@ -177,7 +177,7 @@ class LIF(nn.Module):
             kernel = KERNELS[device]
         else:
             kernel = {"compiled": compiled, "triton": triton}[self.backend]
-        reason = "it knows no spike_fn of a subclass and no rates" if own else kernel.unavailable()
+        reason = "it knows no spike_fn of a subclass" if own else kernel.unavailable()
         if reason is None and KERNELS.get(device) is not kernel:
             reason = f"it does not run on {device}"
         elif x.dtype == torch.float64 and kernel is triton:

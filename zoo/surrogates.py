@@ -42,6 +42,16 @@ SLOPES: dict[str, Callable[[Tensor, float], Tensor]] = {
 }
 
 
+def stairs(v: Tensor, v_threshold: float, levels: int) -> Tensor:
+    """floor(levels * v / v_threshold) / levels, in [0, 1]."""
+    return (v * (levels / v_threshold)).floor_().clamp_(0, levels).div_(levels)
+
+
+def rises(v: Tensor, v_threshold: float) -> Tensor:
+    """Where the ramp under the stairs does: between 0 and v_threshold."""
+    return (v > 0) & (v < v_threshold)
+
+
 class Spike(torch.autograd.Function):
     """1 where u >= 0, else 0; backward the gradient times slope(u, width)."""
 
@@ -77,26 +87,25 @@ def spike_function(surrogate: str, width: float) -> Callable[[Tensor], Tensor]:
 
 
 def rate_function(v_threshold: float, levels: int) -> Callable[[Tensor], Tensor]:
-    """u -> floor(levels * v / v_threshold) / levels, in [0, 1], for v = u + v_threshold: the share
-    of so many steps in which a neuron without leak fires that starts from 0, is given v at each and
-    has v_threshold subtracted after a spike.
+    """u -> stairs of v = u + v_threshold: the share of so many steps in which a neuron without leak
+    fires that starts from 0, is given v at each and has v_threshold subtracted after a spike.
     """
     return partial(_rate, v_threshold=v_threshold, levels=levels)
 
 
 class Rate(torch.autograd.Function):
-    """Stairs from 0 to 1; backward the gradient times 1 / v_threshold between their ends."""
+    """stairs; backward the gradient times 1 / v_threshold where the ramp rises."""
 
     generate_vmap_rule = True
 
     @staticmethod
     def forward(v: Tensor, v_threshold: float, levels: int) -> Tensor:
-        return (v * (levels / v_threshold)).floor_().clamp_(0, levels).div_(levels)
+        return stairs(v, v_threshold, levels)
 
     @staticmethod
     def setup_context(ctx, inputs, output) -> None:
         v, ctx.v_threshold, _ = inputs
-        ctx.save_for_backward((v > 0) & (v < ctx.v_threshold))
+        ctx.save_for_backward(rises(v, ctx.v_threshold))
 
     @staticmethod
     def backward(ctx, grad: Tensor):

@@ -11,27 +11,31 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from zoo.surrogates import SLOPES
+from zoo.surrogates import SLOPES, rises, stairs
 
 # One graph per T, type, reset and surrogate, shared by every size of layer; and where make_fx runs
 # the operator on real tensors, plain operations instead of an error.
 _many_graphs = torch._dynamo.config.patch(recompile_limit=256, error_on_nested_fx_trace=False)
 
 
-def _membrane(x: Tensor, decay: float, v_threshold: float, reset: str):
-    """Each step's potential before reset and whether it fires, T pairs of [N]."""
+def _membrane(x: Tensor, decay: float, v_threshold: float, reset: str, levels: int):
+    """Each step's potential before reset and what it gives off, T pairs of [N]."""
     v = torch.zeros_like(x[0], dtype=torch.promote_types(x.dtype, torch.float32))
     trace = []
     for x_t in x.unbind():
         v = decay * v + x_t
-        spike = (v - v_threshold >= 0).to(v.dtype)
+        u = v - v_threshold
+        if levels == 1:
+            spike = (u >= 0).to(v.dtype)
+        else:
+            spike = stairs(u + v_threshold, v_threshold, levels)
         trace.append((v, spike))
         v = v - spike * v_threshold if reset == "subtract" else v * (1 - spike)
     return trace
 
 
-def _spikes(x: Tensor, decay: float, v_threshold: float, reset: str) -> Tensor:
-    return torch.stack([s for _, s in _membrane(x, decay, v_threshold, reset)]).to(x.dtype)
+def _spikes(x: Tensor, decay: float, v_threshold: float, reset: str, levels: int) -> Tensor:
+    return torch.stack([s for _, s in _membrane(x, decay, v_threshold, reset, levels)]).to(x.dtype)
 
 
 def _chain_rule(
@@ -43,21 +47,23 @@ def _chain_rule(
     surrogate: str,
     width: float,
     detach_reset: bool,
+    levels: int = 1,
 ) -> Tensor:
     """Through lif_step from the last step to the first, in autograd's own order of operations."""
-    trace = _membrane(x, decay, v_threshold, reset)
+    trace = _membrane(x, decay, v_threshold, reset, levels)
     grads: list[Tensor] = []
     grad_v = None  # of the potential after reset
     for (v, spike), grad_spike in zip(reversed(trace), reversed(grad.unbind()), strict=True):
-        slope = SLOPES[surrogate](v - v_threshold, width)
-        if grad_v is None:
-            grad_x = grad_spike * slope
+        if grad_v is not None and not detach_reset:
+            fall = v_threshold if reset == "subtract" else v
+            grad_spike = grad_spike - grad_v * fall
+        u = v - v_threshold
+        if levels == 1:
+            grad_x = grad_spike * SLOPES[surrogate](u, width)
         else:
-            if not detach_reset:
-                fall = v_threshold if reset == "subtract" else v
-                grad_spike = grad_spike - grad_v * fall
-            kept = grad_v if reset == "subtract" else grad_v * (1 - spike)
-            grad_x = kept + grad_spike * slope
+            grad_x = grad_spike.to(v.dtype) * rises(u + v_threshold, v_threshold) / v_threshold
+        if grad_v is not None:
+            grad_x = (grad_v if reset == "subtract" else grad_v * (1 - spike)) + grad_x
         grads.append(grad_x)
         grad_v = grad_x * decay
     return torch.stack(grads[::-1]).to(x.dtype)
@@ -69,9 +75,10 @@ def _current(y: Tensor, scale: Tensor, offset: Tensor, shortcut: Tensor | None) 
     return x if shortcut is None else x + shortcut
 
 
-def _normed_spikes(y, scale, offset, shortcut, *constants) -> tuple[Tensor, Tensor]:
+def _normed_spikes(y, scale, offset, shortcut, *constants) -> tuple[Tensor, Tensor | None]:
     spikes = _spikes(_current(y, scale, offset, shortcut), *constants)
-    return spikes, spikes.to(torch.int8)
+    *_, levels = constants
+    return spikes, spikes.to(torch.int8) if levels == 1 else None
 
 
 def _normed_chain_rule(grad, y, scale, offset, shortcut, *constants) -> Tensor:
@@ -86,9 +93,9 @@ def _graph(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
 
 @_many_graphs
-def forward(x: Tensor, decay: float, v_threshold: float, reset: str) -> Tensor:
+def forward(x: Tensor, decay: float, v_threshold: float, reset: str, levels: int = 1) -> Tensor:
     """Input current -> spikes, both [T, N]."""
-    return _graph(_spikes)(x, decay, v_threshold, reset)
+    return _graph(_spikes)(x, decay, v_threshold, reset, levels)
 
 
 @_many_graphs
@@ -106,15 +113,16 @@ def norm_forward(
     decay: float,
     v_threshold: float,
     reset: str,
-) -> tuple[Tensor, Tensor]:
-    """Spikes of the current scale * y + offset + shortcut, and the same as bytes.
+    levels: int = 1,
+) -> tuple[Tensor, Tensor | None]:
+    """Spikes of the current scale * y + offset + shortcut, and the same as bytes but for rates.
 
     Args:
         y: Output of a convolution, [T, M, C]; the spikes have its shape.
         scale, offset: Of the norm, [C].
         shortcut: [T, M, C], of any type, if there is one.
     """
-    return _graph(_normed_spikes)(y, scale, offset, shortcut, decay, v_threshold, reset)
+    return _graph(_normed_spikes)(y, scale, offset, shortcut, decay, v_threshold, reset, levels)
 
 
 @_many_graphs

@@ -33,9 +33,9 @@ def _by_step(x: Tensor) -> Tensor:
     return x.as_strided((x.shape[0], x[0].numel()), (x.stride(0), 1))
 
 
-def _forward(kernel: ModuleType, x: Tensor, decay, v_threshold, reset, *_) -> Tensor:
+def _forward(kernel: ModuleType, x: Tensor, decay, v_threshold, reset, *_, levels) -> Tensor:
     x = _dense(x)
-    spikes = kernel.forward(_by_step(x), decay, v_threshold, reset)
+    spikes = kernel.forward(_by_step(x), decay, v_threshold, reset, levels)
     return spikes.as_strided(x.shape, _strides(x))
 
 
@@ -55,9 +55,10 @@ def lif(
     surrogate: str,
     width: float,
     detach_reset: bool,
+    levels: int = 1,
 ) -> Tensor:
     """Input current -> spikes, [T, B, ...] -> [T, B, ...]; the arguments are those of LIF."""
-    return _forward(compiled, x, decay, v_threshold, reset)
+    return _forward(compiled, x, decay, v_threshold, reset, levels=levels)
 
 
 @torch.library.custom_op("short_bp::lif_backward", mutates_args=(), device_types="cpu")
@@ -70,9 +71,11 @@ def lif_backward(
     surrogate: str,
     width: float,
     detach_reset: bool,
+    levels: int = 1,
 ) -> Tensor:
     """Gradient of the spikes -> gradient of the input current, both [T, B, ...]."""
-    return _backward(compiled, grad, x, decay, v_threshold, reset, surrogate, width, detach_reset)
+    constants = decay, v_threshold, reset, surrogate, width, detach_reset, levels
+    return _backward(compiled, grad, x, *constants)
 
 
 lif.register_kernel("cuda")(partial(_forward, triton))

@@ -26,8 +26,18 @@ LAUNCH_OPTIONS = {"num_warps": 4, "enable_fp_fusion": False}
 
 
 @triton.jit
-def _fires(v, v_threshold):
-    return (v - v_threshold >= 0).to(tl.float32)
+def _given_off(v, v_threshold, STEEPNESS: tl.constexpr, LEVELS: tl.constexpr):
+    """A spike or, with more levels than one, zoo.surrogates.stairs; rounded as by torch on CUDA."""
+    u = v - v_threshold
+    if LEVELS == 1:
+        given_off = (u >= 0).to(tl.float32)
+    else:
+        stairs = tl.maximum(
+            tl.floor((u + v_threshold) * STEEPNESS), 0.0, tl.PropagateNan.ALL
+        )
+        per_level = tl.div_rn(tl.full((), 1.0, tl.float32), LEVELS)
+        given_off = tl.minimum(stairs, 1.0 * LEVELS, tl.PropagateNan.ALL) * per_level
+    return given_off
 
 
 @triton.jit
@@ -66,6 +76,8 @@ def _forward(
     v_threshold,
     T: tl.constexpr,
     RESET: tl.constexpr,
+    STEEPNESS: tl.constexpr,
+    LEVELS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
     at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
@@ -76,7 +88,7 @@ def _forward(
     v = tl.full((BLOCK,), 0.0, tl.float32)
     for _ in tl.static_range(T):
         v = decay * v + tl.load(x, mask=inside, other=0.0).to(tl.float32)
-        spike = _fires(v, v_threshold)
+        spike = _given_off(v, v_threshold, STEEPNESS, LEVELS)
         tl.store(spikes, spike, mask=inside)
         v = _after_reset(v, spike, v_threshold, RESET)
         x += x_stride
@@ -98,6 +110,8 @@ def _backward(
     SURROGATE: tl.constexpr,
     WIDTH: tl.constexpr,
     DETACH_RESET: tl.constexpr,
+    STEEPNESS: tl.constexpr,
+    LEVELS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
     at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
@@ -110,7 +124,8 @@ def _backward(
     for _ in tl.static_range(T):
         v = decay * v + tl.load(x, mask=inside, other=0.0).to(tl.float32)
         trace += (v,)
-        v = _after_reset(v, _fires(v, v_threshold), v_threshold, RESET)
+        spike = _given_off(v, v_threshold, STEEPNESS, LEVELS)
+        v = _after_reset(v, spike, v_threshold, RESET)
         x += x_stride
         grad += grad_stride
         grad_x += n
@@ -121,17 +136,24 @@ def _backward(
         grad_x -= n
         v = trace[t]
         grad_spike = tl.load(grad, mask=inside, other=0.0).to(tl.float32)
-        slope = _slope(v - v_threshold, SURROGATE, WIDTH)
-        if t == T - 1:
-            grad_t = grad_spike * slope
-        elif RESET == "subtract":
-            if not DETACH_RESET:
+        if t < T - 1 and not DETACH_RESET:
+            if RESET == "subtract":
                 grad_spike -= grad_v * v_threshold
-            grad_t = grad_v + grad_spike * slope
-        else:
-            if not DETACH_RESET:
+            else:
                 grad_spike -= grad_v * v
-            grad_t = grad_v * (1 - _fires(v, v_threshold)) + grad_spike * slope
+        u = v - v_threshold
+        if LEVELS == 1:
+            grad_t = grad_spike * _slope(u, SURROGATE, WIDTH)
+        else:
+            rises = (u + v_threshold > 0) & (u + v_threshold < v_threshold)
+            per_threshold = tl.div_rn(tl.full((), 1.0, tl.float32), v_threshold)
+            grad_t = grad_spike * rises.to(tl.float32) * per_threshold
+        if t < T - 1:
+            if RESET == "subtract":
+                grad_t = grad_v + grad_t
+            else:
+                spike = _given_off(v, v_threshold, STEEPNESS, LEVELS)
+                grad_t = grad_v * (1 - spike) + grad_t
         tl.store(grad_x, grad_t, mask=inside)
         grad_v = grad_t * decay
 
@@ -141,13 +163,24 @@ def _neurons_per_program(T: int) -> int:
     return max(128, BLOCK >> max(0, (T - 1).bit_length() - 2))
 
 
-def forward(x: Tensor, decay: float, v_threshold: float, reset: str) -> Tensor:
+def forward(x: Tensor, decay: float, v_threshold: float, reset: str, levels: int = 1) -> Tensor:
     """Input current -> spikes, both [T, N]; a step of x is one dense block of memory."""
     T, n = x.shape
     spikes = x.new_empty(T, n)
     with torch.cuda.device_of(x):
         _forward[(triton.cdiv(n, BLOCK),)](
-            x, spikes, n, x.stride(0), decay, v_threshold, T, reset, BLOCK, **LAUNCH_OPTIONS
+            x,
+            spikes,
+            n,
+            x.stride(0),
+            decay,
+            v_threshold,
+            T,
+            reset,
+            levels / v_threshold,
+            levels,
+            BLOCK,
+            **LAUNCH_OPTIONS,
         )
     return spikes
 
@@ -161,6 +194,7 @@ def backward(
     surrogate: str,
     width: float,
     detach_reset: bool,
+    levels: int = 1,
 ) -> Tensor:
     """Gradient of the spikes -> of the input current, [T, N]: the chain rule through lif_step, last
     step first, in autograd's own order of operations.
@@ -169,10 +203,11 @@ def backward(
     grad_x = x.new_empty(T, n)
     strides = grad.stride(0), x.stride(0)
     constants = decay, v_threshold, T, reset, surrogate, width, detach_reset
+    rates = levels / v_threshold, levels
     block = _neurons_per_program(T)
     with torch.cuda.device_of(x):
         _backward[(triton.cdiv(n, block),)](
-            grad, x, grad_x, n, *strides, *constants, block, **LAUNCH_OPTIONS
+            grad, x, grad_x, n, *strides, *constants, *rates, block, **LAUNCH_OPTIONS
         )
     return grad_x
 
