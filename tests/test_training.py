@@ -309,6 +309,15 @@ def test_bf16_trains_in_bf16_and_is_measured_in_fp32(recipe, tmp_path, monkeypat
     assert seen == {True: {torch.bfloat16}, False: {torch.float32}}
 
 
+@pytest.mark.parametrize("slow", [{"precision": "bf16"}, {"optim": {"name": "muon"}}, {}], ids=str)
+def test_a_cpu_that_emulates_bf16_is_told_of(slow, recipe, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(engine, "emulates_bf16", lambda device: device.type == "cpu")
+    optim = replace(recipe.optim, **slow.get("optim", {}))
+    config = replace(recipe, output=str(tmp_path), epochs=1, optim=optim)
+    train(replace(config, precision=slow.get("precision", "fp32")))
+    assert ("this CPU can only emulate bf16" in capsys.readouterr().out) == bool(slow)
+
+
 def test_a_run_that_could_not_begin_leaves_its_folder_free(recipe, tmp_path):
     config = replace(recipe, output=str(tmp_path / "run"), epochs=1)
     with pytest.raises(ValueError, match="unknown model"):

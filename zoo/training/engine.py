@@ -28,7 +28,7 @@ from zoo.training.checkpoint import load_checkpoint, save_checkpoint
 from zoo.training.config import Config, flat
 from zoo.training.feed import Feed, measured_batches
 from zoo.training.learner import GLANCE, Learner
-from zoo.training.machine import machine
+from zoo.training.machine import emulates_bf16, machine
 from zoo.training.stop import StopSignal
 from zoo.training.watch import firing_rates
 
@@ -164,6 +164,13 @@ def _train(config: Config, data: Data, accelerator: Accelerator) -> dict[str, An
         bar = progress.add_task("", total=config.epochs * feed.steps, completed=done)
         if found:
             say(f"{run}: going on after epoch {position.epoch}, step {position.step}")
+        muon = "muon" in config.optim.name  # timm's multiplies in bf16, whatever the precision
+        if (muon or config.precision == "bf16") and emulates_bf16(accelerator.device):
+            say(
+                f"warning: precision: {config.precision}, optim.name: {config.optim.name}: this "
+                "CPU can only emulate bf16, many times slower than fp32; try --precision fp32, and "
+                "another optimizer than muon for a large network"
+            )
         saved, stopping = time.perf_counter(), False
         # Where asking costs nothing every step asks whether it is the last for now.
         cheap = accelerator.num_processes == 1 or accelerator.device.type == "cpu"
