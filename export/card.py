@@ -12,7 +12,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 import zoo
 from export.browser import PREPROCESSOR
 from export.folder import GRAPHS, read_report
-from export.history import CURVES, each_run, epochs, history
+from export.history import CURVES, each_run, epochs, history, of_levels
 from zoo import hub
 from zoo.classifier import MODES
 from zoo.grid import BITS
@@ -76,7 +76,7 @@ the comparison with the network that had shortcut heads, which was made when the
 
 ## Neurons
 
-Leaky integrate-and-fire: v = {decay} v + x, a spike where v >= {v_threshold}, reset to
+Leaky integrate-and-fire: v = {decay} v + x, {given_off}, reset to
 {reset}. In SpikingJelly's terms tau = {tau:g}, no input decay. These constants change every output
 and are not in the weight file; `config.json` holds them.
 
@@ -167,7 +167,7 @@ RELEASE = """## {name}
 | | |
 |---|---|
 | network | {architecture}, {parameters:.2f} M parameters, {classes} classes, {size} |
-| neurons | LIF, {time_steps} time steps, decay {decay}, v_threshold {v_threshold}, reset {reset} |
+| neurons | LIF, {time_steps} time steps, {constants}{rates} |
 | export | {rule} rule |
 | an image takes | {operations} |
 | trained | {history} |
@@ -211,7 +211,10 @@ def _release(folder: Path) -> str:
         classes=config["num_classes"],
         size=f"{width} x {height} x {channels}",
         time_steps=args["time_steps"],
-        **{key: args["spike_layer"][key] for key in ("decay", "v_threshold", "reset")},
+        constants=", ".join(
+            f"{key} {args['spike_layer'][key]}" for key in ("decay", "v_threshold", "reset")
+        ),
+        rates=of_levels(args),
         rule=report["rule"],
         operations=_operations(measured) if measured else "not measured",
         history=history(config.get("training", {})),
@@ -219,6 +222,12 @@ def _release(folder: Path) -> str:
         sha256=report["sha256"][hub.WEIGHTS],
         command=_command(report["images"], config.get("training", {}), _made_anew(folder)),
     )
+
+
+def _given_off(v_threshold: float, levels: int = 1, **_: Any) -> str:
+    if levels == 1:
+        return f"a spike s = 1 where v >= {v_threshold}, else s = 0"
+    return f"a rate s = floor({levels} v / {v_threshold}) / {levels}, between 0 and 1"
 
 
 def _made_anew(folder: Path) -> str:
@@ -284,8 +293,8 @@ def _body(folder: Path, config: dict[str, Any], report: dict[str, Any]) -> str:
         std=[round(255 * value) for value in cfg["std"]],
         accuracy=_accuracy(_measured_accuracy(checks), report["images"]),
         decay=neuron["decay"],
-        v_threshold=neuron["v_threshold"],
-        reset="zero" if neuron["reset"] == "zero" else "v - v_threshold",
+        given_off=_given_off(**neuron),
+        reset="zero" if neuron["reset"] == "zero" else "v - v_threshold s",
         tau=1 / (1 - neuron["decay"]) if neuron["decay"] < 1 else float("inf"),
         rates="\n".join(
             f"| `{layer}` | {rate:.4f} |"

@@ -23,7 +23,12 @@ from zoo.grid import BITS, SMALLEST
 ROUNDED = {"Conv", "Gemm", "MatMul", "AveragePool", "ReduceSum", "Sum", "Add", "Sub", "Mul"}
 SUMS = {"Conv", "Gemm", "MatMul", "ReduceSum", "Sum", "Add"}
 LONG_SUMS = {"Conv", "Gemm", "MatMul", "AveragePool", "ReduceSum", "Sum"}
-ENDS = {"Round", "GreaterOrEqual", "Cast"}  # nothing behind one becomes part of the sum before it
+ENDS = {
+    "Round",
+    "Floor",
+    "GreaterOrEqual",
+    "Cast",
+}  # nothing behind one becomes part of the sum before it
 ULP = 2.0**-23  # no rounding moves an fp32 number further, relative to it
 LARGEST = 2.0**127  # this and steps of 2^-SMALLEST fp32 has without fail
 NEAR = 2.0**-20  # a quotient of small whole numbers, relative to what it should be
@@ -286,6 +291,10 @@ class _Proof:
         if x.divisor != 1 or unclear:
             raise InexactError(f"{node.name}: expected numbers that are whole but for a rounding")
         return _Range(np.floor(x.low), np.ceil(x.high), np.minimum(x.fraction, whole))
+
+    def _floor(self, node, x) -> _Range:
+        x = self._of(x)
+        return _Range(np.floor(x.low), np.floor(x.high), np.minimum(x.fraction, 0))
 
     def _max(self, node, x, least) -> _Range:
         return self._both(x, least, np.maximum)

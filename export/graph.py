@@ -304,9 +304,7 @@ class _Writer:
             if t:
                 v = self._node("Mul", [v, self._number(lif.decay)], f"{name}.leaked_{t}")
                 current = self._node("Add", [v, current], f"{name}.potential_{t}")
-            fires = self._node("GreaterOrEqual", [current, threshold], f"{name}.fires_{t}")
-            output = f"{name}.spike_{t}" if T > 1 else name
-            spike = self._node("Cast", [fires], output, to=TensorProto.FLOAT)
+            spike = (self._spike if lif.levels == 1 else self._rate)(name, lif, current, t)
             spikes.append(spike)
             if t == T - 1:
                 break
@@ -317,6 +315,20 @@ class _Writer:
                 kept = self._node("Sub", [one, spike], f"{name}.kept_{t}")
                 v = self._node("Mul", [current, kept], f"{name}.reset_{t}")
         return self._node("Concat", spikes, name, axis=0) if T > 1 else spikes[0]
+
+    def _spike(self, name: str, lif: FoldedLIF, v: str, t: int) -> str:
+        threshold = self._number(lif.v_threshold)
+        fires = self._node("GreaterOrEqual", [v, threshold], f"{name}.fires_{t}")
+        output = f"{name}.spike_{t}" if lif.time_steps > 1 else name
+        return self._node("Cast", [fires], output, to=TensorProto.FLOAT)
+
+    def _rate(self, name: str, lif: FoldedLIF, v: str, t: int) -> str:
+        x = self._node("Mul", [v, self._number(lif.levels / lif.v_threshold)], f"{name}.steep_{t}")
+        x = self._node("Floor", [x], f"{name}.stairs_{t}")
+        x = self._node("Max", [x, self._number(0)], f"{name}.not_below_{t}")
+        x = self._node("Min", [x, self._number(lif.levels)], f"{name}.level_{t}")
+        output = f"{name}.spike_{t}" if lif.time_steps > 1 else name
+        return self._node("Mul", [x, self._number(1 / lif.levels)], output)
 
     def _spike_attention(
         self, name: str, attention: FoldedSpikeAttention, q: str, k: str, v: str

@@ -89,14 +89,18 @@ def _told(run: dict[str, Any]) -> str:
     data, args = run["data"], run["model_args"] | run.get("built_with", {})
     images = f" of {data['limit']} images" if data.get("limit") else ""
     steps = f" at T = {args['time_steps']}" if "time_steps" in args else ""
-    levels = args.get("spike_layer", {}).get("levels", 1)
-    steps += f", rates of {levels} levels" if levels > 1 else ""
-    told = f"{run['epochs']} epoch{'s' * (run['epochs'] != 1)}{images}{steps}"
+    told = f"{run['epochs']} epoch{'s' * (run['epochs'] != 1)}{images}{steps}{of_levels(args)}"
     if log := run.get("log"):
         told += f", {sum(entry['seconds'] for entry in log) / 60:.0f} minutes"
         machines = dict.fromkeys(entry["machine"] for entry in log if "machine" in entry)
         told += f" on {' and '.join(machines)}" if machines else ""
     return told
+
+
+def of_levels(model_args: dict[str, Any]) -> str:
+    """What is to be said of neurons that give off rates."""
+    levels = model_args.get("spike_layer", {}).get("levels", 1)
+    return f", rates of {levels} levels" if levels > 1 else ""
 
 
 def _measured(entry: dict[str, Any]) -> str:

@@ -104,7 +104,8 @@ def _close_calls(deployed: fx.GraphModule, pixels: Tensor) -> Tensor:
     calls = torch.zeros(len(pixels))
 
     def count(layer: FoldedLIF, inputs: tuple[Tensor], _) -> None:
-        distance = (layer.potentials(inputs[0]) - layer.v_threshold).abs()
+        v, step = layer.potentials(inputs[0]), layer.v_threshold / layer.levels
+        distance = (v - (v / step).round().clamp(1, layer.levels) * step).abs()
         calls.add_((distance <= CLOSE).transpose(0, 1).flatten(1).sum(1))
 
     layers = [module for module in deployed.modules() if isinstance(module, FoldedLIF)]

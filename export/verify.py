@@ -105,10 +105,16 @@ def verify(folder: Path, model: nn.Module, images: Images) -> dict[str, Any]:
 
 
 def deploy_by_rule(model: nn.Module) -> tuple[fx.GraphModule, str | None]:
-    """The deployed network, on the grid if it can be, and why it cannot."""
+    """The deployed network, on the grid if it can be, and why it cannot.
+
+    Raises:
+        NotExactError: It cannot, and its neurons give off rates, for which there is no other rule.
+    """
     try:
         return zoo.deploy(model), None
     except zoo.NotExactError as error:
+        if any(isinstance(module, zoo.LIF) and module.levels > 1 for module in model.modules()):
+            raise zoo.NotExactError(f"{error}; rates are exported exactly or not at all") from None
         return zoo.deploy(model, exact=False), str(error)
 
 

@@ -127,6 +127,19 @@ def test_both_resets_and_a_single_step_are_exact(reset, time_steps):
     certify(write_graph(deployed))
 
 
+@pytest.mark.parametrize("time_steps", [1, 3])
+def test_rates_are_exact_and_those_of_the_network(time_steps):
+    neurons = {"decay": 1.0, "reset": "subtract", "v_threshold": 0.5, "levels": 4}
+    model = create(time_steps=time_steps, spike_layer=neurons)
+    deployed, x = zoo.deploy(model), values(model, pixels(model, 4))
+    ways = ways_to_run(deployed, x)
+    assert that_differ(ways | {"readable": run_graph(deployed, x, readable=True)}) == []
+    certify(write_graph(deployed))
+    with torch.inference_mode():
+        expected, folded = model(x), zoo.deploy(model, exact=False)(x)
+    assert ((folded - expected).abs().amax(1) < 1e-5).sum() >= 3  # a level may change
+
+
 def test_deploying_leaves_the_network_as_it_was():
     model = create(shortcut_heads=True).train()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
@@ -181,6 +194,10 @@ def test_a_float_is_taken_for_its_nearest_pixel():
         (
             {"in_chans": 1},
             "stem.0: expected 3 channels, as many as pretrained_cfg's mean has, got 1",
+        ),
+        (
+            {"spike_layer": {"decay": 1.0, "reset": "subtract", "levels": 3}},
+            "stem.1: expected powers of two, got 3 levels of a v_threshold of 1.0",
         ),
         ({"spike_layer": Loud}, "stem.1: no exact form of Loud is known here"),
         ({"spike_layer": nn.ReLU}, "stem.1: no exact form of ReLU is known here"),

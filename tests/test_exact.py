@@ -25,9 +25,11 @@ def graph() -> onnx.ModelProto:
     return write_graph(zoo.deploy(create()))
 
 
+RATES = {"decay": 1.0, "reset": "subtract", "levels": 4}
 NETWORKS = [
     ("short_bp_resnet20_slim", {}),
     ("short_bp_resnet20_slim", {"spike_layer": {"reset": "subtract"}}),
+    ("short_bp_resnet20_slim", {"spike_layer": RATES}),
     ("short_bp_resnet18_imagenet", {"depths": (1, 1, 1, 1), "widths": (8, 8, 8, 8)}),
     ("short_bp_resnet20", {"depths": (1, 1, 1, 1), "widths": (8, 8, 8, 8)}),
     ("short_bp_resnet50", {"depths": (1, 1), "widths": (8, 8)}),

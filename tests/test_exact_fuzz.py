@@ -35,6 +35,24 @@ resnets = st.fixed_dictionaries(
         "spike_layer": neurons,
     }
 )
+rates = st.fixed_dictionaries(
+    {
+        "decay": st.just(1.0),
+        "v_threshold": st.sampled_from([0.5, 1.0, 2.0]),
+        "reset": st.just("subtract"),
+        "levels": st.sampled_from([2, 4, 8]),
+    }
+)
+of_rates = st.fixed_dictionaries(
+    {
+        "block": st.sampled_from(["basic", "bottleneck"]),
+        "depths": st.sampled_from([(1,), (2,), (1, 2)]),
+        "stem": st.sampled_from(["conv3x3", "conv7x7_maxpool"]),
+        "avg_down": st.booleans(),
+        "time_steps": st.integers(1, 3),
+        "spike_layer": rates,
+    }
+)
 sews = st.fixed_dictionaries(
     {
         "family": st.just(SEWResNet),
@@ -114,7 +132,7 @@ def _push(deployed, lif: FoldedLIF, conv: nn.Module, x: Tensor, draw: torch.Gene
 
 @fuzz
 @given(
-    networks | off_the_grid,
+    networks | off_the_grid | of_rates,
     st.integers(2, 8),
     st.sampled_from([0.5, 1.0, 3.0]),
     st.integers(0, 999),
@@ -128,7 +146,7 @@ def test_any_network_gives_equal_bits_in_every_way_to_run_it(network, width, gai
 
 
 @fuzz
-@given(networks, st.integers(2, 8), st.integers(0, 999))
+@given(networks | of_rates, st.integers(2, 8), st.integers(0, 999))
 def test_potentials_on_the_threshold_fire_everywhere_or_nowhere(monkeypatch, network, width, seed):
     monkeypatch.setattr(zoo.grid, "BITS", 20)  # room for the biases to move
     model = build(network, width, 1.0, seed)

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -142,14 +143,31 @@ def test_rates_at_one_step_become_spikes_at_several(recipe, tmp_path):
         model_args=recipe.model_args | {"time_steps": 4, "spike_layer": {"levels": 1}},
     )
     train(rates)
-    learned = zoo.create_model(f"local-dir:{checkpoints(tmp_path / 'rates')[-1]}", pretrained=True)
-    with pytest.raises(ValueError, match=r"stem.1: expected spikes, got rates of 4 levels"):
-        zoo.deploy(learned)
     train(spikes)
+    assert [
+        hub.read_config(checkpoints(Path(run.output))[-1])["pretrained_cfg"]["tag"]
+        for run in (rates, spikes)
+    ] == ["digits_rates", "digits"]
     (folder,) = checkpoints(tmp_path / "spikes")
     constants = hub.read_config(folder)["model_args"]["spike_layer"]
     assert constants == zoo.LIF(1.0, reset="subtract").constants()
     zoo.deploy(zoo.create_model(f"local-dir:{folder}", pretrained=True))
+
+
+def test_rates_are_exported_exactly(recipe, tmp_path):
+    neuron = {"decay": 1.0, "reset": "subtract", "levels": 4}
+    args = recipe.model_args | {"time_steps": 1, "spike_layer": neuron}
+    train(replace(recipe, output=str(tmp_path / "run"), epochs=1, model_args=args))
+    out = export(Options(source=str(tmp_path / "run"), output=str(tmp_path / "out"), num_images=32))
+    report = json.loads((out / "verification.json").read_text())
+    assert (report["passed"], report["rule"]) == (True, "exact")
+    card = (out / "README.md").read_text()
+    assert "a rate s = floor(4 v / 1.0) / 4, between 0 and 1" in card
+
+    args = args | {"spike_layer": neuron | {"levels": 3}}
+    train(replace(recipe, output=str(tmp_path / "three"), epochs=1, model_args=args))
+    with pytest.raises(zoo.NotExactError, match=r"3 levels.*rates are exported exactly or not at"):
+        export(Options(source=str(tmp_path / "three"), output=str(tmp_path / "no"), num_images=32))
 
 
 def test_a_run_keeps_what_its_weights_came_from(run, recipe, tmp_path, monkeypatch):

@@ -7,6 +7,8 @@ no order, and IEEE rounds it the same everywhere, alone or fused with the multip
 that is a power of two. A network whose sums all keep within that gives the same bits in every
 runtime, layout, batch and number of threads. Another decay of m / 2^j is a product that would
 round, so that there the potential is kept on the grid too, at j more fractional bits a time step.
+Rates of 2^n levels are multiples of 2^-n; their potential is kept on the grid as well, as it meets
+more than one comparison.
 Shapes: T time steps, B batch, C channels, H height, W width; time is folded into the batch here,
 [T*B, C, H, W].
 """
@@ -138,7 +140,7 @@ def deploy(model: nn.Module, exact: bool = True) -> fx.GraphModule:
 
     Raises:
         NotExactError: Some layer cannot be exact in fp32; the message names it and says why.
-        ValueError: The network is none of the zoo's, or its neurons give off rates.
+        ValueError: The network is none of the zoo's.
     """
     model = strip_heads(model).eval().cpu().float()
     model.set_grad_checkpointing(False)
@@ -300,7 +302,7 @@ class _Deployment:
             fraction = x.fraction + window.bit_length() - 1
             return _Spikes(self._call(name, pool, x.node), x.high, fraction, x.times)
         if x.fraction:
-            raise NotExactError(f"{name}: expected whole numbers to sum up, got averages")
+            raise NotExactError(f"{name}: expected whole numbers to sum up, got averages or rates")
         node = self._call(name, SumPool2d(pool), x.node)
         return _Spikes(node, x.high * window, 0, x.times * window)
 
@@ -401,15 +403,10 @@ class _Deployment:
         return self._channels(node.all_input_nodes[0])
 
     def _neuron(self, name: str, lif: LIF, x: _Current) -> _Spikes:
-        if lif.levels > 1:
-            raise ValueError(
-                f"{name}: expected spikes, got rates of {lif.levels} levels; train it further with "
-                f"time_steps={lif.levels} and spike_layer={{'levels': 1}}"
-            )
         if self.exact:
             self.readers.append(_Reader(name, lif, x))
         folded = FoldedLIF(self.T, x.repeated, **lif.constants())
-        return _Spikes(self._call(name, folded, x.node))
+        return _Spikes(self._call(name, folded, x.node), fraction=lif.levels.bit_length() - 1)
 
     def _snap(self) -> None:
         """Put every current on its grid, those first that others are made of."""
@@ -447,9 +444,16 @@ class _Deployment:
             if isinstance(reader.module, MembraneConv):
                 reader.module.take_apart(*_bounds(reader.current), fraction)
 
-    def _demands(self, lif: LIF, x: _Current) -> tuple[int, int]:
+    def _demands(self, name: str, lif: LIF, x: _Current) -> tuple[int, int]:
         """The fewest bits behind the point that a current may have, and those that time takes."""
         least = _least(x)
+        if lif.levels > 1:
+            if not (is_power_of_two(lif.levels) and is_power_of_two(lif.v_threshold)):
+                raise NotExactError(
+                    f"{name}: expected powers of two, got {lif.levels} levels of a v_threshold of "
+                    f"{lif.v_threshold}"
+                )
+            return max(least, fraction_bits(lif.v_threshold / lif.levels)), 0
         if is_power_of_two(lif.decay):
             return least, 0
         if lif.reset == "subtract" and self.T > 1:
@@ -471,10 +475,12 @@ class _Deployment:
         for reader in stream.readers:
             least, lost, reach, why = _least(stream.current), 0, torch.maximum(-low, high), ""
             if isinstance(lif := reader.module, LIF):
-                least, lost = self._demands(lif, stream.current)
+                least, lost = self._demands(reader.name, lif, stream.current)
                 why = self._time_takes(lif, lost)
-                if lost:
+                if lost or lif.levels > 1:
                     reach = potential(lif, self.T, low, high)
+                if lif.levels > 1:  # which the threshold is taken off and put back on
+                    reach = reach + lif.v_threshold
                 behind = (self.T - 1) * fraction_bits(lif.decay)
                 behind += int((bits_beside(reach) - lost).max())
                 if behind > SMALLEST:
@@ -510,7 +516,7 @@ class _Rule(_Deployment):
     """The same walk, which asks of a neuron's constants alone whether any grid would do."""
 
     def _neuron(self, name: str, lif: LIF, x: _Current) -> _Spikes:
-        least, lost = self._demands(lif, x)
+        least, lost = self._demands(name, lif, x)
         # A current that makes it fire reaches the threshold, which takes its bits before the point.
         most = BITS - math.ceil(math.log2(lif.v_threshold)) - lost
         _check_grid(name, most, least, self._time_takes(lif, lost))

@@ -78,8 +78,8 @@ class LIF(nn.Module):
             Second derivatives need "eager".
         levels: Of what a step gives off, k / levels for k from 0 to levels: the rate at which so
             many steps of one current would fire (I-LIF, https://arxiv.org/abs/2407.20708). For
-            training at few time steps; 1 is spikes, and all that is exported. More need decay=1 and
-            reset="subtract", and leave surrogate and width aside.
+            training at few time steps; 1 is spikes. More need decay=1 and reset="subtract", and
+            leave surrogate and width aside.
 
     Raises:
         ValueError: A constant is outside its range; the message names it.

@@ -32,9 +32,7 @@ def _given_off(v, v_threshold, STEEPNESS: tl.constexpr, LEVELS: tl.constexpr):
     if LEVELS == 1:
         given_off = (u >= 0).to(tl.float32)
     else:
-        stairs = tl.maximum(
-            tl.floor((u + v_threshold) * STEEPNESS), 0.0, tl.PropagateNan.ALL
-        )
+        stairs = tl.maximum(tl.floor((u + v_threshold) * STEEPNESS), 0.0, tl.PropagateNan.ALL)
         per_level = tl.div_rn(tl.full((), 1.0, tl.float32), LEVELS)
         given_off = tl.minimum(stairs, 1.0 * LEVELS, tl.PropagateNan.ALL) * per_level
     return given_off

@@ -335,6 +335,8 @@ def build_model(config: Config, images: ImageSet) -> nn.Module:
             f"start_from: expected a network for images of {C} channels and {expected[1]} classes, "
             f"got one for {found[0]} channels and {found[1]} classes"
         )
+    if hub.neuron_constants(model).get("levels", 1) > 1:
+        model.pretrained_cfg["tag"] += "_rates"  # released beside spikes, and no substitute
     return model
 
 
