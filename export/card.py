@@ -4,6 +4,7 @@ python export/card.py   # writes MODEL_CARDS.md, of what zoo/weights holds
 """
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ BODY = """
 # {name}
 
 A spiking network of short-bp-zoo: {architecture} with {parameters:.2f} M parameters, run for
-{time_steps} time steps, {classes} classes, images of {width} x {height}. {trained_with}
+{time_steps} time step{s}, {classes} classes, images of {width} x {height}. {trained_with}
 
 ## Use
 
@@ -77,7 +78,7 @@ the comparison with the network that had shortcut heads, which was made when the
 ## Neurons
 
 Leaky integrate-and-fire: v = {decay} v + x, {given_off}, reset to
-{reset}. In SpikingJelly's terms tau = {tau:g}, no input decay. These constants change every output
+{reset}. {in_other_terms}These constants change every output
 and are not in the weight file; `config.json` holds them.
 
 | layer | firing rate |
@@ -167,7 +168,7 @@ RELEASE = """## {name}
 | | |
 |---|---|
 | network | {architecture}, {parameters:.2f} M parameters, {classes} classes, {size} |
-| neurons | LIF, {time_steps} time steps, {constants}{rates} |
+| neurons | LIF, {time_steps} time step{s}, {constants}{rates} |
 | export | {rule} rule |
 | an image takes | {operations} |
 | trained | {history} |
@@ -214,6 +215,7 @@ def _release(folder: Path) -> str:
         constants=", ".join(
             f"{key} {args['spike_layer'][key]}" for key in ("decay", "v_threshold", "reset")
         ),
+        s="s" * (args["time_steps"] > 1),
         rates=of_levels(args),
         rule=report["rule"],
         operations=_operations(measured) if measured else "not measured",
@@ -222,6 +224,13 @@ def _release(folder: Path) -> str:
         sha256=report["sha256"][hub.WEIGHTS],
         command=_command(report["images"], config.get("training", {}), _made_anew(folder)),
     )
+
+
+def _in_other_terms(decay: float, levels: int = 1, **_: Any) -> str:
+    if levels > 1:
+        return "No leak, and no spikes: the integer LIF of https://arxiv.org/abs/2407.20708. "
+    tau = 1 / (1 - decay) if decay < 1 else math.inf
+    return f"In SpikingJelly's terms tau = {tau:g}, no input decay. "
 
 
 def _given_off(v_threshold: float, levels: int = 1, **_: Any) -> str:
@@ -295,7 +304,8 @@ def _body(folder: Path, config: dict[str, Any], report: dict[str, Any]) -> str:
         decay=neuron["decay"],
         given_off=_given_off(**neuron),
         reset="zero" if neuron["reset"] == "zero" else "v - v_threshold s",
-        tau=1 / (1 - neuron["decay"]) if neuron["decay"] < 1 else float("inf"),
+        s="s" * (args["time_steps"] > 1),
+        in_other_terms=_in_other_terms(**neuron),
         rates="\n".join(
             f"| `{layer}` | {rate:.4f} |"
             for layer, rate in checks["every spiking layer fires"]["firing_rates"].items()

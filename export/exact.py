@@ -23,12 +23,8 @@ from zoo.grid import BITS, SMALLEST
 ROUNDED = {"Conv", "Gemm", "MatMul", "AveragePool", "ReduceSum", "Sum", "Add", "Sub", "Mul"}
 SUMS = {"Conv", "Gemm", "MatMul", "ReduceSum", "Sum", "Add"}
 LONG_SUMS = {"Conv", "Gemm", "MatMul", "AveragePool", "ReduceSum", "Sum"}
-ENDS = {
-    "Round",
-    "Floor",
-    "GreaterOrEqual",
-    "Cast",
-}  # nothing behind one becomes part of the sum before it
+# Nothing behind one becomes part of the sum before it.
+ENDS = {"Round", "Floor", "GreaterOrEqual", "Cast"}
 ULP = 2.0**-23  # no rounding moves an fp32 number further, relative to it
 LARGEST = 2.0**127  # this and steps of 2^-SMALLEST fp32 has without fail
 NEAR = 2.0**-20  # a quotient of small whole numbers, relative to what it should be

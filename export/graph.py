@@ -73,6 +73,7 @@ class _Writer:
                 names[node] = self._node(FUNCTIONS[node.target], args, node.name)
             elif node.op == "output":
                 self._node("Identity", inputs, "logits")
+        used = {name for node in self.nodes for name in node.input}
         kind = TensorProto.FLOAT if self.pixels == "float" else TensorProto.UINT8
         modules = list(self.deployed.modules())
         (size,) = (module.size for module in modules if isinstance(module, PixelConv))
@@ -86,7 +87,7 @@ class _Writer:
                     "logits", TensorProto.FLOAT, ["batch", head.fc.out_features]
                 )
             ],
-            list(self.constants.values()),
+            [tensor for name, tensor in self.constants.items() if name in used],
         )
         model = helper.make_model(
             graph,
@@ -304,7 +305,12 @@ class _Writer:
             if t:
                 v = self._node("Mul", [v, self._number(lif.decay)], f"{name}.leaked_{t}")
                 current = self._node("Add", [v, current], f"{name}.potential_{t}")
-            spike = (self._spike if lif.levels == 1 else self._rate)(name, lif, current, t)
+            output = f"{name}.spike_{t}" if T > 1 else name
+            if lif.levels == 1:
+                fires = self._node("GreaterOrEqual", [current, threshold], f"{name}.fires_{t}")
+                spike = self._node("Cast", [fires], output, to=TensorProto.FLOAT)
+            else:
+                spike = self._rate(f"{name}.rate_{t}", lif, current, output)
             spikes.append(spike)
             if t == T - 1:
                 break
@@ -316,18 +322,11 @@ class _Writer:
                 v = self._node("Mul", [current, kept], f"{name}.reset_{t}")
         return self._node("Concat", spikes, name, axis=0) if T > 1 else spikes[0]
 
-    def _spike(self, name: str, lif: FoldedLIF, v: str, t: int) -> str:
-        threshold = self._number(lif.v_threshold)
-        fires = self._node("GreaterOrEqual", [v, threshold], f"{name}.fires_{t}")
-        output = f"{name}.spike_{t}" if lif.time_steps > 1 else name
-        return self._node("Cast", [fires], output, to=TensorProto.FLOAT)
-
-    def _rate(self, name: str, lif: FoldedLIF, v: str, t: int) -> str:
-        x = self._node("Mul", [v, self._number(lif.levels / lif.v_threshold)], f"{name}.steep_{t}")
-        x = self._node("Floor", [x], f"{name}.stairs_{t}")
-        x = self._node("Max", [x, self._number(0)], f"{name}.not_below_{t}")
-        x = self._node("Min", [x, self._number(lif.levels)], f"{name}.level_{t}")
-        output = f"{name}.spike_{t}" if lif.time_steps > 1 else name
+    def _rate(self, name: str, lif: FoldedLIF, v: str, output: str) -> str:
+        x = self._node("Mul", [v, self._number(lif.levels / lif.v_threshold)], f"{name}.steep")
+        x = self._node("Floor", [x], f"{name}.stairs")
+        x = self._node("Max", [x, self._number(0)], f"{name}.not_below")
+        x = self._node("Min", [x, self._number(lif.levels)], f"{name}.not_above")
         return self._node("Mul", [x, self._number(1 / lif.levels)], output)
 
     def _spike_attention(

@@ -15,7 +15,7 @@ from zoo.deployed import deploy
 from zoo.folded import FoldedLIF
 from zoo.grid import whole_pixels
 
-CLOSE = 2.0**-16  # of the threshold: a few steps of the grid
+CLOSE = 2.0**-16  # of the threshold, or a step of the stairs: a few steps of the grid
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ def random_images(model: nn.Module, count: int) -> Images:
 
 
 def _close_calls(deployed: fx.GraphModule, pixels: Tensor) -> Tensor:
-    """How many potentials of each image lie within CLOSE of the threshold, [B]."""
+    """How many potentials of each image lie within CLOSE of where they count as more, [B]."""
     calls = torch.zeros(len(pixels))
 
     def count(layer: FoldedLIF, inputs: tuple[Tensor], _) -> None:

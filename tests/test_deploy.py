@@ -127,6 +127,13 @@ def test_both_resets_and_a_single_step_are_exact(reset, time_steps):
     certify(write_graph(deployed))
 
 
+def test_rates_that_are_multiplied_are_refused():
+    neurons = {"decay": 1.0, "reset": "subtract", "levels": 4}
+    model = create("sew_resnet18_cifar", residual="and", spike_layer=neurons)
+    with pytest.raises(zoo.NotExactError, match="expected spikes to multiply, got rates"):
+        zoo.deploy(model)
+
+
 @pytest.mark.parametrize("time_steps", [1, 3])
 def test_rates_are_exact_and_those_of_the_network(time_steps):
     neurons = {"decay": 1.0, "reset": "subtract", "v_threshold": 0.5, "levels": 4}

@@ -43,16 +43,6 @@ rates = st.fixed_dictionaries(
         "levels": st.sampled_from([2, 4, 8]),
     }
 )
-of_rates = st.fixed_dictionaries(
-    {
-        "block": st.sampled_from(["basic", "bottleneck"]),
-        "depths": st.sampled_from([(1,), (2,), (1, 2)]),
-        "stem": st.sampled_from(["conv3x3", "conv7x7_maxpool"]),
-        "avg_down": st.booleans(),
-        "time_steps": st.integers(1, 3),
-        "spike_layer": rates,
-    }
-)
 sews = st.fixed_dictionaries(
     {
         "family": st.just(SEWResNet),
@@ -73,6 +63,13 @@ vggs = st.fixed_dictionaries(
     }
 )
 networks = resnets | sews | vggs
+of_rates = st.tuples(
+    resnets.filter(lambda n: n["stem"] in ("conv3x3", "conv7x7_maxpool"))
+    | sews.filter(lambda n: n["residual"] == "add")
+    | vggs,
+    rates,
+    st.integers(1, 3),
+).map(lambda drawn: drawn[0] | {"spike_layer": drawn[1], "time_steps": drawn[2]})
 off_the_grid = networks.map(
     lambda n: n | {"spike_layer": n["spike_layer"] | {"v_threshold": 0.3}, "time_steps": 12}
 )
@@ -127,7 +124,8 @@ def _push(deployed, lif: FoldedLIF, conv: nn.Module, x: Tensor, draw: torch.Gene
     step = torch.tensor(1.0)
     while (torch.stack([v, bias]) / step != (torch.stack([v, bias]) / step).round()).any():
         step /= 2
-    bias += lif.v_threshold - v + step * torch.randint(-1, 2, (C,), generator=draw)
+    level = torch.randint(1, lif.levels + 1, (C,), generator=draw) / lif.levels
+    bias += level * lif.v_threshold - v + step * torch.randint(-1, 2, (C,), generator=draw)
 
 
 @fuzz

@@ -1,6 +1,7 @@
 """The fused operator as torch sees it: in a compiled graph, in an exported one, and in autograd."""
 
 import warnings
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,11 +11,13 @@ from torch.fx.experimental.proxy_tensor import make_fx
 import zoo
 from zoo import neurons
 from zoo.kernels import compiled
+from zoo.kernels import lif as lif_kernel
 from zoo.kernels.lif import lif as lif_op
 from zoo.surrogates import SLOPES
 
 pytestmark = pytest.mark.skipif(compiled.unavailable() is not None, reason="no C++ compiler")
 CONSTANTS = (0.5, 1.0, "zero", "triangle", 1.0, False)
+RATES = (1.0, 1.0, "subtract", "triangle", 1.0, False, 4)
 SMOOTH_STEPS = {
     "tanh": lambda u, width: torch.tanh(2 * u / width) / 2 + 0.5,
     "arctan": lambda u, width: torch.arctan(torch.pi * u / width) / torch.pi + 0.5,
@@ -46,8 +49,27 @@ def test_the_chain_rule_holds_where_the_spike_is_smooth(surrogate, reset):
 def test_the_operator_keeps_torchs_contract(shape):
     x = torch.randn(shape, requires_grad=True)
     torch.library.opcheck(lif_op, (x, *CONSTANTS))
+    torch.library.opcheck(lif_op, (x, *RATES))
     x = torch.randn(2, 3, 4, 4).to(memory_format=torch.channels_last).expand(4, -1, -1, -1, -1)
     torch.library.opcheck(lif_op, (x, *CONSTANTS))
+
+
+def test_the_operator_of_another_device_is_called_as_torch_calls_it():
+    # The dispatcher passes arguments by position, without those that are the default.
+    seen = []
+    kernel = SimpleNamespace(forward=lambda x, *constants: seen.append(constants) or x)
+    for constants in (CONSTANTS, RATES):
+        lif_kernel._forward(kernel, torch.randn(4, 6), *constants)
+    assert seen == [(0.5, 1.0, "zero", 1), (1.0, 1.0, "subtract", 4)]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("constants", [CONSTANTS, RATES], ids=["spikes", "rates"])
+def test_the_operator_runs_on_a_gpu(constants):
+    x = torch.randn(4, 6, 100)
+    reference = zoo.LIF(*constants[:6], backend="eager", levels=(*constants, 1)[6])
+    assert torch.equal(lif_op(x.cuda(), *constants).cpu(), reference(x))
 
 
 def test_a_compiled_network_has_one_graph_and_the_gradients_of_an_eager_one():

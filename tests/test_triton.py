@@ -167,7 +167,7 @@ def test_the_triton_kernels_compile_for_a_gpu_and_contract_nothing(tmp_path, mon
     monkeypatch.setenv("TRITON_INTERPRET", "0")
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
     kernel = load(interpret=False)
-    steps = {"T": 2, "RESET": "subtract", "STEEPNESS": 5.0, "LEVELS": 1, "BLOCK": 256}
+    steps = {"T": 2, "RESET": "subtract", "LEVELS": 1, "BLOCK": 256}
     rates = steps | {"LEVELS": 4}
     programs = [(kernel._forward, steps), (kernel._forward, rates)]
     slope = {"SURROGATE": "triangle", "WIDTH": 0.5, "DETACH_RESET": False}
@@ -175,7 +175,7 @@ def test_the_triton_kernels_compile_for_a_gpu_and_contract_nothing(tmp_path, mon
     programs += [(kernel._backward, rates | slope)]
     types = dict.fromkeys(["x", "grad", "spikes", "grad_x"], "*fp32")
     types |= dict.fromkeys(["n", "x_stride", "grad_stride"], "i64")
-    types |= dict.fromkeys(["decay", "v_threshold"], "fp32")
+    types |= dict.fromkeys(["decay", "v_threshold", "steepness"], "fp32")
     for program, constants in programs:
         signature = {name: types.get(name, "constexpr") for name in program.arg_names}
         source = triton.compiler.ASTSource(program, signature, constants)

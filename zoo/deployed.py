@@ -298,7 +298,7 @@ class _Deployment:
 
     def _pool(self, name: str, pool: nn.AvgPool2d, x: _Spikes) -> _Spikes:
         window = pool_window(pool)
-        if window & (window - 1) == 0:  # a division by a power of two
+        if window & (window - 1) == 0 or not self.exact:  # a division by a power of two
             fraction = x.fraction + window.bit_length() - 1
             return _Spikes(self._call(name, pool, x.node), x.high, fraction, x.times)
         if x.fraction:
@@ -338,6 +338,8 @@ class _Deployment:
         return self.graph.create_node("call_function", function, args, name=name)
 
     def _product(self, left: _Spikes, right: _Spikes) -> _Spikes:
+        if self.exact and left.fraction and right.fraction:  # a bit or more with every block
+            raise NotExactError(f"{left.node.name}: expected spikes to multiply, got rates")
         node = self._function(operator.mul, (left.node, right.node), f"{left.node.name}_and")
         return _Spikes(
             node,
@@ -404,6 +406,7 @@ class _Deployment:
 
     def _neuron(self, name: str, lif: LIF, x: _Current) -> _Spikes:
         if self.exact:
+            _check_levels(name, lif)
             self.readers.append(_Reader(name, lif, x))
         folded = FoldedLIF(self.T, x.repeated, **lif.constants())
         return _Spikes(self._call(name, folded, x.node), fraction=lif.levels.bit_length() - 1)
@@ -444,15 +447,10 @@ class _Deployment:
             if isinstance(reader.module, MembraneConv):
                 reader.module.take_apart(*_bounds(reader.current), fraction)
 
-    def _demands(self, name: str, lif: LIF, x: _Current) -> tuple[int, int]:
+    def _demands(self, lif: LIF, x: _Current) -> tuple[int, int]:
         """The fewest bits behind the point that a current may have, and those that time takes."""
         least = _least(x)
         if lif.levels > 1:
-            if not (is_power_of_two(lif.levels) and is_power_of_two(lif.v_threshold)):
-                raise NotExactError(
-                    f"{name}: expected powers of two, got {lif.levels} levels of a v_threshold of "
-                    f"{lif.v_threshold}"
-                )
             return max(least, fraction_bits(lif.v_threshold / lif.levels)), 0
         if is_power_of_two(lif.decay):
             return least, 0
@@ -475,12 +473,12 @@ class _Deployment:
         for reader in stream.readers:
             least, lost, reach, why = _least(stream.current), 0, torch.maximum(-low, high), ""
             if isinstance(lif := reader.module, LIF):
-                least, lost = self._demands(reader.name, lif, stream.current)
+                least, lost = self._demands(lif, stream.current)
                 why = self._time_takes(lif, lost)
-                if lost or lif.levels > 1:
+                if lost:
                     reach = potential(lif, self.T, low, high)
-                if lif.levels > 1:  # which the threshold is taken off and put back on
-                    reach = reach + lif.v_threshold
+                if lif.levels > 1:  # v - v_threshold is a potential too
+                    reach = potential(lif, self.T, low, high) + lif.v_threshold
                 behind = (self.T - 1) * fraction_bits(lif.decay)
                 behind += int((bits_beside(reach) - lost).max())
                 if behind > SMALLEST:
@@ -516,7 +514,8 @@ class _Rule(_Deployment):
     """The same walk, which asks of a neuron's constants alone whether any grid would do."""
 
     def _neuron(self, name: str, lif: LIF, x: _Current) -> _Spikes:
-        least, lost = self._demands(name, lif, x)
+        _check_levels(name, lif)
+        least, lost = self._demands(lif, x)
         # A current that makes it fire reaches the threshold, which takes its bits before the point.
         most = BITS - math.ceil(math.log2(lif.v_threshold)) - lost
         _check_grid(name, most, least, self._time_takes(lif, lost))
@@ -545,6 +544,14 @@ def _conv_and_norm(name: str, parts: list[nn.Module]) -> list[nn.Module]:
 def _least(x: _Current) -> int:
     """Bits behind the point that the spikes in a current have."""
     return max([0, *(spikes.fraction for spikes in x.spikes)])
+
+
+def _check_levels(name: str, lif: LIF) -> None:
+    if lif.levels > 1 and not (is_power_of_two(lif.levels) and is_power_of_two(lif.v_threshold)):
+        raise NotExactError(
+            f"{name}: expected powers of two, got {lif.levels} levels of a v_threshold of "
+            f"{lif.v_threshold}"
+        )
 
 
 def _check_grid(name: str, fraction: int, least: int, why: str) -> None:

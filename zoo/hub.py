@@ -28,6 +28,7 @@ REPORT, SEAL = "verification.json", "sha256.json"  # either holds the hashes of 
 WEIGHTS_FOLDER_VARIABLE = "SHORT_BP_ZOO_WEIGHTS"
 BUNDLED = Path(__file__).parent / "weights"
 NEEDED = LIF().constants().keys() - {"detach_reset"}  # which files older than it do not have
+RATES = "_rates"  # at the end of the tag of a network whose neurons give off rates
 ON_THE_HUB = "hub.json"  # in BUNDLED: arch.tag -> org/name@commit
 
 # Bounds on what a config.json may ask to build, far above any network that is known here.
@@ -259,7 +260,7 @@ def find_pretrained(
     cache_dir: str | Path | None = None,
 ) -> Path:
     """The folder of ``arch`` or ``arch.tag``: in $SHORT_BP_ZOO_WEIGHTS, in the package, or from the
-    Hub, in this order; of several tags there the first in the alphabet.
+    Hub, in this order; of several tags there the first in the alphabet, rates after all spikes.
 
     Raises:
         ValueError: There is none, or it holds another network.
@@ -267,8 +268,14 @@ def find_pretrained(
     """
     folders, released = pretrained_folders(), released_on_hub()
     architecture, _, tag = name.partition(".")
-    at_hand = sorted(folders, key=lambda found: (folders[found].parent == BUNDLED, found))
-    for found in (*at_hand, *sorted(released.keys() - folders.keys())):
+    everywhere = folders.keys() | released.keys()
+
+    def order(found: str) -> tuple[bool, bool, bool, str]:
+        at_hand = found in folders
+        bundled = at_hand and folders[found].parent == BUNDLED
+        return found.endswith(RATES), not at_hand, bundled, found
+
+    for found in sorted(everywhere, key=order):
         if found == name or (not tag and found.partition(".")[0] == architecture):
             if found in folders:
                 folder = folders[found]

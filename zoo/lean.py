@@ -1,8 +1,9 @@
 """Training that remembers little: spikes as bytes, norm and neuron computed again.
 
 Training remembers three tensors for a convolution, its norm and its neuron: the convolution's input
-and output and the neuron's current. The input is spikes, for which a byte each is plenty, and the
-current follows from the output; a ReLU network has to remember more.
+and output and the neuron's current. The input is spikes, for which a byte each is plenty (rates are
+remembered as they are), and the current follows from the output; a ReLU network has to remember
+more.
 Shapes: T time steps, B batch, C channels, H height, W width.
 """
 

@@ -52,6 +52,7 @@ def count_operations(model: nn.Module, batches: Iterable[Tensor]) -> list[Operat
     once. A layer on spikes accumulates as often as a spike meets a weight, borders minded; on whole
     numbers it skips zeros, accumulates ones and multiplies the rest; on real numbers it multiplies
     every time, zeros and padding too, which is how the operations of ordinary networks are counted.
+    Rates k / levels are counted as the whole numbers k.
     A product of two spike trains accumulates where both fire, and a gate multiplies where neither
     side is 0 or 1. Norms, which deployment folds away,
     pooling, and what goes on inside a neuron are not counted.
@@ -60,7 +61,8 @@ def count_operations(model: nn.Module, batches: Iterable[Tensor]) -> list[Operat
         model: Run in eval mode; left as it was.
         batches: Normalised images, each [B, C, H, W] or event frames [T, B, C, H, W].
     """
-    counter, images = _Counter(), 0
+    levels = max((m.levels for m in model.modules() if isinstance(m, LIF)), default=1)
+    counter, images = _Counter(levels=levels), 0
     with eval_mode(model), _inside(model, counter), sdpa_kernel(SDPBackend.MATH):
         for x in batches:  # which may compute, and is none of the network's
             with counter:
@@ -100,9 +102,9 @@ def part_connections(model: nn.Module, x: Tensor) -> tuple[dict[str, int], dict[
 class _Counter(TorchDispatchMode):
     """Sees every operator of torch on its way to the kernel."""
 
-    def __init__(self, dense: bool = False):
+    def __init__(self, dense: bool = False, levels: int = 1):
         super().__init__()
-        self.dense = dense
+        self.dense, self.levels = dense, levels
         self.layers: dict[str, tuple[int, int, int]] = {}  # kind, multiplied, added
         self.within: list[tuple[str, nn.Module]] = []
 
@@ -146,6 +148,7 @@ class _Counter(TorchDispatchMode):
         return None
 
     def _events(self, x: Tensor, every: int, meetings) -> tuple[int, int, int]:
+        x = x * self.levels  # the weights may be those of whole numbers as well
         kind = 2 if self.dense else _kind(x)
         if kind == 2:
             return kind, every, 0

@@ -33,7 +33,9 @@ def _by_step(x: Tensor) -> Tensor:
     return x.as_strided((x.shape[0], x[0].numel()), (x.stride(0), 1))
 
 
-def _forward(kernel: ModuleType, x: Tensor, decay, v_threshold, reset, *_, levels) -> Tensor:
+def _forward(
+    kernel: ModuleType, x: Tensor, decay, v_threshold, reset, surrogate, width, detach, levels=1
+) -> Tensor:
     x = _dense(x)
     spikes = kernel.forward(_by_step(x), decay, v_threshold, reset, levels)
     return spikes.as_strided(x.shape, _strides(x))
@@ -58,7 +60,8 @@ def lif(
     levels: int = 1,
 ) -> Tensor:
     """Input current -> spikes, [T, B, ...] -> [T, B, ...]; the arguments are those of LIF."""
-    return _forward(compiled, x, decay, v_threshold, reset, levels=levels)
+    constants = decay, v_threshold, reset, surrogate, width, detach_reset, levels
+    return _forward(compiled, x, *constants)
 
 
 @torch.library.custom_op("short_bp::lif_backward", mutates_args=(), device_types="cpu")

@@ -26,13 +26,13 @@ LAUNCH_OPTIONS = {"num_warps": 4, "enable_fp_fusion": False}
 
 
 @triton.jit
-def _given_off(v, v_threshold, STEEPNESS: tl.constexpr, LEVELS: tl.constexpr):
+def _given_off(v, v_threshold, steepness, LEVELS: tl.constexpr):
     """A spike or, with more levels than one, zoo.surrogates.stairs; rounded as by torch on CUDA."""
     u = v - v_threshold
     if LEVELS == 1:
         given_off = (u >= 0).to(tl.float32)
     else:
-        stairs = tl.maximum(tl.floor((u + v_threshold) * STEEPNESS), 0.0, tl.PropagateNan.ALL)
+        stairs = tl.maximum(tl.floor((u + v_threshold) * steepness), 0.0, tl.PropagateNan.ALL)
         per_level = tl.div_rn(tl.full((), 1.0, tl.float32), LEVELS)
         given_off = tl.minimum(stairs, 1.0 * LEVELS, tl.PropagateNan.ALL) * per_level
     return given_off
@@ -72,9 +72,9 @@ def _forward(
     x_stride,
     decay,
     v_threshold,
+    steepness,
     T: tl.constexpr,
     RESET: tl.constexpr,
-    STEEPNESS: tl.constexpr,
     LEVELS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
@@ -86,7 +86,7 @@ def _forward(
     v = tl.full((BLOCK,), 0.0, tl.float32)
     for _ in tl.static_range(T):
         v = decay * v + tl.load(x, mask=inside, other=0.0).to(tl.float32)
-        spike = _given_off(v, v_threshold, STEEPNESS, LEVELS)
+        spike = _given_off(v, v_threshold, steepness, LEVELS)
         tl.store(spikes, spike, mask=inside)
         v = _after_reset(v, spike, v_threshold, RESET)
         x += x_stride
@@ -103,13 +103,13 @@ def _backward(
     x_stride,
     decay,
     v_threshold,
+    steepness,
     T: tl.constexpr,
     RESET: tl.constexpr,
+    LEVELS: tl.constexpr,
     SURROGATE: tl.constexpr,
     WIDTH: tl.constexpr,
     DETACH_RESET: tl.constexpr,
-    STEEPNESS: tl.constexpr,
-    LEVELS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
     at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
@@ -122,7 +122,7 @@ def _backward(
     for _ in tl.static_range(T):
         v = decay * v + tl.load(x, mask=inside, other=0.0).to(tl.float32)
         trace += (v,)
-        spike = _given_off(v, v_threshold, STEEPNESS, LEVELS)
+        spike = _given_off(v, v_threshold, steepness, LEVELS)
         v = _after_reset(v, spike, v_threshold, RESET)
         x += x_stride
         grad += grad_stride
@@ -150,7 +150,7 @@ def _backward(
             if RESET == "subtract":
                 grad_t = grad_v + grad_t
             else:
-                spike = _given_off(v, v_threshold, STEEPNESS, LEVELS)
+                spike = _given_off(v, v_threshold, steepness, LEVELS)
                 grad_t = grad_v * (1 - spike) + grad_t
         tl.store(grad_x, grad_t, mask=inside)
         grad_v = grad_t * decay
@@ -165,20 +165,10 @@ def forward(x: Tensor, decay: float, v_threshold: float, reset: str, levels: int
     """Input current -> spikes, both [T, N]; a step of x is one dense block of memory."""
     T, n = x.shape
     spikes = x.new_empty(T, n)
+    constants = decay, v_threshold, levels / v_threshold, T, reset, levels
     with torch.cuda.device_of(x):
         _forward[(triton.cdiv(n, BLOCK),)](
-            x,
-            spikes,
-            n,
-            x.stride(0),
-            decay,
-            v_threshold,
-            T,
-            reset,
-            levels / v_threshold,
-            levels,
-            BLOCK,
-            **LAUNCH_OPTIONS,
+            x, spikes, n, x.stride(0), *constants, BLOCK, **LAUNCH_OPTIONS
         )
     return spikes
 
@@ -200,12 +190,12 @@ def backward(
     T, n = x.shape
     grad_x = x.new_empty(T, n)
     strides = grad.stride(0), x.stride(0)
-    constants = decay, v_threshold, T, reset, surrogate, width, detach_reset
-    rates = levels / v_threshold, levels
+    constants = decay, v_threshold, levels / v_threshold, T, reset, levels
+    slope = surrogate, width, detach_reset
     block = _neurons_per_program(T)
     with torch.cuda.device_of(x):
         _backward[(triton.cdiv(n, block),)](
-            grad, x, grad_x, n, *strides, *constants, *rates, block, **LAUNCH_OPTIONS
+            grad, x, grad_x, n, *strides, *constants, *slope, block, **LAUNCH_OPTIONS
         )
     return grad_x
 

@@ -146,7 +146,7 @@ class SEWResNet(SpikingBackbone):
         stem: What stands before the first stage.
         zero_init_last: Start every block that keeps its shape as the identity, its last neuron
             silent, or by "and" always firing. The surrogate must have a slope there: the default
-            has, a triangle of width 1 has none at v = 0.
+            has, a triangle of width 1 and rates have none at v = 0.
         time_steps: How often a still image is shown, T. Event frames bring their own.
         spike_layer: Builds one spiking layer: LIF, ``partial(LIF, decay=0.25)``, or a mapping of
             LIF's arguments.

@@ -336,7 +336,7 @@ def build_model(config: Config, images: ImageSet) -> nn.Module:
             f"got one for {found[0]} channels and {found[1]} classes"
         )
     if hub.neuron_constants(model).get("levels", 1) > 1:
-        model.pretrained_cfg["tag"] += "_rates"  # released beside spikes, and no substitute
+        model.pretrained_cfg["tag"] += hub.RATES
     return model
 
 

@@ -24,7 +24,7 @@ def machine(device: torch.device, processes: int) -> str:
 
 
 def emulates_bf16(device: torch.device) -> bool:
-    """Whether this is an x86 CPU without AVX-512, where torch takes 10 to 20 times as long for a
-    convolution in bf16 as in fp32, and longer still for a product of matrices.
+    """Whether this CPU has AVX2 and no AVX-512: a convolution in bf16 takes torch 10 to 20 times
+    as long there as one in fp32, and a product of matrices longer still.
     """
     return device.type == "cpu" and torch.backends.cpu.get_cpu_capability() == "AVX2"
