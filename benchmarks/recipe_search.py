@@ -56,7 +56,8 @@ def main() -> None:
     rows += [blank | row for row in kept]
     rows.sort(key=lambda row: row["last, %"])
     first = next(iter(options.values()))
-    same = {key: first[key] for key in ("data.title", "data.holdout", "precision")}
+    keys = ("data.title", "data.holdout", "precision")
+    same = {key: first[key] for key in keys if key not in differ}
     same["rows without a folder in docs/results/runs"] = "as written when their logs were there"
     command = "python benchmarks/recipe_search.py"
     title = "Recipes that were tried, held-out accuracy"

@@ -26,6 +26,9 @@ DATASETS = {
     "image_folder": (None, "an image folder"),
 }
 
+ROOT = Path(__file__).parent.parent
+COUNTED = ROOT / "docs" / "results" / "accuracy.json"
+
 BODY = """
 # {name}
 
@@ -163,7 +166,7 @@ Written by `python export/card.py` from the folders in `zoo/weights/`, whose own
 
 RELEASE = """## {name}
 
-{accuracy}
+{accuracy}{counted}
 
 | | |
 |---|---|
@@ -207,6 +210,7 @@ def _release(folder: Path) -> str:
     return RELEASE.format(
         name=folder.name,
         accuracy=_accuracy(_measured_accuracy(checks), report["images"]),
+        counted=_counted(folder.name),
         architecture=config["architecture"],
         parameters=_parameters(folder) / 1e6,
         classes=config["num_classes"],
@@ -453,13 +457,25 @@ def _accuracy(measured: dict[str, Any] | None, images: str) -> str:
     )
 
 
+def _counted(name: str) -> str:
+    """What benchmarks/accuracy.py found, if it saw this release."""
+    counted = json.loads(COUNTED.read_text())
+    for row in counted["rows"]:
+        if row["network"] == name:
+            return (
+                f" Of all {row['test images']} test images {row['right']} are right, "
+                f"{row['accuracy, %']:.2f} %, on the exact grid (`{counted['command']}`)."
+            )
+    return ""
+
+
 def _short(measured: dict[str, Any]) -> str:
     plain = {k: v for k, v in measured.items() if not isinstance(v, dict | list)}
     return ", ".join(f"{key.replace('_', ' ')} {value:.6g}" for key, value in plain.items())
 
 
 def main() -> None:
-    (Path(__file__).parent.parent / "MODEL_CARDS.md").write_text(model_cards())
+    (ROOT / "MODEL_CARDS.md").write_text(model_cards())
 
 
 if __name__ == "__main__":

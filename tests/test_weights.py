@@ -16,6 +16,7 @@ from zoo.data import DataConfig, load_images
 RELEASES = zoo.list_models(pretrained=True)
 DATA = os.environ.get("SHORT_BP_ZOO_CIFAR10")  # a folder or tar with test/CLASS/IMAGE
 COUNTED = json.loads((Path(__file__).parent / "released.json").read_text())
+ALL = Path(__file__).parent.parent / "docs" / "results" / "accuracy.json"
 
 
 @pytest.fixture(params=RELEASES)
@@ -74,6 +75,8 @@ def test_every_release_for_the_images_of_the_subset_was_counted():
     assert sorted(COUNTED["correct"]) == of_these
     assert sorted(set(COUNTED["indices"])) == COUNTED["indices"]
     assert len(COUNTED["indices"]) == 1000
+    rows = json.loads(ALL.read_text())["rows"]
+    assert {row["network"]: row["right of 1000"] for row in rows} == COUNTED["correct"]
 
 
 @pytest.mark.skipif(not DATA, reason="SHORT_BP_ZOO_CIFAR10 names no images")

@@ -1,0 +1,67 @@
+"""What the released networks get right on the exact grid: of all test images, and of 1,000 of them.
+
+    python benchmarks/accuracy.py --root FOLDER_OR_TAR
+
+Writes tests/released.json, which a test holds the releases to on the 1,000 images, and the table of
+docs/results/accuracy.md. The exact network's bits are the same everywhere, and so are the counts.
+"""
+
+import json
+from pathlib import Path
+
+import torch
+import tyro
+from measure import report
+from rich.progress import track
+
+import zoo
+from zoo import hub
+from zoo.data import DataConfig, load_images
+
+COUNT = 1000
+FILE = Path(__file__).parent.parent / "tests" / "released.json"
+COMMAND = "python benchmarks/accuracy.py --root FOLDER_OR_TAR"
+
+
+@torch.inference_mode()
+def is_right(name: str, pixels: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Which images a release gets right, [N]."""
+    network = zoo.deploy(zoo.create_model(name, pretrained=True).eval())
+    parts = track(pixels.split(100), name, transient=True)
+    return torch.cat([network(part).argmax(1) for part in parts]) == labels
+
+
+def main(root: str) -> None:
+    """Count what the released networks get right.
+
+    Args:
+        root: A folder or tar archive with train/CLASS/IMAGE and test/CLASS/IMAGE.
+    """
+    data = DataConfig(name="image_folder", root=root)
+    found = load_images(data, "test")
+    order = torch.randperm(len(found), generator=torch.Generator().manual_seed(1000))
+    indices = order[:COUNT].sort().values
+    rows, correct = [], {}
+    for name in zoo.list_models(pretrained=True):
+        config = hub.read_config(hub.find_pretrained(name))
+        if config["label_names"] != list(found.classes):
+            continue
+        right = is_right(name, found.images, found.labels)
+        correct[name] = int(right[indices].sum())
+        rows.append(
+            {
+                "network": name,
+                "T": config["model_args"]["time_steps"],
+                "test images": len(right),
+                "right": int(right.sum()),
+                "accuracy, %": 100 * right.double().mean().item(),
+                f"right of {COUNT}": correct[name],
+            }
+        )
+    content = {"command": COMMAND, "correct": correct, "indices": indices.tolist()}
+    FILE.write_text(json.dumps(content) + "\n")
+    report("accuracy", "Released networks on test images, on the exact grid", rows, COMMAND)
+
+
+if __name__ == "__main__":
+    tyro.cli(main)
