@@ -77,7 +77,9 @@ def main() -> None:
             )
     facts = {"time steps": T, "rounds": ROUNDS, "precision": "fp32"}
     facts["onnxruntime"] = onnxruntime.__version__
-    report("inference", "Inference on a CPU", rows, "python benchmarks/inference.py", **facts)
+    # How onnxruntime and PyTorch compare is another matter on every instruction set.
+    name = f"inference_{torch.backends.cpu.get_cpu_capability().lower()}"
+    report(name, "Inference on a CPU", rows, "python benchmarks/inference.py", **facts)
 
 
 if __name__ == "__main__":

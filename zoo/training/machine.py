@@ -9,12 +9,13 @@ CPUINFO = Path("/proc/cpuinfo")  # Linux; elsewhere Python knows as much
 
 
 def processor(device: torch.device) -> str:
-    """The name of a GPU, or of this machine's CPU for any other device."""
+    """The name of a GPU, or of this machine's CPU and its instruction set for any other device."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     lines = CPUINFO.read_text().splitlines() if CPUINFO.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
+    name = names[0] if names else platform.processor() or platform.machine()
+    return f"{name}, {torch.backends.cpu.get_cpu_capability()}"
 
 
 def machine(device: torch.device, processes: int) -> str:
