@@ -77,6 +77,12 @@ def test_whole_numbers_skip_zeros_add_ones_and_multiply_the_rest():
     assert only(nn.Linear(4, 5), whole / 2) == ("real", 20, 0)
 
 
+def test_rates_are_counted_as_the_whole_numbers_that_they_are_of():
+    network = nn.Sequential(zoo.LIF(1.0, reset="subtract", levels=4), nn.Linear(4, 5))
+    currents = torch.tensor([0.1, 0.3, 0.8, 1.5]).view(1, 1, 1, 4)  # rates of 0, 1, 3 and 4
+    assert only(network, currents) == ("integer", 10, 5)
+
+
 class Product(nn.Module):
     def __init__(self, other):
         super().__init__()
