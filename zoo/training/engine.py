@@ -164,12 +164,13 @@ def _train(config: Config, data: Data, accelerator: Accelerator) -> dict[str, An
         bar = progress.add_task("", total=config.epochs * feed.steps, completed=done)
         if found:
             say(f"{run}: going on after epoch {position.epoch}, step {position.step}")
-        muon = "muon" in config.optim.name  # timm's multiplies in bf16, whatever the precision
-        if (muon or config.precision == "bf16") and emulates_bf16(accelerator.device):
+        remedies = ["--precision fp32"] if config.precision == "bf16" else []
+        if "muon" in config.optim.name:  # timm's multiplies in bf16, whatever the precision
+            remedies.append("for a large network --optim.name adamw")
+        if remedies and emulates_bf16(accelerator.device):
             say(
-                f"warning: precision: {config.precision}, optim.name: {config.optim.name}: this "
-                "CPU can only emulate bf16, many times slower than fp32; try --precision fp32, and "
-                "another optimizer than muon for a large network"
+                "warning: this CPU can only emulate bf16, many times slower than fp32; try "
+                + " and ".join(remedies)
             )
         saved, stopping = time.perf_counter(), False
         # Where asking costs nothing every step asks whether it is the last for now.
