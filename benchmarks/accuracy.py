@@ -12,9 +12,9 @@ from pathlib import Path
 import torch
 import tyro
 from measure import report
-from rich.progress import track
 
 import zoo
+from export.checks import batches
 from zoo import hub
 from zoo.data import DataConfig, load_images
 
@@ -27,8 +27,7 @@ COMMAND = "python benchmarks/accuracy.py --root FOLDER_OR_TAR"
 def is_right(name: str, pixels: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """Which images a release gets right, [N]."""
     network = zoo.deploy(zoo.create_model(name, pretrained=True).eval())
-    parts = track(pixels.split(100), name, transient=True)
-    return torch.cat([network(part).argmax(1) for part in parts]) == labels
+    return torch.cat([network(part).argmax(1) for part in batches(pixels, name)]) == labels
 
 
 def main(root: str) -> None:

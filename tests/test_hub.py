@@ -269,6 +269,18 @@ def test_a_variable_that_names_no_folder_is_told(monkeypatch, tmp_path):
         zoo.list_models(pretrained=True)
 
 
+def test_a_bare_name_means_rates_only_where_there_are_no_spikes(folder, monkeypatch, tmp_path):
+    mine = tmp_path / "mine"
+    monkeypatch.setenv("SHORT_BP_ZOO_WEIGHTS", str(mine))
+    shutil.copytree(folder, mine / "short_bp_resnet20_slim.aaa_rates")
+    assert hub.find_pretrained("short_bp_resnet20_slim").parent == hub.BUNDLED
+    shutil.copytree(folder, mine / "short_bp_resnet20_slim.digits")
+    assert hub.find_pretrained("short_bp_resnet20_slim").name == "short_bp_resnet20_slim.digits"
+    monkeypatch.setattr(hub, "BUNDLED", tmp_path / "none")
+    shutil.rmtree(mine / "short_bp_resnet20_slim.digits")
+    assert hub.find_pretrained("short_bp_resnet20_slim").name == "short_bp_resnet20_slim.aaa_rates"
+
+
 def test_an_empty_variable_is_none(monkeypatch, folder):
     released = zoo.list_models(pretrained=True)
     monkeypatch.setenv("SHORT_BP_ZOO_WEIGHTS", "")

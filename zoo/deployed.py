@@ -298,7 +298,7 @@ class _Deployment:
 
     def _pool(self, name: str, pool: nn.AvgPool2d, x: _Spikes) -> _Spikes:
         window = pool_window(pool)
-        if window & (window - 1) == 0 or not self.exact:  # a division by a power of two
+        if not self.exact or window & (window - 1) == 0:  # a division by a power of two
             fraction = x.fraction + window.bit_length() - 1
             return _Spikes(self._call(name, pool, x.node), x.high, fraction, x.times)
         if x.fraction:

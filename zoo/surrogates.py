@@ -42,14 +42,14 @@ SLOPES: dict[str, Callable[[Tensor, float], Tensor]] = {
 }
 
 
-def stairs(v: Tensor, v_threshold: float, levels: int) -> Tensor:
-    """floor(levels * v / v_threshold) / levels, in [0, 1]."""
-    return (v * (levels / v_threshold)).floor_().clamp_(0, levels).div_(levels)
+def stairs(u: Tensor, v_threshold: float, levels: int) -> Tensor:
+    """floor(levels * v / v_threshold) / levels, in [0, 1], of v = u + v_threshold."""
+    return (u * (levels / v_threshold)).floor_().add_(levels).clamp_(0, levels).div_(levels)
 
 
-def rises(v: Tensor, v_threshold: float) -> Tensor:
-    """Where the ramp under the stairs does: between 0 and v_threshold."""
-    return (v > 0) & (v < v_threshold)
+def rises(u: Tensor, v_threshold: float) -> Tensor:
+    """Where the ramp under the stairs does: where v is between 0 and v_threshold."""
+    return (u > -v_threshold) & (u < 0)
 
 
 class Spike(torch.autograd.Function):
@@ -87,8 +87,8 @@ def spike_function(surrogate: str, width: float) -> Callable[[Tensor], Tensor]:
 
 
 def rate_function(v_threshold: float, levels: int) -> Callable[[Tensor], Tensor]:
-    """u -> stairs of v = u + v_threshold: the share of so many steps in which a neuron without leak
-    fires that starts from 0, is given v at each and has v_threshold subtracted after a spike.
+    """u -> stairs: the share of so many steps in which a neuron without leak fires that starts from
+    0, is given v = u + v_threshold at each and has v_threshold subtracted after a spike.
     """
     return partial(_rate, v_threshold=v_threshold, levels=levels)
 
@@ -99,13 +99,13 @@ class Rate(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(v: Tensor, v_threshold: float, levels: int) -> Tensor:
-        return stairs(v, v_threshold, levels)
+    def forward(u: Tensor, v_threshold: float, levels: int) -> Tensor:
+        return stairs(u, v_threshold, levels)
 
     @staticmethod
     def setup_context(ctx, inputs, output) -> None:
-        v, ctx.v_threshold, _ = inputs
-        ctx.save_for_backward(rises(v, ctx.v_threshold))
+        u, ctx.v_threshold, _ = inputs
+        ctx.save_for_backward(rises(u, ctx.v_threshold))
 
     @staticmethod
     def backward(ctx, grad: Tensor):
@@ -114,7 +114,7 @@ class Rate(torch.autograd.Function):
 
 
 def _rate(u: Tensor, v_threshold: float, levels: int) -> Tensor:
-    return Rate.apply(u + v_threshold, v_threshold, levels)
+    return Rate.apply(u, v_threshold, levels)
 
 
 def _spike(u: Tensor, slope: Callable[[Tensor, float], Tensor], width: float) -> Tensor:

@@ -25,10 +25,7 @@ def _membrane(x: Tensor, decay: float, v_threshold: float, reset: str, levels: i
     for x_t in x.unbind():
         v = decay * v + x_t
         u = v - v_threshold
-        if levels == 1:
-            spike = (u >= 0).to(v.dtype)
-        else:
-            spike = stairs(u + v_threshold, v_threshold, levels)
+        spike = (u >= 0).to(v.dtype) if levels == 1 else stairs(u, v_threshold, levels)
         trace.append((v, spike))
         v = v - spike * v_threshold if reset == "subtract" else v * (1 - spike)
     return trace
@@ -61,7 +58,7 @@ def _chain_rule(
         if levels == 1:
             grad_x = grad_spike * SLOPES[surrogate](u, width)
         else:
-            grad_x = grad_spike.to(v.dtype) * rises(u + v_threshold, v_threshold) / v_threshold
+            grad_x = grad_spike.to(v.dtype) * rises(u, v_threshold) / v_threshold
         if grad_v is not None:
             grad_x = (grad_v if reset == "subtract" else grad_v * (1 - spike)) + grad_x
         grads.append(grad_x)

@@ -32,7 +32,7 @@ def _given_off(v, v_threshold, steepness, LEVELS: tl.constexpr):
     if LEVELS == 1:
         given_off = (u >= 0).to(tl.float32)
     else:
-        stairs = tl.maximum(tl.floor((u + v_threshold) * steepness), 0.0, tl.PropagateNan.ALL)
+        stairs = tl.maximum(tl.floor(u * steepness) + LEVELS, 0.0, tl.PropagateNan.ALL)
         per_level = tl.div_rn(tl.full((), 1.0, tl.float32), LEVELS)
         given_off = tl.minimum(stairs, 1.0 * LEVELS, tl.PropagateNan.ALL) * per_level
     return given_off
@@ -143,7 +143,7 @@ def _backward(
         if LEVELS == 1:
             grad_t = grad_spike * _slope(u, SURROGATE, WIDTH)
         else:
-            rises = (u + v_threshold > 0) & (u + v_threshold < v_threshold)
+            rises = (u > -v_threshold) & (u < 0)
             per_threshold = tl.div_rn(tl.full((), 1.0, tl.float32), v_threshold)
             grad_t = grad_spike * rises.to(tl.float32) * per_threshold
         if t < T - 1:

@@ -25,7 +25,5 @@ def machine(device: torch.device, processes: int) -> str:
 
 
 def emulates_bf16(device: torch.device) -> bool:
-    """Whether this CPU has AVX2 and no AVX-512: a convolution in bf16 takes torch 10 to 20 times
-    as long there as one in fp32, and a product of matrices longer still.
-    """
+    """Whether this CPU has AVX2 and no AVX-512: torch is many times slower in bf16 there."""
     return device.type == "cpu" and torch.backends.cpu.get_cpu_capability() == "AVX2"
