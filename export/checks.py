@@ -6,7 +6,7 @@ Shapes: N images, B batch, K classes.
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import onnxruntime
 import torch
@@ -14,7 +14,8 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor, nn
 
-BATCH = 50
+BATCH = 16
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -28,9 +29,15 @@ class Check:
 
 def batches(images: Tensor, doing: str, size: int = BATCH) -> Iterable[Tensor]:
     """Images in batches, with a progress bar where somebody watches."""
-    console = Console(stderr=True)
     parts = images.split(size)
-    return track(parts, doing, console=console, transient=True, disable=not console.is_terminal)
+    return watched(parts, doing, len(parts))
+
+
+def watched(parts: Iterable[T], doing: str, count: int) -> Iterable[T]:
+    """The same parts, with a progress bar where somebody watches."""
+    console = Console(stderr=True)
+    off = not console.is_terminal
+    return track(parts, doing, count, console=console, transient=True, disable=off)
 
 
 def session(graph: Path | bytes, threads: int = 0, optimised: bool = True):

@@ -18,11 +18,11 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 import zoo
-from export.folder import changed_files, move_into_place
+from export.folder import REPORT, changed_files, move_into_place
 from export.publish import PublishError, publish_to_folder
 from export.strip import load_source
 from export.to_onnx import ExportError, Options, export
-from export.verify import check_liveness
+from export.verify import STRIPPING, check_liveness
 from zoo.runs import checkpoints
 
 ROOT = Path(__file__).parent.parent
@@ -120,6 +120,17 @@ def dead(run, tmp_path) -> Path:
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     (folder / "sha256.json").unlink()
     return folder
+
+
+def test_what_came_without_heads_keeps_the_check_of_when_it_had_them(exported, tmp_path):
+    source = shutil.copytree(exported, tmp_path / "source")
+    report = json.loads((source / REPORT).read_text())
+    assert report["checks"][0]["name"] == STRIPPING
+    report["checks"][0]["measured"]["images"] = 777
+    (source / REPORT).write_text(json.dumps(report))
+    again = export(Options(source=str(source), output=str(tmp_path / "again"), num_images=20))
+    checks = json.loads((again / REPORT).read_text())["checks"]
+    assert [check["measured"]["images"] for check in checks if check["name"] == STRIPPING] == [777]
 
 
 def test_a_dead_layer_is_refused_by_name_and_nothing_is_left(dead, tmp_path):

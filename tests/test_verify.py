@@ -16,6 +16,7 @@ from onnx import numpy_helper
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+import export.verify
 import zoo
 from export.folder import GRAPH, GRAPHS, REPORT, changed_files
 from export.images import Images, data_images
@@ -24,6 +25,7 @@ from zoo.hub import BUNDLED, hashes
 from zoo.runs import checkpoints
 
 ROOT = Path(__file__).parent.parent
+RUN = export.verify._run
 
 
 def load(folder: Path):
@@ -162,6 +164,27 @@ def test_a_strip_that_changes_a_weight_is_caught(run):
     with torch.no_grad():
         stripped.head.fc.bias[0] = torch.nextafter(stripped.head.fc.bias[0], torch.tensor(9.0))
     assert not check_stripping(whole, stripped, IMAGES).passed
+
+
+def test_a_verification_that_was_cut_goes_on(folder, tmp_path, monkeypatch):
+    (folder / REPORT).unlink()
+    model, ledger, runs = load(folder), tmp_path / "ledger", []
+
+    def cut_at_the_sixth(graph, images, setting):
+        runs.append(setting)
+        if len(runs) == 6:
+            raise KeyboardInterrupt
+        return RUN(graph, images, setting)
+
+    monkeypatch.setattr(export.verify, "_run", cut_at_the_sixth)
+    images = Images(PIXELS, IMAGES, None, "60 random images")
+    with pytest.raises(KeyboardInterrupt):
+        verify(folder, model, images, ledger)
+    report = verify(folder, model, images, ledger)
+    assert report["passed"]
+    assert len(runs) == 16 + 1  # the one that was cut, twice
+    verify(folder, model, Images(PIXELS[1:], IMAGES[1:], None, "59 random images"), ledger)
+    assert len(runs) == 16 + 1 + 16
 
 
 def test_the_first_images_are_of_all_classes(exported, tmp_path):
