@@ -20,7 +20,7 @@ from zoo.training.config import Config, OptimConfig
 DEPTHS, IMAGES, EPOCHS = (18, 34, 50, 101), 10_000, 5
 LOSSES, WIDTHS, T = ("vanilla", "evolutionary"), (8, 16, 32, 64), 1
 NETWORKS = f"ResNets of {', '.join(map(str, WIDTHS))} channels that fire at 0.5"
-# CIFAR-100, T = 4, full width; its second row is said to be the plain shortcut's.
+# CIFAR-100, T = 4, full width; its second row has the plain shortcut's figures.
 REBUTTAL = {
     "vanilla": (72.22, 69.98, 65.22, 53.71),
     "evolutionary": (74.78, 75.67, 76.81, 76.88),

@@ -32,6 +32,7 @@ from zoo.training.losses import LossConfig
 SEEDS, BATCH, STEPS, T = (0, 1, 2), 32, 300, 2
 MODEL, COEFFICIENT = "short_bp_resnet20_slim", 0.25
 ARMS = {"vanilla": 0.0, "evolutionary": COEFFICIENT}
+RATIO = "ours / vanilla, mean of the seeds' ratios"
 MOMENTS, OF = ("before training", "after training"), ("weights", "spikes")
 COMMAND = "python benchmarks/gradients.py --root FOLDER_OR_TAR"
 # Of a ResNet-18 on CIFAR-100; its table has ten layers.
@@ -97,7 +98,7 @@ def rows_of(found: dict[str, list[dict[str, Layers]]]) -> list[dict[str, Any]]:
                 ratios = [
                     s["evolutionary"][of, layer].mean / s["vanilla"][of, layer].mean for s in seeds
                 ]
-                row["ours / vanilla"] = statistics.mean(ratios)
+                row[RATIO] = statistics.mean(ratios)
                 row["deviation"] = statistics.stdev(ratios)
                 rows.append(row)
     return rows
@@ -146,7 +147,7 @@ def main(root: str) -> None:
     for moment in MOMENTS:
         for of in OF:
             ratios = first_over_last(rows, moment, of)
-            facts[f"first layer over the last, {of}, {moment}"] = ratios
+            facts[f"first layer over the last before the classifier, {of}, {moment}"] = ratios
     report("gradients", "Gradient by layer, vanilla and with heads", rows, COMMAND, **facts)
     draw(rows, RESULTS / "gradients.png")
 
