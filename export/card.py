@@ -77,7 +77,7 @@ pixels = np.asarray(image).reshape(1, {height}, {width}, {channels}).transpose(0
 
 `{command}` measures these figures anew, but for
 the comparison with the network that had shortcut heads, which was made when they were stripped.
-
+{data}
 ## Neurons
 
 Leaky integrate-and-fire: v = {decay} v + x, {given_off}, reset to
@@ -155,16 +155,18 @@ LIMITS = """- It was trained on {data} and knows nothing else: any image gets on
 - The probabilities are a softmax of the logits and are not calibrated.
 - Robustness to noise, to other cameras and to attacks was not measured."""
 
+DATA = "`DATA` is a folder or tar archive of the images, in `train/CLASS/` and `test/CLASS/`.\n"
 RESOLUTION = "The graphs are made for {width} x {height} pixels."
 FP32 = " What is proved is proved of fp32: TF32, fp16 or int8 give other bits."
 
 RELEASES = """# Released weights
 
 Written by `python export/card.py` from the folders in `zoo/weights/`, whose own cards say more.
+`DATA` and `FOLDER_OR_TAR` are [CIFAR-10 (JPEG)](docs/training.md#data).
 
 {sections}"""
 
-RELEASE = """## {name}
+RELEASE = """## [{name}]({card})
 
 {accuracy}{counted}
 
@@ -189,9 +191,7 @@ def write_card(folder: Path, report: dict[str, Any]) -> None:
     """
     config = hub.read_config(folder)
     checks = {check["name"]: check["measured"] for check in report["checks"]}
-    training = config.get("training", {})
-    data = training.get("data", {"name": "image_folder"})
-    text = _front_matter(config, checks, data) + _body(folder, config, report)
+    text = _front_matter(config, checks, report["images"]) + _body(folder, config, report)
     ModelCard(text).save(folder / "README.md")
 
 
@@ -209,6 +209,7 @@ def _release(folder: Path) -> str:
     measured, on_the_hub = report.get("energy"), hub.released_on_hub()
     return RELEASE.format(
         name=folder.name,
+        card=(folder / "README.md").relative_to(ROOT).as_posix(),
         accuracy=_accuracy(_measured_accuracy(checks), report["images"]),
         counted=_counted(folder.name),
         architecture=config["architecture"],
@@ -224,7 +225,9 @@ def _release(folder: Path) -> str:
         rule=report["rule"],
         operations=_operations(measured) if measured else "not measured",
         history=history(config.get("training", {})),
-        place=f"Hub, `{on_the_hub[folder.name]}`" if folder.name in on_the_hub else "the package",
+        place=f"Hub, `{on_the_hub[folder.name]}`"
+        if folder.name in on_the_hub
+        else "the package" + _left_out(folder),
         sha256=report["sha256"][hub.WEIGHTS],
         command=_command(report["images"], config.get("training", {}), _made_anew(folder)),
     )
@@ -243,13 +246,19 @@ def _given_off(v_threshold: float, levels: int = 1, **_: Any) -> str:
     return f"a rate s = floor({levels} v / {v_threshold}) / {levels}, between 0 and 1"
 
 
+def _left_out(folder: Path) -> str:
+    missing = [f"`{graph}`" for graph in GRAPHS if not (folder / graph).is_file()]
+    return f", without {' and '.join(missing)}" if missing else ""
+
+
 def _made_anew(folder: Path) -> str:
     """A release that the package holds without all its graphs, which a command makes first."""
     whole = all((folder / graph).is_file() for graph in GRAPHS)
     return "" if whole or folder.name in hub.released_on_hub() else folder.name
 
 
-def _front_matter(config: dict[str, Any], checks: dict[str, Any], data: dict[str, Any]) -> str:
+def _front_matter(config: dict[str, Any], checks: dict[str, Any], images: str) -> str:
+    data = config.get("training", {}).get("data", {"name": "image_folder"})
     dataset, title = DATASETS[data["name"]]
     arguments: dict[str, Any] = {}
     if accuracy := _measured_accuracy(checks):
@@ -260,6 +269,7 @@ def _front_matter(config: dict[str, Any], checks: dict[str, Any], data: dict[str
                 dataset_type=dataset or data["name"],
                 dataset_name=data.get("title") or title,
                 metric_type="accuracy",
+                metric_name=f"top-1 on {images}",
                 metric_value=round(accuracy["onnxruntime_percent"], 2),
             )
         ]
@@ -293,6 +303,7 @@ def _body(folder: Path, config: dict[str, Any], report: dict[str, Any]) -> str:
         mode=MODES[channels],
         browser=BROWSER.format() if (folder / PREPROCESSOR).is_file() else "",
         command=_command(report["images"], training),
+        data=DATA * (training.get("data", {}).get("name") == "image_folder"),
         energy=_energy(report),
         limits=LIMITS.format(
             data=_title(training),

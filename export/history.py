@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 CURVES = "training.png"
-MEASURED = {"holdout_accuracy": "held out", "test_accuracy": "test"}
+MEASURED = {"holdout_accuracy": "held-out training images", "test_accuracy": "test images"}
 
 
 def history(training: dict[str, Any] | None) -> str:
@@ -31,7 +31,8 @@ def epochs(training: dict[str, Any]) -> str:
     ]
     if not lines:
         return ""
-    head = "| run | epoch | learning rate | loss | training, % | measured, % | minutes |"
+    logs = [entry for run in _runs(training) for entry in run.get("log", [])]
+    head = f"| run | epoch | learning rate | loss | training, % | {_label(logs)}, % | minutes |"
     return "\n".join([head, "|---|---|---|---|---|---|---|", *lines])
 
 
@@ -52,10 +53,8 @@ def draw(training: dict[str, Any], path: Path) -> None:
     losses.plot(at, [entry["loss"] for entry in entries], marker=".")
     losses.set(xlabel="epoch", ylabel="training loss, nats")
     accuracies.plot(at, [entry["accuracy"] for entry in entries], marker=".", label="training")
-    measured = [_measured(entry) for entry in entries]
-    values = [entry[name] for entry, name in zip(entries, measured, strict=True)]
-    label = ", then ".join(MEASURED[name] for name in dict.fromkeys(measured))
-    accuracies.plot(at, values, "k", marker=".", label=label)
+    values = [entry[_measured(entry)] for entry in entries]
+    accuracies.plot(at, values, "k", marker=".", label=_label(entries))
     accuracies.set(xlabel="epoch", ylabel="top-1, %")
     accuracies.legend()
     for axes in (losses, accuracies):
@@ -101,6 +100,11 @@ def of_levels(model_args: dict[str, Any]) -> str:
     """What is to be said of neurons that give off rates."""
     levels = model_args.get("spike_layer", {}).get("levels", 1)
     return f", rates of {levels} levels" if levels > 1 else ""
+
+
+def _label(entries: list[dict[str, Any]]) -> str:
+    """The images that accuracy was measured on."""
+    return ", then ".join(dict.fromkeys(MEASURED[_measured(entry)] for entry in entries))
 
 
 def _measured(entry: dict[str, Any]) -> str:
