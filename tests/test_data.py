@@ -2,8 +2,10 @@
 
 import tarfile
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torchvision.datasets import FashionMNIST
 from torchvision.io import write_png
 
@@ -78,6 +80,13 @@ def test_a_file_that_is_no_image_is_named(folder):
 def test_an_empty_file_is_named(folder):
     (folder / "train" / "cat" / "empty.png").write_bytes(b"")
     with pytest.raises(ValueError, match=r"expected an image, got train/cat/empty\.png"):
+        load_images(config(folder), "train")
+
+
+def test_an_image_of_16_bits_is_named(folder):
+    pixels = np.full((8, 8), 65_000, np.uint16)
+    Image.fromarray(pixels).save(folder / "train" / "cat" / "deep.png")
+    with pytest.raises(ValueError, match=r"8 bits a channel, got torch.uint16 in train/cat/deep"):
         load_images(config(folder), "train")
 
 
