@@ -45,8 +45,11 @@ def test_two_processes_share_what_one_takes_in_two_turns(images):
     assert one == [left + right for left, right in zip(*parts, strict=True)]
 
 
-def test_a_rest_with_nothing_for_some_process_is_left_out(images):
-    assert Feed(Config(batch_size=29), images, 0, 2).steps == 1
+def test_a_rest_with_too_little_for_some_process_is_left_out(images):
+    assert Feed(Config(batch_size=29), images).steps == 1
+    assert Feed(Config(batch_size=27), images, 0, 2).steps == 1
+    assert Feed(Config(batch_size=26), images, 0, 2).steps == 2
+    assert Feed(Config(batch_size=64), images, 0, 20).steps == 1
     with pytest.raises(ValueError, match="batch_size: expected at least an image for each of 40 "):
         Feed(Config(batch_size=32), images, 0, 40)
 

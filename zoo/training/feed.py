@@ -31,7 +31,8 @@ class Feed:
 
     Attributes:
         steps: Optimizer steps of an epoch.
-        seen: Images of an epoch; a rest with nothing for some process is left out.
+        seen: Images of an epoch; a rest of fewer than two for some chunk, whose norms could have
+            nothing to compare an image with, is left out.
 
     Raises:
         ValueError: There are fewer images in a step than chunks to cut it into.
@@ -48,7 +49,7 @@ class Feed:
                 f"{len(images)} images"
             )
         full, rest = divmod(len(images), config.batch_size)
-        self.steps = full + (rest >= self.chunks)
+        self.steps = full + (rest >= 2 * self.chunks or not full)
         self.seen = min(len(images), self.steps * config.batch_size)
 
     def images_of(self, step: int) -> int:
