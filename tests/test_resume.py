@@ -15,8 +15,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from zoo import runs
+import zoo
+from zoo import hub, runs
 from zoo.training import engine
+from zoo.training.checkpoint import save_checkpoint
 from zoo.training.engine import train
 
 RECIPE = Path(__file__).parent.parent / "configs" / "digits_demo.yaml"
@@ -143,6 +145,30 @@ def test_a_torn_checkpoint_does_not_count_as_kept(recipe, tmp_path, monkeypatch)
         interrupted(config, monkeypatch, 2)
     assert all(runs.is_whole(folder) for folder in runs.checkpoints(tmp_path))
     assert not stale.exists()
+
+
+@pytest.mark.parametrize("error", [OSError, KeyboardInterrupt])
+def test_a_checkpoint_whose_successor_did_not_come_has_its_name_again(
+    recipe, whole, tmp_path, monkeypatch, error
+):
+    run = shutil.copytree(whole, tmp_path / "run")
+    newest = runs.checkpoints(run)[-1]
+    before = json.loads((newest / hub.SEAL).read_text())
+    rename = Path.rename
+
+    def cut(path: Path, target: Path) -> Path:
+        if path.name == f"{newest.name}.partial":
+            raise error
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", cut)
+    model = zoo.create_model(f"local-dir:{newest}", pretrained=True)
+    iteration = int(newest.name.removeprefix("step_"))
+    with pytest.raises(error):
+        save_checkpoint(run, model, {}, {"iteration": iteration})
+    monkeypatch.undo()
+    train(replace(recipe, epochs=2, output=str(run)))
+    assert json.loads((newest / hub.SEAL).read_text()) == before
 
 
 def test_a_bit_that_changed_anywhere_in_a_checkpoint_is_never_taken_as_good(whole, tmp_path):

@@ -8,7 +8,7 @@ import ctypes
 import platform
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
-LARGE = 1 << 30
+SIZES = 1 << 30, 32 << 20  # bytes; glibc before 2.35 takes no larger mmap threshold than the second
 
 
 def keep_large_buffers() -> bool:
@@ -16,4 +16,5 @@ def keep_large_buffers() -> bool:
     if platform.libc_ver()[0] != "glibc":
         return False
     libc = ctypes.CDLL(None)
-    return bool(libc.mallopt(M_MMAP_THRESHOLD, LARGE) and libc.mallopt(M_TRIM_THRESHOLD, LARGE))
+    kept = any(libc.mallopt(M_MMAP_THRESHOLD, size) for size in SIZES)
+    return bool(kept and libc.mallopt(M_TRIM_THRESHOLD, SIZES[0]))

@@ -17,7 +17,7 @@ from torch import nn
 from zoo import hub, runs
 
 KEPT = 2
-STATE, TRAINER = "state.json", "trainer.pt"
+STATE, TRAINER, BEFORE = "state.json", "trainer.pt", ".before.partial"
 
 
 def save_checkpoint(
@@ -49,7 +49,7 @@ def save_checkpoint(
         (partial / TRAINER).write_bytes(content.getbuffer())
         (partial / STATE).write_text(json.dumps(state, indent=2))
         runs.seal(partial)
-        before = folder.with_suffix(".before.partial")
+        before = folder.with_suffix(BEFORE)
         if folder.exists():  # torn, or of this step before it was measured
             folder.rename(before)
         partial.rename(folder)
@@ -57,6 +57,7 @@ def save_checkpoint(
         shutil.rmtree(before, ignore_errors=True)
     except OSError as error:
         shutil.rmtree(partial, ignore_errors=True)
+        put_back(run)
         kept = [path.name for path in runs.checkpoints(run)]
         raise OSError(
             f"{folder}: expected room for a checkpoint, got: {error}; {kept or 'nothing'} stands "
@@ -64,6 +65,14 @@ def save_checkpoint(
         ) from error
     _forget(run, folder)
     return folder
+
+
+def put_back(run: Path) -> None:
+    """Give a checkpoint that was to be replaced its name again, if nothing has come for it."""
+    for before in run.glob(f"checkpoints/*{BEFORE}"):
+        folder = before.with_name(before.name.removesuffix(BEFORE))
+        if not folder.exists():
+            before.rename(folder)
 
 
 def _forget(run: Path, newest: Path) -> None:

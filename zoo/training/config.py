@@ -28,8 +28,9 @@ class OptimConfig:
     warmup_epochs: float = 0.0
     """Epochs over which the learning rate rises to its peak; cosine to 0 after that."""
     ema_decay: float = 0.0
-    """Share of the moving average of the weights that a step keeps; 0 has no average. Where there
-    is one, it is what is measured, saved and exported."""
+    """Share of the moving average of the weights that a step keeps, in the end: step n keeps
+    1 - (1 + n)^(-2/3) of it while that is less; 0 has no average. Where there is one, it is what is
+    measured, saved and exported."""
 
     def __post_init__(self):
         _at_least("optim.lr", self.lr, 0)
@@ -65,7 +66,8 @@ class Config:
     """bf16 and fp16: autocast; fp16 on CUDA only, with a scaled loss."""
     device: Literal["auto", "cuda", "cpu"] = "auto"
     keep_large_buffers: bool = True
-    """Tell glibc's allocator to keep freed buffers; on a CPU a step then takes far less time."""
+    """python -m zoo.training tells glibc's allocator to keep freed buffers; on a CPU a step then
+    takes far less time."""
     workers: int = 0
     """Processes that read and augment single images; 0 does it between the steps."""
     checkpoint_minutes: float = 10.0
