@@ -13,6 +13,7 @@ import zoo
 from zoo import hub
 from zoo.data import DataConfig
 from zoo.training.config import Config, load_config
+from zoo.training.engine import build_model
 from zoo.training.rehearsal import rehearse
 
 CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("**/*.yaml"))
@@ -99,6 +100,23 @@ def test_a_rehearsal_has_the_neurons_of_what_the_run_begins_with(recipe, tmp_pat
     rehearse(begun)  # without leak, as rates must be
     with pytest.raises(ValueError, match="levels: expected decay 1"):
         rehearse(replace(begun, start_from=""))
+
+
+def test_a_rehearsal_has_the_shape_of_what_the_run_begins_with(recipe, tmp_path, monkeypatch):
+    built = []
+
+    def build(config, images):
+        built.append(build_model(config, images))
+        return built[-1]
+
+    monkeypatch.setattr("zoo.training.rehearsal.build_model", build)
+    (tmp_path / "wide").mkdir()
+    wide = zoo.create_model(recipe.model, widths=(8, 12, 24))
+    hub.save_pretrained(wide, tmp_path / "wide")
+    rehearse(replace(recipe, start_from=str(tmp_path / "wide")))
+    assert built[0].num_features == 24
+    rehearse(replace(recipe, start_from=str(tmp_path / "not_yet")))
+    assert built[1].num_features == 64
 
 
 def test_a_rehearsal_refuses_means_for_other_channels(tmp_path):

@@ -14,7 +14,7 @@ from zoo import runs
 from zoo.data import DataConfig, load_images
 from zoo.data.events import _share, frames
 from zoo.training.augment import AugmentConfig
-from zoo.training.engine import train
+from zoo.training.engine import build_model, train
 
 EVENTS = {"name": "dvs_gesture", "size": 16, "frames": 4, "mean": (0, 0), "std": (1, 1)}
 
@@ -98,6 +98,14 @@ def test_a_run_learns_from_event_frames_and_its_network_takes_them(recipe, gestu
     model = zoo.create_model(f"local-dir:{runs.newest_checkpoint(tmp_path)}", pretrained=True)
     assert model.in_chans == 2
     assert model.eval()(torch.rand(4, 3, 2, 16, 16)).shape == (3, 11)
+
+
+def test_a_network_has_as_many_time_steps_as_its_streams_have_frames(recipe, gestures):
+    data = DataConfig(root=str(gestures), **EVENTS)
+    images = load_images(data, "train")
+    assert build_model(replace(recipe, data=data, model_args={}), images).time_steps == 4
+    with pytest.raises(ValueError, match=r"time_steps: expected the 4 of data.frames, got 3"):
+        build_model(replace(recipe, data=data, model_args={"time_steps": 3}), images)
 
 
 @pytest.mark.parametrize("name", ["cifar10_dvs", "dvs_gesture"])

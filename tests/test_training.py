@@ -198,6 +198,14 @@ def test_a_run_keeps_what_its_weights_came_from(run, recipe, tmp_path, monkeypat
     assert str(tmp_path) not in card
 
 
+def test_a_run_without_a_checkpoint_is_nothing_to_start_from(recipe, tmp_path):
+    (tmp_path / "begun").mkdir()
+    (tmp_path / "begun" / "config.json").write_text("{}")
+    config = replace(recipe, output=str(tmp_path / "new"), start_from=str(tmp_path / "begun"))
+    with pytest.raises(FileNotFoundError, match="start_from: expected a run with a checkpoint"):
+        train(config)
+
+
 def test_the_weights_of_another_architecture_are_refused(run, recipe, tmp_path):
     config = replace(recipe, output=str(tmp_path), model="short_bp_resnet18", start_from=str(run))
     with pytest.raises(ValueError, match="start_from: expected short_bp_resnet18, got short_bp_"):
@@ -389,6 +397,8 @@ def test_classes_that_differ_between_the_splits_are_refused(recipe, tmp_path):
         ({"model_args": {"spike_layer": {"decay": 2.0}}}, "decay: expected a number in [0, 1]"),
         ({"model_args": {"num_classes": 5}}, "model_args.num_classes: expected no such key, the"),
         ({"model_args": {"steps": 4}}, "model_args: expected arguments of short_bp_resnet20_slim"),
+        ({"model_args": {"head_stages": []}}, "loss.name: expected vanilla for a network without "),
+        ({"trackers": ("tensorboard", "wandb")}, "trackers: expected packages that are installed"),
     ],
 )
 def test_a_config_that_cannot_be_is_refused(recipe, tmp_path, change, message):

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from zoo import create_model, hub, runs
 from zoo.data import ImageSet, load_images, normalise
-from zoo.training.checkpoint import load_checkpoint, save_checkpoint
+from zoo.training.checkpoint import load_checkpoint, put_back, save_checkpoint
 from zoo.training.config import Config, flat
 from zoo.training.feed import Feed, measured_batches
 from zoo.training.learner import GLANCE, Learner
@@ -92,6 +92,10 @@ def train(config: Config, data: Data | None = None) -> dict[str, Any]:
         with accelerator.main_process_first():  # it may download them
             data = load_data(config)
     with _alone(run, accelerator):
+        if accelerator.is_main_process:
+            put_back(run)
+        accelerator.wait_for_everyone()
+        check_run_folder(config)  # another run may have begun in it while the data were read
         return _train(config, data, accelerator)
 
 
@@ -269,7 +273,7 @@ def _alone(run: Path, accelerator: Accelerator) -> Iterator[None]:
 
 
 def _leave(run: Path) -> None:
-    with suppress(OSError):  # Windows keeps what is open
+    with suppress(OSError):
         (run / LOCK).unlink()
         run.rmdir()  # if a config that cannot be left it empty
 
@@ -309,6 +313,14 @@ def build_model(config: Config, images: ImageSet) -> nn.Module:
     for key in ("num_classes", "in_chans"):
         if key in config.model_args:
             raise ValueError(f"model_args.{key}: expected no such key, the images decide")
+    args = config.model_args
+    if config.data.streams:
+        args = {"time_steps": config.data.frames, **args}
+        if args["time_steps"] != config.data.frames:
+            raise ValueError(
+                f"model_args.time_steps: expected the {config.data.frames} of data.frames, got "
+                f"{args['time_steps']}"
+            )
     C, H, W = images.shape[-3:]
     cfg = {
         "tag": config.data.tag,
@@ -324,7 +336,7 @@ def build_model(config: Config, images: ImageSet) -> nn.Module:
             pretrained=bool(config.start_from),
             shortcut_heads=config.loss.needs_heads,
             pretrained_cfg_overlay=cfg,
-            **config.model_args,
+            **args,
         )
     except TypeError as error:
         raise ValueError(
@@ -335,6 +347,10 @@ def build_model(config: Config, images: ImageSet) -> nn.Module:
         raise ValueError(
             f"start_from: expected a network for images of {C} channels and {expected[1]} classes, "
             f"got one for {found[0]} channels and {found[1]} classes"
+        )
+    if config.loss.needs_heads and not model.shortcut_heads.heads:
+        raise ValueError(
+            f"loss.name: expected vanilla for a network without heads, got {config.loss.name}"
         )
     if hub.neuron_constants(model).get("levels", 1) > 1:
         model.pretrained_cfg["tag"] += hub.RATES
@@ -350,6 +366,11 @@ def start_folder(config: Config) -> Path:
     """
     folder = Path(config.start_from)
     folder = runs.newest_checkpoint(folder) or folder
+    if not (folder / hub.WEIGHTS).is_file():
+        raise FileNotFoundError(
+            f"start_from: expected a run with a checkpoint, or a folder with {hub.CONFIG} and "
+            f"{hub.WEIGHTS}, got {folder}"
+        )
     architecture = hub.read_config(folder)["architecture"]
     if architecture != config.model:
         raise ValueError(f"start_from: expected {config.model}, got {architecture} in {folder}")
@@ -399,12 +420,16 @@ def make_accelerator(config: Config) -> Accelerator:
             found = "device: cpu" if torch.cuda.is_available() else "none"
             raise ValueError(f"{key}: expected a CUDA device for {wanted}, found {found}")
     AcceleratorState._reset_state(reset_partial_state=True)  # a process may train more than once
-    return Accelerator(
+    accelerator = Accelerator(
         mixed_precision="no",  # the learner casts, so that what is measured stays fp32
         cpu=not _cuda(config),
         log_with=list(config.trackers) or None,
         project_dir=config.output,
     )
+    found = [str(tracker) for tracker in accelerator.log_with]
+    if missing := [name for name in config.trackers if name not in found]:
+        raise ValueError(f"trackers: expected packages that are installed, got {missing}")
+    return accelerator
 
 
 def _cuda(config: Config) -> bool:

@@ -19,6 +19,8 @@ from zoo.training.engine import (
 from zoo.training.feed import Feed
 from zoo.training.learner import Learner
 
+DECIDED = ("shortcut_heads", "in_chans", "num_classes")  # by the loss and by the images
+
 
 def rehearse(config: Config) -> list[float]:
     """Two steps of two images (for each piece of a step) of the recipe's shape, and a measurement,
@@ -73,5 +75,5 @@ def _as_started(config: Config) -> dict[str, Any]:
         theirs = hub.read_config(start_folder(config))["model_args"]
     except FileNotFoundError:  # not trained yet
         return config.model_args
-    constants = theirs["spike_layer"] | given
-    return {"time_steps": theirs["time_steps"], **config.model_args, "spike_layer": constants}
+    shape = {key: value for key, value in theirs.items() if key not in DECIDED}
+    return {**shape, **config.model_args, "spike_layer": theirs["spike_layer"] | given}
