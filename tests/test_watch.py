@@ -64,6 +64,12 @@ def test_the_layer_that_breaks_first_is_named():
         assert first_broken(model, x) == f"the first layer whose output is not finite is {layer}"
 
 
+def test_the_layer_is_named_without_the_other_processes():
+    model = zoo.create_model("short_bp_resnet20_slim", num_classes=10).train()
+    model = torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    assert first_broken(model, torch.randn(2, 3, 16, 16)).startswith("every layer's output is fin")
+
+
 def test_weights_that_are_not_finite_are_never_saved(recipe, tmp_path):
     wild = replace(recipe, output=str(tmp_path), optim=replace(recipe.optim, lr=1e30))
     with pytest.raises(FloatingPointError, match=r"epoch \d: expected finite weights, got others "):

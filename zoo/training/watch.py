@@ -48,6 +48,9 @@ def first_broken(model: nn.Module, images: Tensor) -> str:
 
         return hook
 
+    for module in model.modules():
+        if isinstance(module, nn.SyncBatchNorm):
+            module.eval()  # the other processes do not come here, and it would wait for them
     layers = [(n, m) for n, m in model.named_modules() if not any(m.children())]
     handles = [module.register_forward_hook(watch(name)) for name, module in layers]
     try:
