@@ -12,8 +12,9 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 import zoo
 from export.browser import PREPROCESSOR
+from export.checks import STRIPPING
 from export.folder import GRAPHS, read_report
-from export.history import CURVES, each_run, epochs, history, of_levels
+from export.history import CURVES, all_runs, each_run, epochs, history, of_levels
 from zoo import hub
 from zoo.classifier import MODES
 from zoo.grid import BITS
@@ -24,6 +25,7 @@ DATASETS = {
     "fashion_mnist": ("zalando-datasets/fashion_mnist", "Fashion-MNIST"),
     "digits": (None, "scikit-learn digits"),
     "image_folder": (None, "an image folder"),
+    "imagenet": ("ILSVRC/imagenet-1k", "ImageNet"),
 }
 
 ROOT = Path(__file__).parent.parent
@@ -75,8 +77,7 @@ pixels = np.asarray(image).reshape(1, {height}, {width}, {channels}).transpose(0
 
 {accuracy}
 
-`{command}` measures these figures anew, but for
-the comparison with the network that had shortcut heads, which was made when they were stripped.
+`{command}` measures these figures anew{stripping}.
 {data}
 ## Neurons
 
@@ -155,6 +156,8 @@ LIMITS = """- It was trained on {data} and knows nothing else: any image gets on
 - The probabilities are a softmax of the logits and are not calibrated.
 - Robustness to noise, to other cameras and to attacks was not measured."""
 
+STRIPPED = """, but for
+the comparison with the network that had shortcut heads, which was made when they were stripped"""
 DATA = "`DATA` is a folder or tar archive of the images, in `train/CLASS/` and `test/CLASS/`.\n"
 RESOLUTION = "The graphs are made for {width} x {height} pixels."
 FP32 = " What is proved is proved of fp32: TF32, fp16 or int8 give other bits."
@@ -166,7 +169,7 @@ Written by `python export/card.py` from the folders in `zoo/weights/`, whose own
 
 {sections}"""
 
-RELEASE = """## [{name}]({card})
+RELEASE = """## {heading}
 
 {accuracy}{counted}
 
@@ -208,8 +211,7 @@ def _release(folder: Path) -> str:
     args, (channels, height, width) = config["model_args"], config["pretrained_cfg"]["input_size"]
     measured, on_the_hub = report.get("energy"), hub.released_on_hub()
     return RELEASE.format(
-        name=folder.name,
-        card=(folder / "README.md").relative_to(ROOT).as_posix(),
+        heading=_heading(folder),
         accuracy=_accuracy(_measured_accuracy(checks), report["images"]),
         counted=_counted(folder.name),
         architecture=config["architecture"],
@@ -244,6 +246,12 @@ def _given_off(v_threshold: float, levels: int = 1, **_: Any) -> str:
     if levels == 1:
         return f"a spike s = 1 where v >= {v_threshold}, else s = 0"
     return f"a rate s = floor({levels} v / {v_threshold}) / {levels}, between 0 and 1"
+
+
+def _heading(folder: Path) -> str:
+    """Its name, and where its own card is here, that."""
+    has_card = (folder / "README.md").is_file()
+    return f"[{folder.name}](zoo/weights/{folder.name}/README.md)" if has_card else folder.name
 
 
 def _left_out(folder: Path) -> str:
@@ -290,6 +298,7 @@ def _body(folder: Path, config: dict[str, Any], report: dict[str, Any]) -> str:
     neuron = args["spike_layer"]
     checks = {check["name"]: check["measured"] for check in report["checks"]}
     channels, height, width = cfg["input_size"]
+    command = _command(report["images"], training)
     return BODY.format(
         name=f"{config['architecture']}.{cfg['tag']}",
         architecture=config["architecture"],
@@ -302,8 +311,9 @@ def _body(folder: Path, config: dict[str, Any], report: dict[str, Any]) -> str:
         trained_with=_trained_with(training),
         mode=MODES[channels],
         browser=BROWSER.format() if (folder / PREPROCESSOR).is_file() else "",
-        command=_command(report["images"], training),
-        data=DATA * (training.get("data", {}).get("name") == "image_folder"),
+        command=command,
+        stripping=STRIPPED * (STRIPPING in checks),
+        data=DATA * ("--data-root" in command and training["data"]["name"] == "image_folder"),
         energy=_energy(report),
         limits=LIMITS.format(
             data=_title(training),
@@ -383,9 +393,12 @@ def _command(images: str, training: dict[str, Any], release: str = "") -> str:
     be made of anew, if named.
     """
     count = int(images.split()[0])
-    root = "" if "random" in images or training["data"]["name"] == "digits" else " --data-root DATA"
     made = f"to_onnx.py {release} --output FOLDER" if release else "verify.py FOLDER"
-    return f"python export/{made}{root} --num-images {count}"
+    if images.startswith(f"{count} random images, seed"):
+        made += " --random-images"
+    elif training["data"]["name"] != "digits":
+        made += " --data-root DATA"
+    return f"python export/{made} --num-images {count}"
 
 
 def _energy(report: dict[str, Any]) -> str:
@@ -428,7 +441,7 @@ def _citation(cfg: dict[str, Any]) -> str:
     if "paper_ids" not in cfg:
         return "No paper is recorded for this network."
     number = cfg["paper_ids"].removeprefix("arXiv:")
-    return f"""The network and its training follow [{cfg["paper_name"]}](https://arxiv.org/abs/{number}):
+    return f"""The network follows [{cfg["paper_name"]}](https://arxiv.org/abs/{number}):
 
 ```bibtex
 @misc{{arXiv:{number},
@@ -442,7 +455,7 @@ def _citation(cfg: dict[str, Any]) -> str:
 def _trained_with(training: dict[str, Any]) -> str:
     if not training:
         return "How it was trained is not recorded."
-    if training["loss"]["name"] == "vanilla":
+    if all(run["loss"]["name"] == "vanilla" for run in all_runs(training)):
         return "It was trained without shortcut heads."
     return "It was trained with shortcut heads; what is published here is the network alone."
 

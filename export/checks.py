@@ -15,6 +15,7 @@ from rich.progress import track
 from torch import Tensor, nn
 
 BATCH = 16
+STRIPPING = "stripped network gives equal bits"  # a check's name
 T = TypeVar("T")
 
 

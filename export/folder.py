@@ -13,8 +13,13 @@ verification.json    what was checked, with the sha256 of every other file
 
 import json
 import shutil
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
+
+from filelock import Timeout
+from huggingface_hub.utils import WeakFileLock
 
 from zoo.hub import REPORT, UINT8_GRAPH, hashes
 from zoo.runs import sync
@@ -65,6 +70,30 @@ def check_target(option: str, target: Path, overwrite: bool) -> None:
         )
     if not overwrite:
         raise FileExistsError(f"{option}: expected a new folder, got {target}; pass --overwrite")
+
+
+@contextmanager
+def scratch_beside(option: str, target: Path) -> Iterator[Path]:
+    """A folder to build a target in, gone afterwards; what a kill has left of it goes before.
+
+    Raises:
+        FileExistsError: Another process builds that target.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    scratch, lock = (target.with_name(f".{target.name}.{end}") for end in ("partial", "lock"))
+    with ExitStack() as held:
+        try:
+            held.enter_context(WeakFileLock(lock, timeout=0.1))
+        except Timeout:
+            raise FileExistsError(
+                f"{option}: expected a folder that nobody writes, got {target}, which another "
+                "process does; wait for its end"
+            ) from None
+        held.callback(lock.unlink, missing_ok=True)
+        held.callback(shutil.rmtree, scratch, ignore_errors=True)
+        shutil.rmtree(scratch, ignore_errors=True)
+        scratch.mkdir()
+        yield scratch
 
 
 def move_into_place(option: str, folder: Path, target: Path, overwrite: bool) -> None:

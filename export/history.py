@@ -26,12 +26,12 @@ def epochs(training: dict[str, Any]) -> str:
     lines = [
         f"| {number} | {entry['epoch']} | {entry['learning_rate']:.2g} | {entry['loss']:.3f} | "
         f"{entry['accuracy']:.2f} | {entry[_measured(entry)]:.2f} | {entry['seconds'] / 60:.1f} |"
-        for number, run in enumerate(_runs(training), 1)
+        for number, run in enumerate(all_runs(training), 1)
         for entry in run.get("log", [])
     ]
     if not lines:
         return ""
-    logs = [entry for run in _runs(training) for entry in run.get("log", [])]
+    logs = [entry for run in all_runs(training) for entry in run.get("log", [])]
     head = f"| run | epoch | learning rate | loss | training, % | {_label(logs)}, % | minutes |"
     return "\n".join([head, "|---|---|---|---|---|---|---|", *lines])
 
@@ -40,7 +40,7 @@ def draw(training: dict[str, Any], path: Path) -> None:
     """Draw loss and accuracies over the epochs of all runs, and where each run ends; nothing where
     no log is there, or no matplotlib, which is for training and not for export.
     """
-    logs = [run.get("log", []) for run in _runs(training)]
+    logs = [run.get("log", []) for run in all_runs(training)]
     entries = [entry for log in logs for entry in log]
     if not entries or find_spec("matplotlib") is None:
         return
@@ -77,10 +77,10 @@ def each_run(
     return run
 
 
-def _runs(training: dict[str, Any] | None) -> Iterator[dict[str, Any]]:
+def all_runs(training: dict[str, Any] | None) -> Iterator[dict[str, Any]]:
     """The recipes and logs of all runs, the first one first."""
     if training:
-        yield from _runs(training.get("began_with", {}).get("training"))
+        yield from all_runs(training.get("began_with", {}).get("training"))
         yield training
 
 

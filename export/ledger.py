@@ -5,7 +5,7 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
-from zoo.runs import sync
+from zoo import runs
 
 
 class Ledger:
@@ -23,15 +23,15 @@ class Ledger:
         self.path, self.of = path, digest.hexdigest()
         self.differ: dict[str, int] = {}
         if path and path.is_file():
-            found = json.loads(path.read_text())
-            if found["of"] == self.of:
+            try:
+                found = json.loads(path.read_text())
+            except ValueError:
+                found = {}
+            if found.get("of") == self.of:
                 self.differ = found["differ"]
                 print(f"{path}: goes on, {len(self.differ)} settings were compared")
 
     def write(self, setting: str, differ: int) -> None:
         self.differ[setting] = differ
         if self.path:
-            partial = self.path.with_name(f"{self.path.name}.partial")
-            partial.write_text(json.dumps({"of": self.of, "differ": self.differ}, indent=2))
-            sync(partial)
-            partial.replace(self.path)
+            runs.write(self.path, json.dumps({"of": self.of, "differ": self.differ}, indent=2))

@@ -30,6 +30,7 @@ from export.folder import (
     check_target,
     move_into_place,
     read_report,
+    scratch_beside,
 )
 from export.images import Images, images_of
 from export.verify import failures, verify
@@ -106,9 +107,8 @@ def publish_to_folder(folder: Path, target: Path, overwrite: bool = False) -> st
     if target.is_relative_to(folder):
         raise PublishError(f"--to-folder: expected a place outside {folder}, got {target}")
     check_target("--to-folder", target, overwrite)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as scratch:
-        copy = Path(scratch) / target.name
+    with scratch_beside("--to-folder", target) as scratch:
+        copy = scratch / target.name
         shutil.copytree(folder, copy)
         check_verified(copy)
         move_into_place("--to-folder", copy, target, overwrite)
@@ -328,6 +328,11 @@ def main() -> None:
     folder = Path(options.folder)
     if bool(options.to) == bool(options.to_folder):
         sys.exit("error: expected either --to or --to-folder, got both or neither")
+    of_the_hub = ("confirm", "private", "data_root")
+    for name in ("overwrite",) if options.to else of_the_hub:
+        if getattr(options, name):
+            other = "--to-folder" if options.to else "--to"
+            sys.exit(f"error: --{name.replace('_', '-')}: expected beside {other} alone")
     try:
         if options.to_folder:
             print(publish_to_folder(folder, Path(options.to_folder), options.overwrite))

@@ -9,7 +9,6 @@ written only if every check holds.
 
 import json
 import sys
-import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,6 +17,7 @@ import tyro
 from torch import nn
 
 from export.card import write_card
+from export.checks import STRIPPING
 from export.folder import (
     GRAPH,
     READABLE_GRAPH,
@@ -26,18 +26,13 @@ from export.folder import (
     check_target,
     move_into_place,
     read_report,
+    scratch_beside,
 )
 from export.graph import write_graph
 from export.images import Images, data_images, random_images
 from export.strip import Source, load_source, write_stripped
-from export.verify import (
-    STRIPPING,
-    check_stripping,
-    deploy_by_rule,
-    failures,
-    print_report,
-    verify,
-)
+from export.verify import check_stripping, deploy_by_rule, failures, print_report, verify
+from zoo.data.config import EVENTS
 from zoo.hub import hashes
 
 
@@ -74,24 +69,29 @@ def export(options: Options) -> Path:
     if options.num_images < 1:
         raise ValueError(f"--num-images: expected at least 1, got {options.num_images}")
     source = load_source(options.source)
+    data = source.config.get("training", {}).get("data", {}).get("name")
+    if data in EVENTS:
+        raise ValueError(f"{options.source}: expected a network of still images, got one of {data}")
+    if options.random_images and options.data_root:
+        raise ValueError("--random-images: expected no --data-root beside it, got one")
     if options.random_images:
         images = random_images(source.model, options.num_images)
     else:
         images = data_images(source.model, source.config, options.data_root, options.num_images)
 
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as scratch:
-        folder = Path(scratch) / output.name
+    with scratch_beside("--output", output) as scratch:
+        folder = scratch / output.name
         (folder / GRAPH).parent.mkdir(parents=True)
         stripped = write_stripped(source, folder)
         write_graphs(stripped, folder)
         ledger = output.with_name(f".{output.name}.ledger")
         report = verify(folder, stripped, images, ledger)
-        stripping = stripping_of(source, stripped, images)
-        report["checks"].insert(0, stripping)
-        report["passed"] = report["passed"] and stripping["passed"]
+        if stripping := stripping_of(source, stripped, images):
+            report["checks"].insert(0, stripping)
+            report["passed"] = report["passed"] and stripping["passed"]
         print_report(report)
         if not report["passed"]:
+            ledger.unlink(missing_ok=True)
             raise ExportError(failures(report))
         write_card(folder, report)
         report["sha256"] = hashes(folder, REPORT)
@@ -101,15 +101,16 @@ def export(options: Options) -> Path:
     return output
 
 
-def stripping_of(source: Source, stripped: nn.Module, images: Images) -> dict[str, Any]:
+def stripping_of(source: Source, stripped: nn.Module, images: Images) -> dict[str, Any] | None:
     """The check that nothing changed with the heads; of weights that came without them, as it was
-    when they had them, if their folder says so.
+    when they had them, if their folder's report has it.
     """
-    if (source.folder / REPORT).is_file():
-        for check in read_report(source.folder).get("checks", []):
-            if check["name"] == STRIPPING:
-                return check
-    return asdict(check_stripping(source.model, stripped, images.values))
+    if source.model.shortcut_heads is not None:
+        return asdict(check_stripping(source.model, stripped, images.values))
+    if not (source.folder / REPORT).is_file():
+        return None
+    checks = read_report(source.folder).get("checks", [])
+    return next((check for check in checks if check["name"] == STRIPPING), None)
 
 
 def write_graphs(model: nn.Module, folder: Path) -> None:

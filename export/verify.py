@@ -34,20 +34,20 @@ from rich.table import Table
 from torch import Tensor, fx, nn
 
 import zoo
-from export.checks import Check, accuracy_of, batches, logits_of, session, watched
+from export.checks import STRIPPING, Check, accuracy_of, batches, logits_of, session, watched
 from export.exact import InexactError, certify
 from export.folder import GRAPH, GRAPHS, READABLE_GRAPH, REPORT, UINT8_GRAPH, changed_files
-from export.images import Images, images_of
+from export.images import Images, images_of, random_images
 from export.ledger import Ledger
 from export.spike_aware import AGREEMENT, TOLERANCE, check_spike_aware
-from zoo import hub
+from zoo import hub, runs
 from zoo.diagnostics import count_operations, firing_rates
 from zoo.diagnostics.operations import SOURCE
 
 ENERGY_IMAGES = 100  # whose operations are counted
 LIVENESS_IMAGES = 1000  # on which every layer has to fire
+AT_ONCE = 128  # images in memory with all that a network makes of them
 ACCURACY_GAP = 0.25  # points between the trained network and its graph, or one image
-STRIPPING = "stripped network gives equal bits"
 CHANGED = 10.0  # percent of images with another class; on a half-trained network 5 were seen
 
 
@@ -99,10 +99,7 @@ def verify(
     ]
     if reason is None:
         checks += [check_certificate(folder)]
-        graphs = ((folder / graph).read_bytes() for graph in GRAPHS)
-        here = f"{versions()} {torch.backends.cpu.get_cpu_capability()} {torch.get_num_threads()}"
-        of = (*graphs, images.pixels.numpy().tobytes(), here.encode())
-        checks += check_exact(folder, model, deployed, images, Ledger(ledger, of))
+        checks += check_exact(folder, model, deployed, images, ledger)
     else:
         checks += check_spike_aware(model, folder / GRAPH, images.values, images.labels)
         checks += [check_other_graphs(folder, images)]
@@ -234,7 +231,9 @@ def check_certificate(folder: Path) -> Check:
 def _run(graph: Path, images: Tensor, setting: Setting) -> Tensor:
     """Logits [N, K]. Batches of one thread go side by side, on as many cores as torch has."""
     running = session(graph, setting.threads, setting.optimised)
-    at_once = torch.get_num_threads() if setting.threads == 1 else 1
+    at_once = 1
+    if setting.threads == 1:
+        at_once = min(torch.get_num_threads(), max(1, AT_ONCE // setting.batch))
     parts = images.split(setting.batch)
 
     def run(x: Tensor) -> Tensor:
@@ -259,14 +258,27 @@ def check_other_graphs(folder: Path, images: Images) -> Check:
     return Check("all graphs give the same logits", passed, measured)
 
 
+def _compared(folder: Path, images: Images, exact: Tensor) -> Iterator[bytes]:
+    """All that it depends on how many images differ."""
+    for graph in GRAPHS:
+        yield (folder / graph).read_bytes()
+    for tensor in (images.pixels, exact):
+        yield tensor.numpy().tobytes()
+    for package in (zoo.__file__, __file__):
+        for source in sorted(Path(package).parent.rglob("*.py")):
+            yield source.read_bytes()
+    here = (versions(), torch.backends.cpu.get_cpu_capability(), torch.get_num_threads())
+    yield repr(here).encode()
+
+
 @torch.inference_mode()
 def check_exact(
-    folder: Path, model: nn.Module, deployed: fx.GraphModule, images: Images, ledger: Ledger
+    folder: Path, model: nn.Module, deployed: fx.GraphModule, images: Images, path: Path | None
 ) -> Iterator[Check]:
     """Equal bits in every setting, and what snapping did to the network that was trained."""
     exact = logits_of(deployed, images.values, "PyTorch")
     channels_last = "PyTorch, channels_last"
-    runs = {
+    ways = {
         channels_last: lambda: logits_of(
             deployed, images.values, channels_last, torch.channels_last
         )
@@ -277,8 +289,9 @@ def check_exact(
         (READABLE_GRAPH, images.values, FEWER_SETTINGS),
     ):
         for setting in settings:
-            runs[f"{graph}, {setting}"] = partial(_run, folder / graph, x, setting)
-    for name, run in runs.items():
+            ways[f"{graph}, {setting}"] = partial(_run, folder / graph, x, setting)
+    ledger = Ledger(path, _compared(folder, images, exact))
+    for name, run in ways.items():
         if name not in ledger.differ:
             ledger.write(name, int((run() != exact).any(1).sum()))
     differ = ledger.differ
@@ -303,7 +316,7 @@ def check_exact(
     if images.labels is not None:
         folded = logits_of(zoo.deploy(model, exact=False), images.values, "folded")
         first = f"{GRAPH}, {SETTINGS[0]}"
-        onnxruntime_logits = runs[first]() if differ[first] else exact  # the same bits
+        onnxruntime_logits = ways[first]() if differ[first] else exact  # the same bits
         for name, logits in {
             "trained": raw,
             "folded": folded,
@@ -344,9 +357,23 @@ class Options:
     """Where the data set lies that the network was trained on; without it, random images."""
     num_images: int = 2000
     """Images to verify on."""
+    random_images: bool = False
+    """Verify on random pixels, though the data set is at hand."""
     report: str = ""
     """Write what was found into this JSON file; the folder's own report stays as it is. A run that
     was cut goes on from the ledger beside it."""
+
+
+def check_report_place(report: Path, folder: Path) -> None:
+    """Raise before anything is computed whose result could not be written.
+
+    Raises:
+        FileNotFoundError, ValueError: There is no such folder, or it is the one that is verified.
+    """
+    if not report.parent.is_dir():
+        raise FileNotFoundError(f"--report: expected a file in a folder, found no {report.parent}")
+    if report.resolve().is_relative_to(folder.resolve()):
+        raise ValueError(f"--report: expected a file outside of {folder}, got {report}")
 
 
 def main() -> None:
@@ -355,6 +382,10 @@ def main() -> None:
     try:
         if options.num_images < 1:
             raise ValueError(f"--num-images: expected at least 1, got {options.num_images}")
+        if options.random_images and options.data_root:
+            raise ValueError("--random-images: expected no --data-root beside it, got one")
+        if options.report:
+            check_report_place(Path(options.report), folder)
         if changed := changed_files(folder):
             left_out = folder.resolve().parent == hub.BUNDLED and not {*changed} - {*GRAPHS}
             hint = f"; python export/to_onnx.py {folder.resolve().name} makes all of them"
@@ -364,12 +395,15 @@ def main() -> None:
             )
         config = hub.read_config(folder)
         model = zoo.create_model(f"local-dir:{folder}", pretrained=True).eval()
-        images = images_of(model, config, options.data_root, options.num_images)
+        if options.random_images:
+            images = random_images(model, options.num_images)
+        else:
+            images = images_of(model, config, options.data_root, options.num_images)
         ledger = Path(f"{options.report}.ledger") if options.report else None
         report = verify(folder, model, images, ledger)
         print_report(report)
         if options.report:
-            Path(options.report).write_text(json.dumps(report, indent=2))
+            runs.write(Path(options.report), json.dumps(report, indent=2))
             ledger.unlink(missing_ok=True)
     except (ValueError, OSError, RuntimeError, *NOT_A_GRAPH) as error:
         sys.exit(f"error: {error}")

@@ -6,15 +6,17 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
 import yaml
 from PIL import Image
 
-from export.card import model_cards, write_card
+from export.card import DATASETS, model_cards, write_card
 from export.strip import load_source, write_stripped
 from zoo import hub
+from zoo.data.config import EVENTS, DatasetName
 from zoo.training.machine import processor
 
 ROOT = Path(__file__).parent.parent
@@ -41,7 +43,11 @@ def test_the_front_matter_is_what_the_hub_reads(exported, card):
     assert result["task"]["type"] == "image-classification"
     assert result["dataset"]["name"] == "scikit-learn digits"
     assert result["metrics"] == [
-        {"type": "accuracy", "value": round(measured["onnxruntime_percent"], 2)}
+        {
+            "type": "accuracy",
+            "value": round(measured["onnxruntime_percent"], 2),
+            "name": "top-1 on 360 test images of digits",
+        }
     ]
 
 
@@ -49,6 +55,10 @@ def test_a_card_has_every_section_in_its_order(card):
     assert re.findall(r"^## (.*)", card, flags=re.M) == [*SECTIONS, "Limits", "Citation"]
     assert "https://arxiv.org/abs/2401.04486" in card
     assert "{" not in re.sub(r"```.*?```", "", card, flags=re.S)  # every blank is filled
+
+
+def test_every_set_of_still_images_has_a_name_on_cards():
+    assert {*DATASETS} == {*get_args(DatasetName)} - {*EVENTS}
 
 
 def test_a_card_shows_each_epoch_on_which_machine_and_the_curves(run, exported, card):
@@ -118,7 +128,8 @@ def test_a_release_has_a_section_with_its_numbers(exported, tmp_path, monkeypatc
     shutil.copytree(exported, tmp_path / "short_bp_resnet20_slim.digits")
     monkeypatch.setattr(hub, "BUNDLED", tmp_path)
     text, card = model_cards(), (exported / "README.md").read_text()
-    assert "## short_bp_resnet20_slim.digits" in text
+    name = "short_bp_resnet20_slim.digits"
+    assert f"## [{name}](zoo/weights/{name}/README.md)" in text
     assert re.search(r"Top-1 on 360 test images of digits: [\d.]+ %", text)[0] in card
     assert "| neurons | LIF, 2 time steps, decay 0.5, v_threshold 1.0, reset zero |" in text
     assert "| where | the package |" in text

@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import onnx
@@ -18,11 +19,12 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 import zoo
-from export.folder import REPORT, changed_files, move_into_place
+from export.checks import STRIPPING
+from export.folder import REPORT, changed_files, move_into_place, scratch_beside
 from export.publish import PublishError, publish_to_folder
 from export.strip import load_source
 from export.to_onnx import ExportError, Options, export
-from export.verify import STRIPPING, check_liveness
+from export.verify import check_liveness
 from zoo.runs import checkpoints
 
 ROOT = Path(__file__).parent.parent
@@ -215,7 +217,41 @@ def test_random_pixels_verify_a_network_whose_data_are_not_at_hand(run, tmp_path
     report = json.loads((export(options) / "verification.json").read_text())
     assert report["images"].startswith("20 random images, seed 0, ")
     assert "onnxruntime_percent" not in json.dumps(report)
-    assert "Not measured" in (tmp_path / "out" / "README.md").read_text()
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "Not measured" in card
+    assert "`python export/verify.py FOLDER --random-images --num-images 20` measures" in card
+    with pytest.raises(ValueError, match="--random-images: expected no --data-root beside it"):
+        export(replace(options, output=str(tmp_path / "other"), data_root="data"))
+
+
+def test_a_network_that_never_had_heads_says_nothing_of_their_removal(exported, tmp_path):
+    source = shutil.copytree(exported, tmp_path / "source")
+    (source / REPORT).unlink()
+    again = export(Options(source=str(source), output=str(tmp_path / "again"), num_images=20))
+    checks = json.loads((again / REPORT).read_text())["checks"]
+    assert STRIPPING not in {check["name"] for check in checks}
+    assert "when they were stripped" not in (again / "README.md").read_text()
+
+
+def test_a_network_of_event_streams_is_refused(exported, tmp_path):
+    source = shutil.copytree(exported, tmp_path / "source")
+    (source / REPORT).unlink()
+    config = json.loads((source / "config.json").read_text())
+    config["training"]["data"]["name"] = "dvs_gesture"
+    (source / "config.json").write_text(json.dumps(config))
+    options = Options(source=str(source), output=str(tmp_path / "out"), random_images=True)
+    with pytest.raises(ValueError, match="expected a network of still images, got one of dvs_ges"):
+        export(options)
+
+
+def test_a_folder_is_built_by_one_process_at_a_time(run, tmp_path):
+    left = tmp_path / ".out.partial" / "of a kill"
+    left.mkdir(parents=True)
+    with scratch_beside("--output", tmp_path / "out") as scratch:
+        assert list(scratch.iterdir()) == []
+        with pytest.raises(FileExistsError, match="--output: expected a folder that nobody writes"):
+            export(Options(source=str(run), output=str(tmp_path / "out"), num_images=20))
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(

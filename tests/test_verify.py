@@ -26,6 +26,7 @@ from zoo.runs import checkpoints
 
 ROOT = Path(__file__).parent.parent
 RUN = export.verify._run
+SCHEMA = json.loads((ROOT / "docs/verification.schema.json").read_text())
 
 
 def load(folder: Path):
@@ -37,6 +38,7 @@ def failed(folder: Path) -> dict[str, dict]:
     (folder / REPORT).unlink()
     report = verify(folder, load(folder), Images(PIXELS, IMAGES, None, "60 random images"))
     assert report["passed"] == all(check["passed"] for check in report["checks"])
+    jsonschema.validate(report, SCHEMA)
     return {check["name"]: check["measured"] for check in report["checks"] if not check["passed"]}
 
 
@@ -67,9 +69,8 @@ def test_an_untouched_folder_passes_and_its_report_keeps_to_the_schema(folder, t
     run = command(folder, "--report", str(tmp_path / "again.json"))
     assert run.returncode == 0, run.stderr
     assert hashes(folder, REPORT) == before
-    schema = json.loads((ROOT / "docs/verification.schema.json").read_text())
     for report in (folder / "verification.json", tmp_path / "again.json"):
-        jsonschema.validate(json.loads(report.read_text()), schema)
+        jsonschema.validate(json.loads(report.read_text()), SCHEMA)
     assert failed(folder) == {}
 
 
@@ -185,6 +186,34 @@ def test_a_verification_that_was_cut_goes_on(folder, tmp_path, monkeypatch):
     assert len(runs) == 16 + 1  # the one that was cut, twice
     verify(folder, model, Images(PIXELS[1:], IMAGES[1:], None, "59 random images"), ledger)
     assert len(runs) == 16 + 1 + 16
+    ledger.write_text("torn")
+    assert verify(folder, model, images, ledger)["passed"]
+
+
+def test_what_was_compared_with_another_network_is_compared_anew(folder, tmp_path):
+    (folder / REPORT).unlink()
+    images = Images(PIXELS[:20], IMAGES[:20], None, "20 random images")
+    assert verify(folder, load(folder), images, tmp_path / "ledger")["passed"]
+    other = load(folder)
+    with torch.no_grad():
+        other.head.fc.bias += 1
+    report = verify(folder, other, images, tmp_path / "ledger")
+    (equal,) = [c for c in report["checks"] if c["name"] == "equal bits in every setting"]
+    assert equal["measured"]["images_that_differ"] == 20
+
+
+@pytest.mark.parametrize(
+    ("place", "said"),
+    [
+        ("slim/again.json", "--report: expected a file outside of"),
+        ("nowhere/again.json", "--report: expected a file in a folder, found no"),
+    ],
+)
+def test_a_report_that_could_not_be_written_is_refused_at_once(folder, tmp_path, place, said):
+    run = command(folder, "--report", str(tmp_path / place))
+    assert run.returncode == 1
+    assert said in run.stderr
+    assert changed_files(folder) == []
 
 
 def test_the_first_images_are_of_all_classes(exported, tmp_path):

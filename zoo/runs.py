@@ -63,6 +63,21 @@ def is_whole(folder: Path) -> bool:
         return False
 
 
+def write(path: Path, text: str) -> None:
+    """Write a file whole or not at all, onto the disk.
+
+    Raises:
+        OSError: There is no room for it; what stood there stands.
+    """
+    partial = path.with_name(f"{path.name}.partial")
+    try:
+        partial.write_text(text)
+        sync(partial)
+        partial.replace(path)
+    except OSError as error:
+        raise OSError(f"{path}: expected room for it, got: {error}") from error
+
+
 def sync(path: Path) -> None:
     """See a file, or the names in a folder, onto the disk."""
     descriptor = os.open(path, os.O_RDONLY)

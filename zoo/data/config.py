@@ -14,6 +14,7 @@ DatasetName = Literal[
     "cifar10_dvs",
     "dvs_gesture",
 ]
+EVENTS = ("cifar10_dvs", "dvs_gesture")
 Split = Literal["train", "test"]
 CENTRE = 0.875  # of the shorter side of an image of imagenet is seen where it is measured
 
@@ -68,7 +69,7 @@ class DataConfig:
     @property
     def streams(self) -> bool:
         """Whether these are events and not images."""
-        return self.name in ("cifar10_dvs", "dvs_gesture")
+        return self.name in EVENTS
 
     @property
     def seen(self) -> dict[str, Any]:

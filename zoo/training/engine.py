@@ -129,7 +129,7 @@ def _train(config: Config, data: Data, accelerator: Accelerator) -> dict[str, An
         learner.load_state_dict(trainer)
         position = Position(**state["position"])
     if accelerator.is_main_process:
-        _write(run / RESOLVED, json.dumps(dataclasses.asdict(config), indent=2))
+        runs.write(run / RESOLVED, json.dumps(dataclasses.asdict(config), indent=2))
         _write_log(run, position.log)
     accelerator.wait_for_everyone()
     if config.trackers:
@@ -526,15 +526,4 @@ def _in_short(entry: dict[str, Any]) -> dict[str, Any]:
 
 
 def _write_log(run: Path, log: list[dict[str, Any]]) -> None:
-    _write(run / LOG, "".join(json.dumps(entry) + "\n" for entry in log))
-
-
-def _write(path: Path, text: str) -> None:
-    """Write a file whole or not at all, onto the disk."""
-    partial = path.with_suffix(".partial")
-    try:
-        partial.write_text(text)
-        runs.sync(partial)
-        partial.replace(path)
-    except OSError as error:
-        raise OSError(f"{path}: expected room for it, got: {error}") from error
+    runs.write(run / LOG, "".join(json.dumps(entry) + "\n" for entry in log))
