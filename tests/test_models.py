@@ -256,8 +256,9 @@ def test_gradient_checkpointing_runs_blocks_again_and_changes_nothing(memory):
     assert all(map(torch.equal, *results))
 
 
-def test_gradients_come_image_by_image():
-    model = create("short_bp_resnet20_slim", depths=(1, 1, 1)).eval()
+@pytest.mark.parametrize("widths", [(16, 32, 64), (64, 64, 64)])  # which a kernel would take
+def test_gradients_come_image_by_image(widths):
+    model = create("short_bp_resnet20_slim", depths=(1, 1, 1), widths=widths).eval()
     parameters, x = dict(model.named_parameters()), images(model, 3)
 
     def loss(parameters, image):
@@ -268,6 +269,12 @@ def test_gradients_come_image_by_image():
         for image, gradient in zip(x, gradients, strict=True):
             (alone,) = torch.autograd.grad(loss(parameters, image), parameters[name])
             torch.testing.assert_close(gradient, alone, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("feature_cls", ["hook", "fx"])
+def test_features_by_a_way_that_knows_nothing_of_time_are_refused(feature_cls):
+    with pytest.raises(ValueError, match=f"feature_cls: expected 'getter', got '{feature_cls}'"):
+        create("short_bp_resnet20_slim", features_only=True, feature_cls=feature_cls)
 
 
 def test_an_empty_batch_gives_no_logits():

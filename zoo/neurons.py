@@ -166,6 +166,8 @@ class LIF(nn.Module):
         """
         if self.backend == "eager" or torch.compiler.is_exporting():
             return None
+        if torch._C._are_functorch_transforms_active():  # the fused operators have no batching rule
+            return None
         device = x.device.type
         own = type(self).spike_fn is not LIF.spike_fn
         if self.backend == "auto":
