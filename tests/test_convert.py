@@ -58,6 +58,13 @@ def spikes_of(network: nn.Module, kind: type, x) -> tuple[torch.Tensor, list[tor
         return network(x), spikes
 
 
+SLOPES = {
+    "ATan": (surrogate.ATan, "arctan", 2),
+    "Sigmoid": (surrogate.Sigmoid, "tanh", 4),
+    "Rect, of ms_resnet": (surrogate.Rect, "rectangle", 1),
+}
+
+
 def assert_same(theirs: nn.Module, ours: nn.Module, size: int) -> None:
     x = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0))
     zoo.load_checkpoint(ours, theirs.state_dict())
@@ -74,16 +81,18 @@ def assert_same(theirs: nn.Module, ours: nn.Module, size: int) -> None:
 @pytest.mark.parametrize("v_reset", [0.0, None])
 @pytest.mark.parametrize("decay_input", [False, True])
 @pytest.mark.parametrize("tau", [2.0, 4.0])
+@pytest.mark.parametrize("slope", SLOPES)
 @pytest.mark.parametrize("alpha", [2.0, 5.0])
 def test_neurons_of_the_docs_have_spikingjellys_gradients(
-    tau, decay_input, v_reset, alpha, detach_reset
+    tau, decay_input, v_reset, alpha, slope, detach_reset
 ):
+    of_theirs, of_ours, width = SLOPES[slope]
     theirs = neuron.LIFNode(
         tau=tau,
         decay_input=decay_input,
         v_reset=v_reset,
         v_threshold=0.75,
-        surrogate_function=surrogate.ATan(alpha),
+        surrogate_function=of_theirs(alpha),
         detach_reset=detach_reset,
         step_mode="m",
     )
@@ -92,8 +101,8 @@ def test_neurons_of_the_docs_have_spikingjellys_gradients(
         decay=1 - 1 / tau,
         v_threshold=scale * 0.75,
         reset="subtract" if v_reset is None else "zero",
-        surrogate="arctan",
-        width=scale * 2 / alpha,
+        surrogate=of_ours,
+        width=scale * width / alpha,
         detach_reset=detach_reset,
     )
     draw = torch.Generator().manual_seed(0)

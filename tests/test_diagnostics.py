@@ -81,6 +81,8 @@ def test_rates_are_counted_as_the_whole_numbers_that_they_are_of():
     network = nn.Sequential(zoo.LIF(1.0, reset="subtract", levels=4), nn.Linear(4, 5))
     currents = torch.tensor([0.1, 0.3, 0.8, 1.5]).view(1, 1, 1, 4)  # rates of 0, 1, 3 and 4
     assert only(network, currents) == ("integer", 10, 5)
+    frames = nn.Sequential(nn.Linear(4, 5), zoo.LIF(1.0, reset="subtract", levels=4))
+    assert only(frames, torch.tensor([0.0, 1, 1, 0]).view(1, 1, 1, 4)) == ("binary", 0, 10)
 
 
 class Product(nn.Module):
@@ -250,9 +252,21 @@ def test_connections_of_spikes_are_told_from_those_of_currents():
             return self.linear(spikes)
 
     on_spikes, others = part_connections(Mixed(), torch.rand(1, 2, 4, 4))
-    assert {*on_spikes} == {"spikes", "sums", "averages", "linear"}
-    assert {*others} == {"pixels", "currents", "partly", "of_current"}
+    assert {*on_spikes} == {"spikes", "sums", "linear"}
+    assert {*others} == {"pixels", "averages", "currents", "partly", "of_current"}
     assert on_spikes | others == count_connections(Mixed(), torch.rand(1, 2, 4, 4))
+
+
+def test_inference_mode_counts_the_same():
+    model, x = create(), images()
+
+    def counted():
+        return count_operations(model, [x]), count_connections(model, x), part_connections(model, x)
+
+    expected = counted()
+    assert len(expected[0]) > 5
+    with torch.inference_mode():
+        assert counted() == expected
 
 
 def test_firing_rates_are_means_over_all_batches():

@@ -233,6 +233,11 @@ def test_a_config_of_another_classifier_or_of_other_images_is_refused(folder, va
         load(folder)
 
 
+def test_arguments_that_weights_do_not_fit_are_blamed_and_not_the_weights(folder):
+    with pytest.raises(ValueError, match=r"expected arguments that its weights fit, got \['width"):
+        zoo.create_model(f"local-dir:{folder}", pretrained=True, widths=(8, 8, 8))
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

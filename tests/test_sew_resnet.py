@@ -81,6 +81,10 @@ def test_zero_init_starts_as_the_identity_and_can_leave_it(residual, block):
     assert last.norm.weight.grad.any()
 
 
+def test_zero_init_takes_any_neuron():
+    create(residual="and", zero_init_last=True, spike_layer=lambda: torch.nn.Threshold(1, 0))
+
+
 @pytest.mark.parametrize("block", BLOCKS)
 @pytest.mark.parametrize("residual", RESIDUALS)
 def test_lean_memory_changes_no_bit(residual, block):

@@ -30,7 +30,8 @@ class Entry:
     synaptic_operations: int
     """Additions for one image, if all that is convolved as spikes fires at TYPICAL_RATE."""
     macs_on_currents: int
-    """Multiply-accumulates for one image of what is given no spikes: pixels, currents, rates."""
+    """Multiply-accumulates for one image of what is given no spikes: pixels, averages,
+    currents."""
     input_size: tuple[int, int, int]
     weights: list[str]
     """Tags that load."""
@@ -45,14 +46,13 @@ def entry(name: str) -> Entry:
         image = torch.zeros(1, *model.pretrained_cfg["input_size"])
         macs = sum(count_connections(one_step, image).values())
         on_spikes, others = part_connections(model, image)
-    rates = sum(on_spikes.pop(layer) for layer in [*on_spikes] if layer.startswith("head."))
     return Entry(
         name,
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         macs=macs,
         time_steps=model.time_steps,
         synaptic_operations=round(TYPICAL_RATE * sum(on_spikes.values())),
-        macs_on_currents=sum(others.values()) + rates,
+        macs_on_currents=sum(others.values()),
         input_size=tuple(model.pretrained_cfg["input_size"]),
         weights=[found.partition(".")[2] for found in zoo.list_models(name, pretrained=True)],
         why_not_exact=why_not_exact(model),
@@ -79,7 +79,7 @@ def list_zoo(filter: str = "", json: bool = False) -> None:
     said = (
         "MACs: of one time step, without spikes. For one image, T steps: SynOps, additions where "
         f"spikes are convolved, at a firing rate of {TYPICAL_RATE}; kept, the multiply-accumulates "
-        "of pixels, currents and rates. tags: weights that load. exact: whether the export is."
+        "of pixels, averages and currents. tags: weights that load. exact: whether the export is."
     )
     columns = (Column(header, no_wrap=True) for header in headers)
     name = Column("name", overflow="fold")

@@ -35,9 +35,9 @@ class SpikingBackbone(nn.Module):
         shortcut_heads: Hang classifiers on exits of stages, for training.
         head_stages: On which, by number; all but the last if None.
         memory: "lean" remembers spikes as bytes and computes norms and neurons again in the
-            backward pass, "fast" remembers their inputs; the same bits, but for the rounding of
-            weights' gradients in bf16 on a CPU. What each costs: docs/results/train_step.md. Second
-            derivatives need "fast", and neurons of backend="eager".
+            backward pass, "fast" remembers their inputs; on a CPU the same bits, but for the
+            rounding of weights' gradients in bf16. What each costs: docs/results/train_step.md.
+            Second derivatives need "fast", and neurons of backend="eager".
         num_classes, global_pool, drop_rate, device, dtype: As everywhere in timm.
 
     Raises:
@@ -280,7 +280,13 @@ def build(
 
     Args:
         stages: How many it has.
+
+    Raises:
+        ValueError: features_only by another of timm's ways than the getter, which alone knows of
+            time.
     """
+    if kwargs.get("features_only") and kwargs.get("feature_cls", "getter") != "getter":
+        raise ValueError(f"feature_cls: expected 'getter', got {kwargs['feature_cls']!r}")
     return build_model_with_cfg(
         network,
         variant,

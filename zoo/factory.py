@@ -70,6 +70,10 @@ def create_model(
     except RuntimeError as error:
         if "loading state_dict" not in str(error):  # of no device that is here, say
             raise
+        if kwargs:
+            raise ValueError(
+                f"{name}: expected arguments that its weights fit, got {sorted(kwargs)}: {error}"
+            ) from None
         raise ValueError(f"{_other_weights(folder)}: {error}") from None
 
 

@@ -26,6 +26,12 @@ SOURCE = "0.9 pJ an accumulate, 4.6 pJ a multiply-accumulate: 45 nm CMOS, Horowi
 Values = Literal["binary", "integer", "real"]
 KINDS: tuple[Values, ...] = ("binary", "integer", "real")
 aten = torch.ops.aten
+AVERAGES = (
+    aten.avg_pool2d.default,
+    aten._adaptive_avg_pool2d.default,
+    aten.mean.default,
+    aten.mean.dim,
+)
 
 
 @dataclass(frozen=True)
@@ -86,7 +92,7 @@ def count_connections(model: nn.Module, x: Tensor) -> dict[str, int]:
 
 def part_connections(model: nn.Module, x: Tensor) -> tuple[dict[str, int], dict[str, int]]:
     """What count_connections gives, in two: layers that are given nothing but spikes of LIF layers,
-    their averages, sums and products; and those that multiply pixels and currents.
+    their sums and products; and those that multiply pixels, averages and currents.
     """
     sources = _Sources(model)
     lif = [m for m in model.modules() if isinstance(m, LIF) and m.levels == 1]
@@ -109,6 +115,11 @@ class _Counter(TorchDispatchMode):
         self.within: list[tuple[str, nn.Module]] = []
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func._can_decompose():  # in inference mode it comes here whole
+            with self:
+                output = func.decompose(*args, **(kwargs or {}))
+            if output is not NotImplemented:
+                return output
         output = func(*args, **(kwargs or {}))
         layer, module = self.within[-1]
         if not isinstance(module, LIF) and (found := self._count(func, args, output)):
@@ -148,7 +159,8 @@ class _Counter(TorchDispatchMode):
         return None
 
     def _events(self, x: Tensor, every: int, meetings) -> tuple[int, int, int]:
-        x = x * self.levels  # the weights may be those of whole numbers as well
+        if self.levels > 1 and _kind(x) == 2:
+            x = x * self.levels  # the weights may be those of whole numbers as well
         kind = 2 if self.dense else _kind(x)
         if kind == 2:
             return kind, every, 0
@@ -201,7 +213,7 @@ class _Sources(_Counter):
         made = {id(value): value for value in tree_leaves(output) if isinstance(value, Tensor)}
         if tensors and not given:
             self.weights.update(made)
-        elif given and is_of_spikes and len(given) == len(tensors):
+        elif given and is_of_spikes and len(given) == len(tensors) and func not in AVERAGES:
             self.spikes.update(made)
         return output
 

@@ -82,7 +82,7 @@ class SEWBlock(nn.Module):
         """Start as the identity: never fire, or by "and" always (zero_init_blocks of the code)."""
         nn.init.zeros_(norm.weight)
         if self.residual == "and":
-            nn.init.constant_(norm.bias, spike.v_threshold)
+            nn.init.constant_(norm.bias, getattr(spike, "v_threshold", 1.0))
 
 
 class BasicBlock(SEWBlock):
