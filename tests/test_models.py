@@ -256,7 +256,7 @@ def test_gradient_checkpointing_runs_blocks_again_and_changes_nothing(memory):
     assert all(map(torch.equal, *results))
 
 
-@pytest.mark.parametrize("widths", [(16, 32, 64), (64, 64, 64)])  # which a kernel would take
+@pytest.mark.parametrize("widths", [(16, 32, 64), (512, 16, 16)])  # the loop, and a kernel
 def test_gradients_come_image_by_image(widths):
     model = create("short_bp_resnet20_slim", depths=(1, 1, 1), widths=widths).eval()
     parameters, x = dict(model.named_parameters()), images(model, 3)
