@@ -90,6 +90,7 @@ def test_a_run_learns_from_event_frames_and_its_network_takes_them(recipe, gestu
     config = replace(
         recipe,
         epochs=1,
+        model_args={},
         data=DataConfig(root=str(gestures), **EVENTS),
         augment=AugmentConfig(crop_padding=0, roll=2),
         output=str(tmp_path),
