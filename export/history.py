@@ -90,7 +90,8 @@ def _told(run: dict[str, Any]) -> str:
     steps = f" at T = {args['time_steps']}" if "time_steps" in args else ""
     told = f"{run['epochs']} epoch{'s' * (run['epochs'] != 1)}{images}{steps}{of_levels(args)}"
     if log := run.get("log"):
-        told += f", {sum(entry['seconds'] for entry in log) / 60:.0f} minutes"
+        minutes = round(sum(entry["seconds"] for entry in log) / 60)
+        told += f", {minutes} minute{'s' * (minutes != 1)}"
         machines = dict.fromkeys(entry["machine"] for entry in log if "machine" in entry)
         told += f" on {' and '.join(machines)}" if machines else ""
     return told

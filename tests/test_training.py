@@ -192,7 +192,7 @@ def test_a_run_keeps_what_its_weights_came_from(run, recipe, tmp_path, monkeypat
     )
     card = (exported / "README.md").read_text()
     told = (
-        r"3 epochs at T = 2, \d+ minutes on .+; then 1 epoch at T = 2, .+; then 2 epochs at T = 2"
+        r"3 epochs at T = 2, \d+ minutes? on .+; then 1 epoch at T = 2, .+; then 2 epochs at T = 2"
     )
     assert re.search(told, card)
     assert str(tmp_path) not in card
