@@ -14,7 +14,7 @@ import tyro
 from measure import report
 
 import zoo
-from export.checks import batches
+from export.checks import logits_of
 from zoo import hub
 from zoo.data import DataConfig, load_images
 
@@ -23,11 +23,10 @@ FILE = Path(__file__).parent.parent / "tests" / "released.json"
 COMMAND = "python benchmarks/accuracy.py --root FOLDER_OR_TAR"
 
 
-@torch.inference_mode()
 def is_right(name: str, pixels: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """Which images a release gets right, [N]."""
     network = zoo.deploy(zoo.create_model(name, pretrained=True).eval())
-    return torch.cat([network(part).argmax(1) for part in batches(pixels, name)]) == labels
+    return logits_of(network, pixels, name).argmax(1) == labels
 
 
 def main(root: str) -> None:

@@ -165,7 +165,8 @@ FP32 = " What is proved is proved of fp32: TF32, fp16 or int8 give other bits."
 RELEASES = """# Released weights
 
 Written by `python export/card.py` from the folders in `zoo/weights/`, whose own cards say more.
-`DATA` and `FOLDER_OR_TAR` are [CIFAR-10 (JPEG)](docs/training.md#data).
+`DATA` and `FOLDER_OR_TAR` are the images that a network was trained on, as
+[docs/training.md](docs/training.md#data) says.
 
 {sections}"""
 

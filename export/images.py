@@ -30,6 +30,14 @@ class Images:
     are: str
 
 
+def check_asked(count: int, data_root: str = "", random: bool = False) -> None:
+    """Raise unless these options of a command go together."""
+    if count < 1:
+        raise ValueError(f"--num-images: expected at least 1, got {count}")
+    if random and data_root:
+        raise ValueError("--random-images: expected no --data-root beside it, got one")
+
+
 def images_of(model: nn.Module, config: dict[str, Any], data_root: str, count: int) -> Images:
     """Images of the set that a network was trained on where it is at hand, else random ones.
 

@@ -32,7 +32,7 @@ from export.folder import (
     read_report,
     scratch_beside,
 )
-from export.images import Images, images_of
+from export.images import Images, check_asked, images_of
 from export.verify import failures, verify
 from zoo.hub import CONFIG, WEIGHTS, hashes, read_config
 from zoo.pull import (
@@ -194,8 +194,7 @@ def publish_to_hub(options: Options) -> str:
     folder, repo_id = Path(options.folder), options.to
     if not re.fullmatch(r"[^/]+/[^/]+", repo_id):
         raise ValueError(f"--to: expected org/name, got {repo_id!r}")
-    if options.num_images < 1:
-        raise ValueError(f"--num-images: expected at least 1, got {options.num_images}")
+    check_asked(options.num_images)
     check_verified(folder)
     api = HfApi(library_name="short-bp-zoo", library_version=zoo.__version__)
     made = ""

@@ -29,7 +29,7 @@ from export.folder import (
     scratch_beside,
 )
 from export.graph import write_graph
-from export.images import Images, data_images, random_images
+from export.images import Images, check_asked, data_images, random_images
 from export.strip import Source, load_source, write_stripped
 from export.verify import check_stripping, deploy_by_rule, failures, print_report, verify
 from zoo.data.config import EVENTS
@@ -66,14 +66,11 @@ def export(options: Options) -> Path:
     """
     output = Path(options.output).resolve()
     check_target("--output", output, options.overwrite)
-    if options.num_images < 1:
-        raise ValueError(f"--num-images: expected at least 1, got {options.num_images}")
+    check_asked(options.num_images, options.data_root, options.random_images)
     source = load_source(options.source)
     data = source.config.get("training", {}).get("data", {}).get("name")
     if data in EVENTS:
         raise ValueError(f"{options.source}: expected a network of still images, got one of {data}")
-    if options.random_images and options.data_root:
-        raise ValueError("--random-images: expected no --data-root beside it, got one")
     if options.random_images:
         images = random_images(source.model, options.num_images)
     else:

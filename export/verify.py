@@ -37,7 +37,7 @@ import zoo
 from export.checks import STRIPPING, Check, accuracy_of, batches, logits_of, session, watched
 from export.exact import InexactError, certify
 from export.folder import GRAPH, GRAPHS, READABLE_GRAPH, REPORT, UINT8_GRAPH, changed_files
-from export.images import Images, images_of, random_images
+from export.images import Images, check_asked, images_of, random_images
 from export.ledger import Ledger
 from export.spike_aware import AGREEMENT, TOLERANCE, check_spike_aware
 from zoo import hub, runs
@@ -273,7 +273,7 @@ def _compared(folder: Path, images: Images, exact: Tensor) -> Iterator[bytes]:
 
 @torch.inference_mode()
 def check_exact(
-    folder: Path, model: nn.Module, deployed: fx.GraphModule, images: Images, path: Path | None
+    folder: Path, model: nn.Module, deployed: fx.GraphModule, images: Images, found: Path | None
 ) -> Iterator[Check]:
     """Equal bits in every setting, and what snapping did to the network that was trained."""
     exact = logits_of(deployed, images.values, "PyTorch")
@@ -290,7 +290,7 @@ def check_exact(
     ):
         for setting in settings:
             ways[f"{graph}, {setting}"] = partial(_run, folder / graph, x, setting)
-    ledger = Ledger(path, _compared(folder, images, exact))
+    ledger = Ledger(found, _compared(folder, images, exact))
     for name, run in ways.items():
         if name not in ledger.differ:
             ledger.write(name, int((run() != exact).any(1).sum()))
@@ -380,10 +380,7 @@ def main() -> None:
     options = tyro.cli(Options, description=__doc__)
     folder = Path(options.folder)
     try:
-        if options.num_images < 1:
-            raise ValueError(f"--num-images: expected at least 1, got {options.num_images}")
-        if options.random_images and options.data_root:
-            raise ValueError("--random-images: expected no --data-root beside it, got one")
+        check_asked(options.num_images, options.data_root, options.random_images)
         if options.report:
             check_report_place(Path(options.report), folder)
         if changed := changed_files(folder):

@@ -79,14 +79,13 @@ def image_folder(config: DataConfig, split: Split) -> ImageSet:
         transient=True,
         disable=not console.is_terminal,
     ):
+        place = f"{split}/{name}/{file}"
         try:
             data = torch.frombuffer(bytearray(content), dtype=torch.uint8)
             image = decode_image(data, ImageReadMode.RGB)
         except (RuntimeError, ValueError) as error:  # the latter is torch's of an empty file
-            place = f"{split}/{name}/{file}"
             raise ValueError(f"data.root: expected an image, got {place}: {error}") from None
         if image.dtype != torch.uint8:
-            place = f"{split}/{name}/{file}"
             raise ValueError(f"data.root: expected 8 bits a channel, got {image.dtype} in {place}")
         found.append((name, file, image))
     if not found:

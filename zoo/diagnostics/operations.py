@@ -159,9 +159,10 @@ class _Counter(TorchDispatchMode):
         return None
 
     def _events(self, x: Tensor, every: int, meetings) -> tuple[int, int, int]:
-        if self.levels > 1 and _kind(x) == 2:
-            x = x * self.levels  # the weights may be those of whole numbers as well
         kind = 2 if self.dense else _kind(x)
+        if kind == 2 and self.levels > 1:
+            x = x * self.levels  # the weights may be those of whole numbers as well
+            kind = _kind(x)
         if kind == 2:
             return kind, every, 0
         ones = meetings(x.abs() == 1)

@@ -8,7 +8,7 @@ import ctypes
 import platform
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
-SIZES = 1 << 30, 32 << 20  # bytes; glibc before 2.35 takes no larger mmap threshold than the second
+SIZES = 1 << 30, 32 << 20  # bytes; an older glibc takes no larger mmap threshold than the second
 
 
 def keep_large_buffers() -> bool:
