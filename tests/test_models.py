@@ -256,6 +256,17 @@ def test_gradient_checkpointing_runs_blocks_again_and_changes_nothing(memory):
     assert all(map(torch.equal, *results))
 
 
+def test_norms_begin_with_the_gain_and_the_last_of_a_block_with_none():
+    model = create("short_bp_resnet18", norm_gain=0.5, zero_init_last=True)
+    gains = {
+        name: norm.weight.unique().tolist()
+        for name, norm in model.named_modules()
+        if isinstance(norm, torch.nn.BatchNorm2d)
+    }
+    assert len(gains) == 20
+    assert {name: [0.0 if "conv2" in name else 0.5] for name in gains} == gains
+
+
 @pytest.mark.parametrize("widths", [(16, 32, 64), (512, 16, 16)])  # the loop, and a kernel
 def test_gradients_come_image_by_image(widths):
     model = create("short_bp_resnet20_slim", depths=(1, 1, 1), widths=widths).eval()
@@ -326,7 +337,7 @@ def test_a_weights_gradient_as_one_product_is_right_to_a_rounding(kernel_size, s
     conv = torch.nn.Conv2d(24, lean.MANY_CHANNELS, kernel_size, stride, padding, bias=False)
     spikes = (torch.rand(2, 3, 24, 7, 5) < 0.3).float()
     with torch.autocast("cpu", torch.bfloat16):
-        y = lean.spike_conv(conv, lean.remembered_as_bytes(spikes, spikes.to(torch.int8)))
+        y = lean.spike_conv(conv, lean.remembered_as(spikes, spikes.to(torch.int8)))
     grad = torch.randn_like(y)
     y.backward(grad)
     (expected,) = torch.autograd.grad(
@@ -335,6 +346,22 @@ def test_a_weights_gradient_as_one_product_is_right_to_a_rounding(kernel_size, s
     error = (conv.weight.grad - expected).abs().max() / expected.abs().max()
     assert products == [1]
     assert error < 2**-8
+
+
+@pytest.mark.parametrize("spike_layer", [{}, RATES])
+def test_layers_that_read_spikes_or_rates_make_a_weights_gradient_as_one_product(
+    spike_layer, monkeypatch
+):
+    products = []
+    monkeypatch.setattr(
+        lean, "_weight_gradient", lambda *a, f=lean._weight_gradient: products.append(1) or f(*a)
+    )
+    model = create(
+        "short_bp_resnet18", depths=(1,), widths=(lean.MANY_CHANNELS,), spike_layer=spike_layer
+    ).train()
+    with torch.autocast("cpu", torch.bfloat16):
+        model(torch.randn(2, 3, 8, 8)).sum().backward()
+    assert products == [1]  # the first layer reads the stem
 
 
 @pytest.mark.parametrize("bf16", [False, True])
@@ -578,6 +605,8 @@ def test_a_wrong_argument_is_refused():
         zoo.create_model("short_bp_resnet18", time_steps=2.0)
     with pytest.raises(ValueError, match=r"memory: expected one of \['fast', 'lean'\], got 'low'"):
         zoo.create_model("short_bp_resnet18", memory="low")
+    with pytest.raises(ValueError, match="norm_gain: expected a number > 0, got 0"):
+        create("short_bp_resnet18", norm_gain=0)
     with pytest.raises(ValueError, match="stem: expected one of"):
         ShortBPResNet(stem="conv5x5")
 

@@ -9,7 +9,7 @@ import torch
 from timm.layers import register_notrace_module
 from torch import Tensor, nn
 
-from zoo.lean import is_hooked, norm_spike, remembered_as_bytes, spike_conv
+from zoo.lean import is_hooked, norm_spike, remembered_as, spike_conv
 from zoo.neurons import LIF
 
 
@@ -55,7 +55,7 @@ def spikes_of(spike: nn.Module, conv: ConvNorm, x: Tensor) -> Tensor:
     """spike(x), [T, B, C, H, W] -> the same, for conv, which is to remember spikes as bytes."""
     lean = conv.lean and _can_be_lean(spike, conv, x) and spike.levels == 1
     spikes = spike(x)
-    return remembered_as_bytes(spikes, spikes.detach().to(torch.int8)) if lean else spikes
+    return remembered_as(spikes, spikes.detach().to(torch.int8)) if lean else spikes
 
 
 def _can_be_lean(spike: nn.Module, conv: ConvNorm, x: Tensor) -> bool:

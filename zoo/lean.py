@@ -21,8 +21,8 @@ SMALL_MAP, MANY_CHANNELS = 64, 256
 
 
 def spike_conv(conv: nn.Conv2d, x: Tensor) -> Tensor:
-    """conv at every time step, [T, B, C, H, W] -> [T*B, C', H', W']; what x was is remembered as
-    bytes where x came from remembered_as_bytes, and nobody watches or changes conv.
+    """conv at every time step, [T, B, C, H, W] -> [T*B, C', H', W']; x is remembered as
+    remembered_as was told where it was and nobody watches or changes conv.
     """
     packed = _packed(x)
     plain = type(conv) is nn.Conv2d and conv.padding_mode == "zeros"
@@ -59,11 +59,13 @@ def norm_spike(
     norm.num_batches_tracked.add_(1)
     apply = _FusedNormSpike.apply if _can_be_fused(y, shortcut, spike) else _NormSpike.apply
     spikes, packed = apply(y, norm.weight, norm.bias, shortcut, norm, spike, T)
-    return spikes if packed is None else remembered_as_bytes(spikes, packed)
+    return remembered_as(spikes, spikes.detach() if packed is None else packed)
 
 
-def remembered_as_bytes(spikes: Tensor, packed: Tensor) -> Tensor:
-    """The same tensor, which spike_conv and norm_spike will remember as the bytes in packed."""
+def remembered_as(spikes: Tensor, packed: Tensor) -> Tensor:
+    """The same tensor, which spike_conv and norm_spike will remember as packed: spikes as bytes,
+    rates as they are.
+    """
     # Once for all that read them; the next layers and the shortcut find it by the tensor.
     spikes.packed = spikes._version, packed
     return spikes
@@ -83,7 +85,7 @@ def _is_channels_last(x: Tensor) -> bool:
 
 
 def _packed(x: Tensor | None) -> Tensor | None:
-    """Spikes as bytes, of a tensor from remembered_as_bytes that nobody has changed since."""
+    """What to remember of a tensor from remembered_as that nobody has changed since."""
     if not (isinstance(x, Tensor) and hasattr(x, "packed")):  # a tracer's x has any attribute
         return None
     version, packed = x.packed

@@ -163,6 +163,8 @@ class ShortBPResNet(SpikingBackbone):
         widths: Channels of each stage, before a bottleneck's expansion.
         stem: What stands before the first stage.
         avg_down: Downsample shortcuts by average pooling instead of a strided convolution.
+        norm_gain: What every norm multiplies by at first, in units of the membrane potential (the
+            alpha * V_th of tdBN, https://arxiv.org/abs/2011.05280).
         zero_init_last: Start the last norm of every block at zero.
         time_steps: How often a still image is shown, T. Event frames bring their own.
         spike_layer: Builds one spiking layer: LIF, ``partial(LIF, decay=0.25)``, or a mapping of
@@ -170,7 +172,8 @@ class ShortBPResNet(SpikingBackbone):
         kwargs: SpikingBackbone's: shortcut_heads, head_stages, memory, num_classes, ...
 
     Raises:
-        ValueError: time_steps < 1, an unknown block, stem or memory, or a bad neuron constant.
+        ValueError: time_steps < 1, norm_gain <= 0, an unknown block, stem or memory, or a bad
+            neuron constant.
     """
 
     def __init__(
@@ -180,6 +183,7 @@ class ShortBPResNet(SpikingBackbone):
         widths: Sequence[int] = (64, 128, 256, 512),
         stem: Stem = "conv3x3",
         avg_down: bool = False,
+        norm_gain: float = 1.0,
         zero_init_last: bool = False,
         time_steps: int = 4,
         spike_layer: SpikeLayer = LIF,
@@ -189,21 +193,27 @@ class ShortBPResNet(SpikingBackbone):
         **kwargs,
     ):
         kind = one_of("block", BLOCKS, block)
+        if not norm_gain > 0:
+            raise ValueError(f"norm_gain: expected a number > 0, got {norm_gain!r}")
         dd = {"device": device, "dtype": dtype}
         spike = spike_layer_factory(spike_layer)
         first = make_stem(stem, in_chans, widths[0], time_steps, spike, **dd)
 
         def make(in_chs: int, chs: int, stride: int) -> BasicBlock | Bottleneck:
             shortcut = make_shortcut(in_chs, chs * kind.expansion, stride, avg_down, **dd)
-            made = kind(in_chs, chs, stride, shortcut, spike, **dd)
-            if zero_init_last:
-                made.zero_init_last()
-            return made
+            return kind(in_chs, chs, stride, shortcut, spike, **dd)
 
         stages, feature_info = resnet_stages(
             make, kind.expansion, depths, widths, STEM_REDUCTION[stem]
         )
         super().__init__(first, stages, feature_info, **dd, **kwargs)
+        for module in self.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                nn.init.constant_(module.weight, norm_gain)
+        if zero_init_last:
+            for block in self.stages.modules():
+                if isinstance(block, kind):
+                    block.zero_init_last()
 
 
 def _cfg(**kwargs) -> dict[str, Any]:
