@@ -605,8 +605,9 @@ def test_a_wrong_argument_is_refused():
         zoo.create_model("short_bp_resnet18", time_steps=2.0)
     with pytest.raises(ValueError, match=r"memory: expected one of \['fast', 'lean'\], got 'low'"):
         zoo.create_model("short_bp_resnet18", memory="low")
-    with pytest.raises(ValueError, match="norm_gain: expected a number > 0, got 0"):
-        create("short_bp_resnet18", norm_gain=0)
+    for gain in (0, "half", float("nan")):
+        with pytest.raises(ValueError, match="norm_gain: expected a number > 0, got "):
+            create("short_bp_resnet18", norm_gain=gain)
     with pytest.raises(ValueError, match="stem: expected one of"):
         ShortBPResNet(stem="conv5x5")
 

@@ -6,8 +6,10 @@ code of the same authors, named at each entrypoint.
 Shapes: T time steps, B batch, C channels, H height, W width.
 """
 
+import math
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from numbers import Real
 from typing import Any, Literal
 
 from timm.models import generate_default_cfgs, register_model
@@ -193,7 +195,7 @@ class ShortBPResNet(SpikingBackbone):
         **kwargs,
     ):
         kind = one_of("block", BLOCKS, block)
-        if not norm_gain > 0:
+        if not (isinstance(norm_gain, Real) and 0 < norm_gain < math.inf):
             raise ValueError(f"norm_gain: expected a number > 0, got {norm_gain!r}")
         dd = {"device": device, "dtype": dtype}
         spike = spike_layer_factory(spike_layer)
