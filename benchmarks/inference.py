@@ -8,7 +8,7 @@ from typing import Any
 
 import onnxruntime
 import torch
-from measure import interleaved, report
+from measure import instruction_set, interleaved, report
 from torch import nn
 
 import zoo
@@ -77,8 +77,7 @@ def main() -> None:
             )
     facts = {"time steps": T, "rounds": ROUNDS, "precision": "fp32"}
     facts["onnxruntime"] = onnxruntime.__version__
-    # How onnxruntime and PyTorch compare is another matter on every instruction set.
-    name = f"inference_{torch.backends.cpu.get_cpu_capability().lower()}"
+    name = f"inference_{instruction_set()}"
     report(name, "Inference on a CPU", rows, "python benchmarks/inference.py", **facts)
 
 

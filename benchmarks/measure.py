@@ -50,6 +50,11 @@ def machine() -> dict[str, str]:
     }
 
 
+def instruction_set() -> str:
+    """Of this CPU, for the name of a table whose contestants compare otherwise on another."""
+    return torch.backends.cpu.get_cpu_capability().lower()
+
+
 def report(name: str, title: str, rows: list[dict[str, Any]], command: str, **facts: Any) -> None:
     """Print rows as a table; write them to docs/results/NAME.json and NAME.md.
 

@@ -15,7 +15,7 @@ from collections.abc import Callable
 
 import torch
 from contestants import Contestant, networks
-from measure import interleaved, report
+from measure import instruction_set, interleaved, report
 
 from zoo.training.allocator import keep_large_buffers
 
@@ -91,8 +91,7 @@ def main() -> None:
             )
     facts = {"batch": BATCH, "precision": "fp32", "rounds": ROUNDS}
     title = "Training step of 32-pixel networks"
-    # How the contestants compare is another matter on every instruction set.
-    kind = "cuda" if DEVICE == "cuda" else torch.backends.cpu.get_cpu_capability().lower()
+    kind = "cuda" if DEVICE == "cuda" else instruction_set()
     report(f"train_step_{kind}", title, rows, "python benchmarks/train_step.py", **facts)
 
 

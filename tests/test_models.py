@@ -349,19 +349,19 @@ def test_a_weights_gradient_as_one_product_is_right_to_a_rounding(kernel_size, s
 
 
 @pytest.mark.parametrize("spike_layer", [{}, RATES])
+@pytest.mark.parametrize(("name", "layers"), [("short_bp_resnet18", 1), ("ms_resnet18", 2)])
 def test_layers_that_read_spikes_or_rates_make_a_weights_gradient_as_one_product(
-    spike_layer, monkeypatch
+    name, layers, spike_layer, monkeypatch
 ):
     products = []
     monkeypatch.setattr(
         lean, "_weight_gradient", lambda *a, f=lean._weight_gradient: products.append(1) or f(*a)
     )
-    model = create(
-        "short_bp_resnet18", depths=(1,), widths=(lean.MANY_CHANNELS,), spike_layer=spike_layer
-    ).train()
+    widths = (lean.MANY_CHANNELS,)
+    model = create(name, depths=(1,), widths=widths, spike_layer=spike_layer).train()
     with torch.autocast("cpu", torch.bfloat16):
         model(torch.randn(2, 3, 8, 8)).sum().backward()
-    assert products == [1]  # the first layer reads the stem
+    assert products == [1] * layers
 
 
 @pytest.mark.parametrize("bf16", [False, True])

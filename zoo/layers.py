@@ -53,9 +53,11 @@ def fire(spike: nn.Module, conv: ConvNorm, x: Tensor, shortcut: Tensor | None = 
 
 def spikes_of(spike: nn.Module, conv: ConvNorm, x: Tensor) -> Tensor:
     """spike(x), [T, B, C, H, W] -> the same, for conv, which is to remember spikes as bytes."""
-    lean = conv.lean and _can_be_lean(spike, conv, x) and spike.levels == 1
     spikes = spike(x)
-    return remembered_as(spikes, spikes.detach().to(torch.int8)) if lean else spikes
+    if not (conv.lean and _can_be_lean(spike, conv, x)):
+        return spikes
+    rates = spike.levels > 1
+    return remembered_as(spikes, spikes.detach().to(spikes.dtype if rates else torch.int8))
 
 
 def _can_be_lean(spike: nn.Module, conv: ConvNorm, x: Tensor) -> bool:

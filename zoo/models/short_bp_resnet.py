@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from numbers import Real
 from typing import Any, Literal
 
+import torch
 from timm.models import generate_default_cfgs, register_model
 from torch import Tensor, nn
 
@@ -203,19 +204,19 @@ class ShortBPResNet(SpikingBackbone):
 
         def make(in_chs: int, chs: int, stride: int) -> BasicBlock | Bottleneck:
             shortcut = make_shortcut(in_chs, chs * kind.expansion, stride, avg_down, **dd)
-            return kind(in_chs, chs, stride, shortcut, spike, **dd)
+            made = kind(in_chs, chs, stride, shortcut, spike, **dd)
+            if zero_init_last:
+                made.zero_init_last()
+            return made
 
         stages, feature_info = resnet_stages(
             make, kind.expansion, depths, widths, STEM_REDUCTION[stem]
         )
         super().__init__(first, stages, feature_info, **dd, **kwargs)
-        for module in self.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                nn.init.constant_(module.weight, norm_gain)
-        if zero_init_last:
-            for block in self.stages.modules():
-                if isinstance(block, kind):
-                    block.zero_init_last()
+        with torch.no_grad():
+            for module in self.modules():
+                if isinstance(module, nn.BatchNorm2d):
+                    module.weight.mul_(norm_gain)  # zeros stay zeros
 
 
 def _cfg(**kwargs) -> dict[str, Any]:
