@@ -19,6 +19,7 @@ import zoo
 from export.to_onnx import Options, export
 from zoo import hub
 from zoo.data import DataConfig, ImageSet, load_images, normalise
+from zoo.kernels import compiled
 from zoo.runs import checkpoints
 from zoo.training import engine
 from zoo.training.augment import AugmentConfig
@@ -333,6 +334,31 @@ def test_bf16_trains_in_bf16_and_is_measured_in_fp32(recipe, tmp_path, monkeypat
     monkeypatch.setattr(zoo.LIF, "forward", watch)
     train(replace(recipe, output=str(tmp_path), epochs=1, precision="bf16"))
     assert seen == {True: {torch.bfloat16}, False: {torch.float32}}
+
+
+@pytest.mark.skipif(compiled.unavailable() is not None, reason="no C++ compiler")
+def test_a_compiled_run_trains_as_an_eager_one_and_is_measured_eagerly(
+    recipe, tmp_path, monkeypatch
+):
+    seen = {True: set(), False: set()}
+    forward = zoo.LIF.forward
+
+    def watch(layer, x):
+        seen[layer.training].add(torch.compiler.is_compiling())
+        return forward(layer, x)
+
+    config = replace(recipe, data=replace(recipe.data, limit=256), epochs=1)
+    eager = train(replace(config, output=str(tmp_path / "eager")))
+    monkeypatch.setattr(zoo.LIF, "forward", watch)
+    compiled_too = train(replace(config, output=str(tmp_path / "compiled"), compile=True))
+    assert compiled_too["loss"] == pytest.approx(eager["loss"], rel=0.02)
+    assert seen == {True: {True}, False: {False}}
+
+
+def test_compiling_without_a_compiler_is_refused(recipe, tmp_path, monkeypatch):
+    monkeypatch.setattr(compiled, "unavailable", lambda: "no C++ compiler: none found")
+    with pytest.raises(ValueError, match=r"compile: expected .*, found no C\+\+ compiler"):
+        train(replace(recipe, output=str(tmp_path), compile=True))
 
 
 @pytest.mark.parametrize("slow", [{"precision": "bf16"}, {"optim": {"name": "muon"}}, {}], ids=str)

@@ -34,6 +34,8 @@ def main() -> None:
         first = os.environ.get("RANK", "0") == "0"
         if config.keep_large_buffers and keep_large_buffers() and first:
             print("allocator: large buffers stay in the process (glibc)")
+        if config.compile and first:
+            print("compile: the first step takes a minute, or a few for a deep network")
         if dry:
             losses = ", ".join(f"{loss:.3f}" for loss in rehearse(config))
             if first:

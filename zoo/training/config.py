@@ -64,6 +64,9 @@ class Config:
     """Norms see the pieces of all processes; CUDA only."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     """bf16 and fp16: autocast; fp16 on CUDA only, with a scaled loss."""
+    compile: bool = False
+    """torch.compile the network that is trained, not the one that is measured: a shorter step after
+    a minute of compiling. It has no memory="lean"."""
     device: Literal["auto", "cuda", "cpu"] = "auto"
     keep_large_buffers: bool = True
     """python -m zoo.training tells glibc's allocator to keep freed buffers; on a CPU a step then

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from zoo.data import normalise
+from zoo.neurons import KERNELS
 from zoo.training.augment import augment
 from zoo.training.config import Config
 from zoo.training.losses import classification_loss, head_weight
@@ -58,6 +59,11 @@ class Learner:
             accelerator.device.type, enabled=config.precision == "fp16"
         )
         self.wrapped = accelerator.prepare_model(model)
+        self.forward = self.wrapped
+        if config.compile:
+            if reason := KERNELS[accelerator.device.type].unavailable():
+                raise ValueError(f"compile: expected what torch.compile needs, found {reason}")
+            self.forward = torch.compile(self.wrapped)
 
     @property
     def measured(self) -> nn.Module:
@@ -90,7 +96,7 @@ class Learner:
             last = i == config.gradient_accumulation - 1
             with nullcontext() if last else self.accelerator.no_sync(self.wrapped):
                 with self._autocast():
-                    outputs = self.wrapped(images)
+                    outputs = self.forward(images)
                     logits, side_logits = outputs if config.loss.needs_heads else (outputs, None)
                     loss = classification_loss(config.loss, logits, side_logits, targets, weight)
                 if (loss.device.type == "cpu" or iteration % GLANCE == 0) and not loss.isfinite():
