@@ -69,11 +69,14 @@ class Contestant:
     memory_format: torch.memory_format = torch.channels_last
 
 
-def ours(name: str, time_steps: int, heads: bool = True, **kwargs) -> Contestant:
+def ours(
+    name: str, time_steps: int, heads: bool = True, compiled: bool = False, **kwargs
+) -> Contestant:
     model = zoo.create_model(name, time_steps=time_steps, shortcut_heads=heads, **kwargs)
+    forward = torch.compile(model) if compiled else model
 
     def loss(images: Tensor, labels: Tensor) -> Tensor:
-        outputs = model(images)
+        outputs = forward(images)
         logits, side_logits = outputs if heads else (outputs, None)
         return classification_loss(HEADS, logits, side_logits, labels, 0.25)
 
@@ -125,16 +128,20 @@ def _conv_norm(in_chs: int, chs: int, kernel_size: int, stride: int) -> tuple[nn
 
 
 def of_spikingjelly(
-    make: Callable[[], nn.Module], time_steps: int, memory_format: torch.memory_format
+    make: Callable[[], nn.Module],
+    time_steps: int,
+    memory_format: torch.memory_format = torch.contiguous_format,
+    compiled: bool = False,
 ) -> Contestant:
     """A network in SpikingJelly's layers, as its examples train it."""
     model = make()
     functional.set_step_mode(model, "m")
+    forward = torch.compile(model) if compiled else model
 
     def loss(images: Tensor, labels: Tensor) -> Tensor:
         functional.reset_net(model)
         sequence = images.unsqueeze(0).repeat(time_steps, 1, 1, 1, 1)
-        return cross_entropy(model(sequence).mean(0), labels)
+        return cross_entropy(forward(sequence).mean(0), labels)
 
     return Contestant(model, loss, memory_format)
 
@@ -145,8 +152,10 @@ def networks(name: str, time_steps: int) -> dict[str, Callable[[], Contestant]]:
     return {
         "ours": partial(ours, name, time_steps),
         "ours, fast": partial(ours, name, time_steps, memory="fast"),
-        "SpikingJelly": partial(own, torch.contiguous_format),
+        "ours, torch.compile": partial(ours, name, time_steps, compiled=True),
+        "SpikingJelly": own,
         "SpikingJelly, channels_last": partial(own, torch.channels_last),
+        "SpikingJelly, torch.compile": partial(own, compiled=True),
         "SpikingJelly's neuron in ours": partial(with_neuron, name, time_steps, spikingjelly_lif),
         "snnTorch's neuron in ours": partial(with_neuron, name, time_steps, SnnTorchLeaky),
         "ReLU": partial(with_neuron, name, time_steps, ReLU),
