@@ -66,7 +66,8 @@ class Config:
     """bf16 and fp16: autocast; fp16 on CUDA only, with a scaled loss."""
     compile: bool = False
     """torch.compile the network that is trained, not the one that is measured: a shorter step after
-    a minute of compiling. It has no memory="lean"."""
+    a minute of compiling, and one more before a last step of fewer images. It has no
+    memory="lean"."""
     device: Literal["auto", "cuda", "cpu"] = "auto"
     keep_large_buffers: bool = True
     """python -m zoo.training tells glibc's allocator to keep freed buffers; on a CPU a step then
