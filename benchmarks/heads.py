@@ -11,7 +11,7 @@ from train_step import BATCH, step
 
 from zoo.training.allocator import keep_large_buffers
 
-ROUNDS = {"short_bp_resnet18": 7, "short_bp_resnet20_slim": 41}  # a short step varies more
+ROUNDS = {"short_bp_resnet18": 5, "short_bp_resnet20_slim": 31}  # a short step varies more
 
 
 def main() -> None:

@@ -17,7 +17,7 @@ from export.graph import write_graph
 from zoo.training.allocator import keep_large_buffers
 
 CASES = (("short_bp_resnet18", 16), ("short_bp_resnet18", 1), ("short_bp_resnet20_slim", 16))
-T, ROUNDS = 4, 7
+T, ROUNDS = 4, 5
 
 
 def contestants(name: str, batch: int) -> dict[str, Callable[[], Any]]:

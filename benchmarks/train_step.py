@@ -2,29 +2,32 @@
 
     python benchmarks/train_step.py
 
-All contestants of a case run in one process, in turn, with glibc's allocator told to keep large
-buffers, as our training command tells it, and at T = 4 once more as glibc comes. Peak memory is
-what two steps, and compiling where there is any, add to the resident set of a process of their own,
-with glibc as it comes.
+The contestants run in one process, in turn, with glibc's allocator told to keep large buffers, as
+our training command tells it; those of torch.compile in another one, with ours beside them. Each
+library's own network runs once more, at T = 4, in a process of its own with glibc as it comes, for
+its time and for what its steps add to the resident set: what else is in a process changes when
+glibc hands buffers back.
 """
 
 import json
 import resource
+import statistics
 import subprocess
 import sys
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
-from itertools import product
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
-from contestants import Contestant, networks
+from contestants import Contestant, compiled_networks, networks
 from measure import instruction_set, interleaved, report
 
 from zoo.training.allocator import keep_large_buffers
 
 BATCH = 32
 ROUNDS = {"short_bp_resnet18": 3, "short_bp_resnet20_slim": 9}  # a short step varies more
+GROUPS = {"eager": (networks, (4, 2)), "compiled": (compiled_networks, (4,))}  # with their T
+ALONE = ("ours", "ours, fast", "SpikingJelly", "SpikingJelly, channels_last", "ReLU")
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
@@ -45,21 +48,35 @@ def step(contestant: Contestant) -> Callable[[], None]:
     return run
 
 
-def milliseconds(name: str, time_steps: int) -> dict[str, float]:
-    runs = {who: step(make()) for who, make in networks(name, time_steps).items()}
-    return {who: 1e3 * value for who, value in interleaved(runs, ROUNDS[name]).items()}
+def side_by_side(group: str, name: str) -> dict[int, dict[str, float]]:
+    """Milliseconds of a step by time steps and contestant."""
+    make_all, time_steps = GROUPS[group]
+    found = {}
+    for T in time_steps:
+        runs = {who: step(make()) for who, make in make_all(name, T).items()}
+        seconds = interleaved(runs, ROUNDS[name])
+        found[T] = {who: 1e3 * value for who, value in seconds.items()}
+    return found
 
 
-def peak_memory(name: str, time_steps: int, who: str) -> float:
-    """MiB that two steps add."""
-    run = step(networks(name, time_steps)[who]())
+def alone(name: str, who: str) -> tuple[float, float]:
+    """Milliseconds of a step at T = 4, and MiB that the steps add."""
+    run = step(networks(name, 4)[who]())
+    before, times = _memory(), []
+    for _ in range(1 + ROUNDS[name]):  # the first one warms up
+        start = time.perf_counter()
+        run()
+        if DEVICE == "cuda":
+            torch.cuda.synchronize()
+        times.append(1e3 * (time.perf_counter() - start))
+    return statistics.median(times[1:]), _memory() - before
+
+
+def _memory() -> float:
+    """The most MiB that this process has had so far."""
     if DEVICE == "cuda":
-        before = torch.cuda.memory_allocated()
-        run(), run()
-        return (torch.cuda.max_memory_allocated() - before) / 2**20
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    run(), run()
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 2**10
+        return torch.cuda.max_memory_allocated() / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
 
 
 def in_a_process(*arguments: str):
@@ -68,36 +85,30 @@ def in_a_process(*arguments: str):
     return json.loads(run.stdout.splitlines()[-1])
 
 
-def peak_memories(name: str, time_steps: int, contestants: list[str]) -> dict[str, float]:
-    """peak_memory of each, in as many processes at a time as there are cores for."""
-    measure = partial(in_a_process, "memory", name, str(time_steps))
-    with ThreadPoolExecutor(torch.get_num_threads() if DEVICE == "cpu" else 1) as pool:
-        return dict(zip(contestants, pool.map(measure, contestants), strict=True))
+def rows_of(name: str) -> Iterator[dict[str, Any]]:
+    """A network's part of the table."""
+    eager, compiled = (in_a_process(group, name) for group in GROUPS)
+    as_they_come = {("4", who): in_a_process("alone", name, who) for who in ALONE}
+    for T, times in eager.items():
+        beside = compiled.get(T, {})
+        timed = dict.fromkeys(times, times) | {who: beside for who in beside if who != "ours"}
+        for who, ms in timed.items():
+            as_it_comes, peak = as_they_come.get((T, who), (None, None))
+            yield {
+                "network": name,
+                "T": int(T),
+                "who": who,
+                "ms": ms[who],
+                "images/s": 1e3 * BATCH / ms[who],
+                "times ours": ms[who] / ms["ours"],
+                "ms, glibc as it comes": as_it_comes,
+                "times ours as trained": as_it_comes and as_it_comes / times["ours"],
+                "peak MiB": peak,
+            }
 
 
 def main() -> None:
-    rows = []
-    for name, time_steps in product(ROUNDS, (4, 2)):
-        case = (name, str(time_steps))
-        kept = in_a_process("time", *case, "keep")
-        default, peak = {}, {}
-        if time_steps == 4:
-            default = in_a_process("time", *case, "default")
-            peak = peak_memories(name, time_steps, [*kept])
-        for who in kept:
-            rows.append(
-                {
-                    "network": name,
-                    "T": time_steps,
-                    "who": who,
-                    "ms": kept[who],
-                    "images/s": 1e3 * BATCH / kept[who],
-                    "times ours": kept[who] / kept["ours"],
-                    "ms, glibc as it comes": default.get(who),
-                    "times ours as trained": default[who] / kept["ours"] if default else None,
-                    "peak MiB": peak.get(who),
-                }
-            )
+    rows = [row for name in ROUNDS for row in rows_of(name)]
     facts = {"batch": BATCH, "precision": "fp32", "rounds": ROUNDS}
     title = "Training step of 32-pixel networks"
     kind = "cuda" if DEVICE == "cuda" else instruction_set()
@@ -106,11 +117,10 @@ def main() -> None:
 
 if __name__ == "__main__":
     match sys.argv[1:]:
-        case "time", name, time_steps, allocator:
-            if allocator == "keep":
-                keep_large_buffers()
-            print(json.dumps(milliseconds(name, int(time_steps))))
-        case "memory", name, time_steps, who:
-            print(json.dumps(peak_memory(name, int(time_steps), who)))
+        case "alone", name, who:
+            print(json.dumps(alone(name, who)))
+        case group, name:
+            keep_large_buffers()
+            print(json.dumps(side_by_side(group, name)))
         case _:
             main()
