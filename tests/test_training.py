@@ -336,9 +336,17 @@ def test_bf16_trains_in_bf16_and_is_measured_in_fp32(recipe, tmp_path, monkeypat
     assert seen == {True: {torch.bfloat16}, False: {torch.float32}}
 
 
+@pytest.fixture
+def quick_to_compile(recipe):
+    """A small network; its last step has fewer images, for which it compiles anew."""
+    args = recipe.model_args | {"depths": [1, 1], "widths": [8, 16]}
+    few = replace(recipe.data, limit=200)
+    return replace(recipe, model_args=args, data=few, epochs=2, compile=True)
+
+
 @pytest.mark.skipif(compiled.unavailable() is not None, reason="no C++ compiler")
 def test_a_compiled_run_trains_as_an_eager_one_and_is_measured_eagerly(
-    recipe, tmp_path, monkeypatch
+    quick_to_compile, tmp_path, monkeypatch
 ):
     seen = {True: set(), False: set()}
     forward = zoo.LIF.forward
@@ -347,12 +355,25 @@ def test_a_compiled_run_trains_as_an_eager_one_and_is_measured_eagerly(
         seen[layer.training].add(torch.compiler.is_compiling())
         return forward(layer, x)
 
-    config = replace(recipe, data=replace(recipe.data, limit=256), epochs=1)
-    eager = train(replace(config, output=str(tmp_path / "eager")))
+    config = replace(quick_to_compile, epochs=1)
+    eager = train(replace(config, output=str(tmp_path / "eager"), compile=False))
     monkeypatch.setattr(zoo.LIF, "forward", watch)
-    compiled_too = train(replace(config, output=str(tmp_path / "compiled"), compile=True))
+    compiled_too = train(replace(config, output=str(tmp_path / "compiled")))
     assert compiled_too["loss"] == pytest.approx(eager["loss"], rel=0.02)
     assert seen == {True: {True}, False: {False}}
+
+
+@pytest.mark.skipif(compiled.unavailable() is not None, reason="no C++ compiler")
+def test_an_interrupted_compiled_run_ends_with_the_bits_of_an_unbroken_one(
+    quick_to_compile, tmp_path, monkeypatch
+):
+    config = replace(quick_to_compile, output=str(tmp_path / "run"))
+    train_an_epoch_and_die(config, monkeypatch)
+    torch.compiler.reset()
+    train(config)
+    torch.compiler.reset()
+    train(replace(config, output=str(tmp_path / "unbroken")))
+    assert same(weights(tmp_path / "run"), weights(tmp_path / "unbroken"))
 
 
 def test_compiling_without_a_compiler_is_refused(recipe, tmp_path, monkeypatch):

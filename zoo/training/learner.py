@@ -63,7 +63,8 @@ class Learner:
         if config.compile:
             if reason := KERNELS[accelerator.device.type].unavailable():
                 raise ValueError(f"compile: expected what torch.compile needs, found {reason}")
-            self.forward = torch.compile(self.wrapped)
+            # A graph for each size, so that no bit depends on which size came first.
+            self.forward = torch.compile(self.wrapped, dynamic=False)
 
     @property
     def measured(self) -> nn.Module:
