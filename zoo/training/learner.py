@@ -62,7 +62,10 @@ class Learner:
         self.forward = self.wrapped
         if config.compile:
             if reason := KERNELS[accelerator.device.type].unavailable():
-                raise ValueError(f"compile: expected what torch.compile needs, found {reason}")
+                raise ValueError(
+                    f"compile: expected what torch.compile needs, found {reason}; "
+                    "leave compile out, or install it"
+                )
             # A graph for each size, so that no bit depends on which size came first.
             self.forward = torch.compile(self.wrapped, dynamic=False)
 
