@@ -10,11 +10,8 @@ glibc hands buffers back.
 """
 
 import json
-import resource
-import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -23,6 +20,7 @@ from contestants import Contestant, compiled_networks, networks
 from measure import instruction_set, interleaved, report
 
 from zoo.training.allocator import keep_large_buffers
+from zoo.training.machine import peak_memory
 
 BATCH = 32
 ROUNDS = {"short_bp_resnet18": 3, "short_bp_resnet20_slim": 9}  # a short step varies more
@@ -62,21 +60,9 @@ def side_by_side(group: str, name: str) -> dict[int, dict[str, float]]:
 def alone(name: str, who: str) -> tuple[float, float]:
     """Milliseconds of a step at T = 4, and MiB that the steps add."""
     run = step(networks(name, 4)[who]())
-    before, times = _memory(), []
-    for _ in range(1 + ROUNDS[name]):  # the first one warms up
-        start = time.perf_counter()
-        run()
-        if DEVICE == "cuda":
-            torch.cuda.synchronize()
-        times.append(1e3 * (time.perf_counter() - start))
-    return statistics.median(times[1:]), _memory() - before
-
-
-def _memory() -> float:
-    """The most MiB that this process has had so far."""
-    if DEVICE == "cuda":
-        return torch.cuda.max_memory_allocated() / 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+    before = peak_memory(torch.device(DEVICE))
+    seconds = interleaved({who: run}, ROUNDS[name])[who]
+    return 1e3 * seconds, peak_memory(torch.device(DEVICE)) - before
 
 
 def in_a_process(*arguments: str):

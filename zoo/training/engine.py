@@ -2,8 +2,6 @@
 
 import dataclasses
 import json
-import resource
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -28,7 +26,7 @@ from zoo.training.checkpoint import load_checkpoint, put_back, save_checkpoint
 from zoo.training.config import Config, flat
 from zoo.training.feed import Feed, measured_batches
 from zoo.training.learner import GLANCE, Learner
-from zoo.training.machine import emulates_bf16, machine
+from zoo.training.machine import emulates_bf16, machine, peak_memory
 from zoo.training.stop import StopSignal
 from zoo.training.watch import firing_rates
 
@@ -194,7 +192,7 @@ def _train(config: Config, data: Data, accelerator: Accelerator) -> dict[str, An
                         completed=iteration + 1,
                         description=f"epoch {epoch + 1}/{config.epochs}  "
                         f"loss {share * sums[0]:.3f}  accuracy {100 * share * sums[1]:.2f} %  "
-                        f"{speed:.0f} images/s  {_memory(accelerator.device):.0f} MiB",
+                        f"{speed:.0f} images/s  {peak_memory(accelerator.device):.0f} MiB",
                     )
                 last = step + 1 == feed.steps  # a checkpoint follows, unless measuring is put off
                 if last or cheap or step % GLANCE == 0:
@@ -223,7 +221,7 @@ def _train(config: Config, data: Data, accelerator: Accelerator) -> dict[str, An
                 "firing_rates": rates,
                 "images_per_second": feed.seen / seconds,
                 "seconds": seconds,
-                "peak_mib": _memory(accelerator.device),
+                "peak_mib": peak_memory(accelerator.device),
                 "machine": machine(accelerator.device, accelerator.num_processes),
             }
             say(
@@ -499,14 +497,6 @@ def _agreed(accelerator: Accelerator, *flags: bool) -> list[bool]:
         return list(flags)
     raised = torch.tensor(flags, dtype=torch.float32, device=accelerator.device)
     return (accelerator.reduce(raised, "sum") > 0).tolist()
-
-
-def _memory(device: torch.device) -> float:
-    """The most memory taken so far, MiB: of the GPU, or of this process."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated() / 2**20
-    unit = 1 if sys.platform == "darwin" else 2**10  # bytes of ru_maxrss
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
 
 
 def _progress(accelerator: Accelerator) -> Progress:

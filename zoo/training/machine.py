@@ -1,6 +1,8 @@
-"""What a network is trained or timed on, by name."""
+"""What a network is trained or timed on: its name, and the memory taken there."""
 
 import platform
+import resource
+import sys
 from pathlib import Path
 
 import torch
@@ -27,3 +29,11 @@ def machine(device: torch.device, processes: int) -> str:
 def emulates_bf16(device: torch.device) -> bool:
     """Whether this CPU has AVX2 and no AVX-512: torch is many times slower in bf16 there."""
     return device.type == "cpu" and torch.backends.cpu.get_cpu_capability() == "AVX2"
+
+
+def peak_memory(device: torch.device) -> float:
+    """The most memory taken so far, MiB: of the GPU, or of this process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated() / 2**20
+    unit = 1 if sys.platform == "darwin" else 2**10  # bytes of ru_maxrss
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
