@@ -12,6 +12,23 @@ import pytest
 from zoo import runs
 from zoo.training.engine import LOG, train
 
+# zoo.training, in a process that says so if its network outlives the group of processes: torch may
+# wait forever then.
+WATCHED = """
+import gc, runpy
+import torch.distributed as dist
+from torch.nn.parallel import DistributedDataParallel
+
+destroy, networks = dist.destroy_process_group, []
+
+def count(group=None):
+    networks.append(sum(isinstance(found, DistributedDataParallel) for found in gc.get_objects()))
+    destroy(group)
+
+dist.destroy_process_group = count
+runpy.run_module("zoo.training", run_name="__main__")
+assert networks == [0], f"expected no network when the group ends, got {networks}"
+"""
 RECIPE = Path(__file__).parent.parent / "configs" / "digits_demo.yaml"
 
 
@@ -25,8 +42,10 @@ def test_two_processes_learn_what_one_with_two_accumulations_learns(recipe, tmp_
     train(replace(recipe, epochs=1, gradient_accumulation=2, output=str(one)))
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     options = ["--epochs", "1", "--device", "cpu", "--output", str(two)]
+    watched = tmp_path / "watched.py"
+    watched.write_text(WATCHED)
     done = subprocess.run(
-        [*launch, "-m", "zoo.training", str(RECIPE), *options],
+        [*launch, str(watched), str(RECIPE), *options],
         env=os.environ | {"OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,

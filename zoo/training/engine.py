@@ -94,7 +94,9 @@ def train(config: Config, data: Data | None = None) -> dict[str, Any]:
             put_back(run)
         accelerator.wait_for_everyone()
         check_run_folder(config)  # another run may have begun in it while the data were read
-        return _train(config, data, accelerator)
+        entry = _train(config, data, accelerator)
+        end(accelerator)
+        return entry
 
 
 def _train(config: Config, data: Data, accelerator: Accelerator) -> dict[str, Any]:
@@ -246,7 +248,6 @@ def _train(config: Config, data: Data, accelerator: Accelerator) -> dict[str, An
                 f"{run}: stopped on SIGTERM after epoch {position.epoch}, step {position.step}; "
                 "the same command goes on from there"
             )
-    accelerator.end_training()
     return position.log[-1] if position.log else {}
 
 
@@ -428,6 +429,14 @@ def make_accelerator(config: Config) -> Accelerator:
     if missing := [name for name in config.trackers if name not in found]:
         raise ValueError(f"trackers: expected packages that are installed, got {missing}")
     return accelerator
+
+
+def end(accelerator: Accelerator) -> None:
+    """Leave the other processes, when the learner is out of use."""
+    # The network among processes goes first: were it the last to hold their group, it would end it
+    # with Python's lock, for which the group's own thread may be waiting.
+    accelerator.free_memory()
+    accelerator.end_training()
 
 
 def _cuda(config: Config) -> bool:

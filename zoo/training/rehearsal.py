@@ -12,6 +12,7 @@ from zoo.training.config import Config
 from zoo.training.engine import (
     build_model,
     check_run_folder,
+    end,
     evaluate,
     make_accelerator,
     start_folder,
@@ -60,7 +61,8 @@ def rehearse(config: Config) -> list[float]:
         sums = accelerator.reduce(learner.step(chunks, step, batch), "sum")
         losses.append(float(sums[0]) / batch)
     evaluate(config, learner.measured, images, accelerator)
-    accelerator.end_training()
+    del learner
+    end(accelerator)
     if not all(map(math.isfinite, losses)):
         raise FloatingPointError(f"expected finite losses, got {losses}")
     return losses
