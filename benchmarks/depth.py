@@ -4,9 +4,8 @@
 
 The depths of the rebuttal but its 152, which would double the time; narrow: 8, 16, 32 and 64
 channels, from 50 layers on with bottlenecks.
-Blocks begin as their shortcuts, and the neurons fire at 0.5, as in the recipes of the released
-networks: from norms of 1, 34 layers and more stay at chance for hundreds of steps, with heads and
-without.
+Blocks begin as their shortcuts, and the neurons fire at 0.5: from norms of 1, 34 layers and more
+stay at chance for hundreds of steps, with heads and without.
 """
 
 from dataclasses import replace
