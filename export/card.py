@@ -29,6 +29,7 @@ DATASETS = {
 }
 
 ROOT = Path(__file__).parent.parent
+PAPERS = Path(__file__).parent / "papers.bib"
 COUNTED = ROOT / "docs" / "results" / "accuracy.json"
 
 BODY = """
@@ -442,15 +443,10 @@ def _citation(cfg: dict[str, Any]) -> str:
     if "paper_ids" not in cfg:
         return "No paper is recorded for this network."
     number = cfg["paper_ids"].removeprefix("arXiv:")
-    return f"""The network follows [{cfg["paper_name"]}](https://arxiv.org/abs/{number}):
-
-```bibtex
-@misc{{arXiv:{number},
-  title = {{{cfg["paper_name"]}}},
-  eprint = {{{number}}},
-  archivePrefix = {{arXiv}},
-}}
-```"""
+    told = f"The network follows [{cfg['paper_name']}](https://arxiv.org/abs/{number})"
+    entries = PAPERS.read_text().strip().split("\n\n")
+    found = [entry for entry in entries if f"eprint = {{{number}}}" in entry]
+    return f"{told}:\n\n```bibtex\n{found[0]}\n```" if found else f"{told}."
 
 
 def _trained_with(training: dict[str, Any]) -> str:

@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
+import timm
 import torch
 import yaml
 from PIL import Image
 
-from export.card import DATASETS, model_cards, write_card
+import zoo
+from export.card import DATASETS, PAPERS, model_cards, write_card
 from export.strip import load_source, write_stripped
 from zoo import hub
 from zoo.data.config import EVENTS, DatasetName
@@ -54,7 +56,19 @@ def test_the_front_matter_is_what_the_hub_reads(exported, card):
 def test_a_card_has_every_section_in_its_order(card):
     assert re.findall(r"^## (.*)", card, flags=re.M) == [*SECTIONS, "Limits", "Citation"]
     assert "https://arxiv.org/abs/2401.04486" in card
+    assert "author = {Guo, Yufei and " in card
     assert "{" not in re.sub(r"```.*?```", "", card, flags=re.S)  # every blank is filled
+
+
+def test_the_paper_of_every_network_is_cited_with_its_authors():
+    cited = {}
+    for entry in PAPERS.read_text().strip().split("\n\n"):
+        fields = dict(re.findall(r"^  (\w+) = \{(.*)\},$", entry, flags=re.M))
+        assert fields.keys() >= {"title", "author", "year", "eprint"}, entry
+        cited[f"arXiv:{fields['eprint']}"] = fields["author"]
+    papers = {timm.get_pretrained_cfg(name).paper_ids for name in zoo.list_models()}
+    assert papers == cited.keys()
+    assert len({*cited.values()}) == len(cited)
 
 
 def test_every_set_of_still_images_has_a_name_on_cards():
