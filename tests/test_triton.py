@@ -175,7 +175,7 @@ def test_the_triton_kernels_compile_for_a_gpu_and_contract_nothing(tmp_path, mon
     programs += [(kernel._backward, rates | slope)]
     types = dict.fromkeys(["x", "grad", "spikes", "grad_x"], "*fp32")
     types |= dict.fromkeys(["n", "x_stride", "grad_stride"], "i64")
-    types |= dict.fromkeys(["decay", "v_threshold", "steepness"], "fp32")
+    types |= dict.fromkeys(["decay", "v_threshold", "steepness", "half_a_step"], "fp32")
     for program, constants in programs:
         signature = {name: types.get(name, "constexpr") for name in program.arg_names}
         source = triton.compiler.ASTSource(program, signature, constants)

@@ -47,9 +47,11 @@ def stairs(u: Tensor, v_threshold: float, levels: int) -> Tensor:
     return (u * (levels / v_threshold)).floor_().add_(levels).clamp_(0, levels).div_(levels)
 
 
-def rises(u: Tensor, v_threshold: float) -> Tensor:
-    """Where the ramp under the stairs does: where v is between 0 and v_threshold."""
-    return (u > -v_threshold) & (u < 0)
+def rises(u: Tensor, v_threshold: float, levels: int) -> Tensor:
+    """Where the ramp under the stairs does: from v = 0 to half a step above the highest, whose edge
+    is v_threshold itself, where a shortcut at its full rate stands.
+    """
+    return (u > -v_threshold) & (u < v_threshold / (2 * levels))
 
 
 class Spike(torch.autograd.Function):
@@ -104,8 +106,8 @@ class Rate(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx, inputs, output) -> None:
-        u, ctx.v_threshold, _ = inputs
-        ctx.save_for_backward(rises(u, ctx.v_threshold))
+        u, ctx.v_threshold, levels = inputs
+        ctx.save_for_backward(rises(u, ctx.v_threshold, levels))
 
     @staticmethod
     def backward(ctx, grad: Tensor):

@@ -58,7 +58,7 @@ def _chain_rule(
         if levels == 1:
             grad_x = grad_spike * SLOPES[surrogate](u, width)
         else:
-            grad_x = grad_spike.to(v.dtype) * rises(u, v_threshold) / v_threshold
+            grad_x = grad_spike.to(v.dtype) * rises(u, v_threshold, levels) / v_threshold
         if grad_v is not None:
             grad_x = (grad_v if reset == "subtract" else grad_v * (1 - spike)) + grad_x
         grads.append(grad_x)

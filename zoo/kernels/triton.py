@@ -101,6 +101,7 @@ def _backward(
     n,
     grad_stride,
     x_stride,
+    half_a_step,
     decay,
     v_threshold,
     steepness,
@@ -143,7 +144,7 @@ def _backward(
         if LEVELS == 1:
             grad_t = grad_spike * _slope(u, SURROGATE, WIDTH)
         else:
-            rises = (u > -v_threshold) & (u < 0)
+            rises = (u > -v_threshold) & (u < half_a_step)
             per_threshold = tl.div_rn(tl.full((), 1.0, tl.float32), v_threshold)
             grad_t = grad_spike * rises.to(tl.float32) * per_threshold
         if t < T - 1:
@@ -189,13 +190,13 @@ def backward(
     """
     T, n = x.shape
     grad_x = x.new_empty(T, n)
-    strides = grad.stride(0), x.stride(0)
+    strides, half_a_step = (grad.stride(0), x.stride(0)), v_threshold / (2 * levels)
     constants = decay, v_threshold, levels / v_threshold, T, reset, levels
     slope = surrogate, width, detach_reset
     block = _neurons_per_program(T)
     with torch.cuda.device_of(x):
         _backward[(triton.cdiv(n, block),)](
-            grad, x, grad_x, n, *strides, *constants, *slope, block, **LAUNCH_OPTIONS
+            grad, x, grad_x, n, *strides, half_a_step, *constants, *slope, block, **LAUNCH_OPTIONS
         )
     return grad_x
 
