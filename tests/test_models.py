@@ -268,6 +268,23 @@ def test_norms_begin_with_the_gain_and_the_last_of_a_block_with_none():
     assert {name: [0.0 if "conv2" in name else 0.5] for name in gains} == gains
 
 
+@pytest.mark.parametrize(("time_steps", "levels"), [(1, 4), (4, 1)])
+def test_a_last_bias_keeps_a_block_the_identity_under_small_currents(time_steps, levels):
+    spike_layer = dict(decay=1.0, reset="subtract", levels=levels)
+    model_args = dict(zero_init_last=True, time_steps=time_steps, spike_layer=spike_layer)
+    rates = torch.randint(0, levels + 1, (time_steps, 2, 64, 8, 8)) / levels
+    changed = {}
+    for last_bias in (0.0, 0.125):
+        torch.manual_seed(0)
+        model = zoo.create_model("short_bp_resnet18", last_bias=last_bias, **model_args)
+        block = model.stages[0][0].eval()
+        assert torch.equal(block(rates), rates)
+        torch.nn.init.normal_(block.conv2.norm.weight, std=0.01)
+        changed[last_bias] = (block(rates) != rates).float().mean().item()
+    assert changed[0.0] > 0.1
+    assert changed[0.125] == 0
+
+
 @pytest.mark.parametrize("widths", [(16, 32, 64), (512, 16, 16)])  # the loop, and a kernel
 def test_gradients_come_image_by_image(widths):
     model = create("short_bp_resnet20_slim", depths=(1, 1, 1), widths=widths).eval()
@@ -611,6 +628,8 @@ def test_a_wrong_argument_is_refused():
     for gain in (0, "half", float("nan")):
         with pytest.raises(ValueError, match="norm_gain: expected a number > 0, got "):
             create("short_bp_resnet18", norm_gain=gain)
+    with pytest.raises(ValueError, match="last_bias: expected a finite number, got nan"):
+        create("short_bp_resnet18", last_bias=float("nan"))
     with pytest.raises(ValueError, match="stem: expected one of"):
         ShortBPResNet(stem="conv5x5")
 

@@ -49,8 +49,8 @@ class BasicBlock(nn.Module):
         y = fire(self.spike1, self.conv1, x)
         return fire(self.spike2, self.conv2, y, self.shortcut(x))
 
-    def zero_init_last(self) -> None:
-        nn.init.zeros_(self.conv2.norm.weight)
+    def last_norm(self) -> nn.BatchNorm2d:
+        return self.conv2.norm
 
 
 class Bottleneck(nn.Module):
@@ -73,8 +73,8 @@ class Bottleneck(nn.Module):
         y = fire(self.spike2, self.conv2, y)
         return fire(self.spike3, self.conv3, y, self.shortcut(x))
 
-    def zero_init_last(self) -> None:
-        nn.init.zeros_(self.conv3.norm.weight)
+    def last_norm(self) -> nn.BatchNorm2d:
+        return self.conv3.norm
 
 
 Block = Literal["basic", "bottleneck"]
@@ -169,14 +169,18 @@ class ShortBPResNet(SpikingBackbone):
         norm_gain: What every norm multiplies by at first, in units of the membrane potential (the
             alpha * V_th of tdBN, https://arxiv.org/abs/2011.05280).
         zero_init_last: Start the last norm of every block at zero.
+        last_bias: What that norm adds at first, in units of the membrane potential. A shortcut
+            alone brings a neuron exactly to where it fires, and the smallest current below zero
+            then takes a spike away; half of v_threshold / levels, or of v_threshold / time_steps,
+            keeps it half a spike off.
         time_steps: How often a still image is shown, T. Event frames bring their own.
         spike_layer: Builds one spiking layer: LIF, ``partial(LIF, decay=0.25)``, or a mapping of
             LIF's arguments.
         kwargs: SpikingBackbone's: shortcut_heads, head_stages, memory, num_classes, ...
 
     Raises:
-        ValueError: time_steps < 1, norm_gain <= 0, an unknown block, stem or memory, or a bad
-            neuron constant.
+        ValueError: time_steps < 1, norm_gain <= 0, last_bias not finite, an unknown block, stem or
+            memory, or a bad neuron constant.
     """
 
     def __init__(
@@ -188,6 +192,7 @@ class ShortBPResNet(SpikingBackbone):
         avg_down: bool = False,
         norm_gain: float = 1.0,
         zero_init_last: bool = False,
+        last_bias: float = 0.0,
         time_steps: int = 4,
         spike_layer: SpikeLayer = LIF,
         in_chans: int = 3,
@@ -198,6 +203,8 @@ class ShortBPResNet(SpikingBackbone):
         kind = one_of("block", BLOCKS, block)
         if not (isinstance(norm_gain, Real) and 0 < norm_gain < math.inf):
             raise ValueError(f"norm_gain: expected a number > 0, got {norm_gain!r}")
+        if not (isinstance(last_bias, Real) and math.isfinite(last_bias)):
+            raise ValueError(f"last_bias: expected a finite number, got {last_bias!r}")
         dd = {"device": device, "dtype": dtype}
         spike = spike_layer_factory(spike_layer)
         first = make_stem(stem, in_chans, widths[0], time_steps, spike, **dd)
@@ -205,8 +212,10 @@ class ShortBPResNet(SpikingBackbone):
         def make(in_chs: int, chs: int, stride: int) -> BasicBlock | Bottleneck:
             shortcut = make_shortcut(in_chs, chs * kind.expansion, stride, avg_down, **dd)
             made = kind(in_chs, chs, stride, shortcut, spike, **dd)
+            last = made.last_norm()
+            nn.init.constant_(last.bias, last_bias)
             if zero_init_last:
-                made.zero_init_last()
+                nn.init.zeros_(last.weight)
             return made
 
         stages, feature_info = resnet_stages(
