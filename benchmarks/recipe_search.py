@@ -3,7 +3,8 @@
     python benchmarks/recipe_search.py
 
 Reads every docs/results/runs/NAME, which holds a run's config.json and log.jsonl. Accuracies are on
-held-out training images, never on test images; a run of fewer epochs than its schedule was stopped.
+held-out training images, never on test images; runs with the same data.holdout held out the same
+ones. A run of fewer epochs than its schedule was stopped.
 Rows of runs whose logs were not kept stay as they were written.
 """
 
@@ -32,8 +33,8 @@ def main() -> None:
         options[folder.name] = flat(json.loads((folder / "config.json").read_text()))
         lines = (folder / "log.jsonl").read_text().splitlines()
         logs[folder.name] = [json.loads(line) for line in lines]
-    written = json.loads((RESULTS / "recipe_search.json").read_text())["rows"]
-    kept = [row for row in written if row["run"] not in logs]
+    written = json.loads((RESULTS / "recipe_search.json").read_text())
+    kept = [row for row in written["rows"] if row["run"] not in logs]
     differ = [key for key in dict.fromkeys(k for row in kept for k in row) if key not in MEASURED]
     for key in sorted(set().union(*options.values())):
         seen = {str(chosen[key]) for chosen in options.values() if key in chosen}
@@ -53,6 +54,8 @@ def main() -> None:
         row["machine"] = log[-1].get("machine")
         rows.append(row)
     blank = dict.fromkeys(rows[0], DEFAULT) | {"machine": None, "start_from": None}
+    # What was the same in every run stood above the table, not in its rows.
+    blank |= {key: str(written[key]) for key in differ if key in written}
     rows += [blank | row for row in kept]
     rows.sort(key=lambda row: row["last, %"])
     first = next(iter(options.values()))
