@@ -44,8 +44,7 @@ from zoo import hub, runs
 from zoo.diagnostics import count_operations, firing_rates
 from zoo.diagnostics.operations import SOURCE
 
-ENERGY_IMAGES = 100  # whose operations are counted
-LIVENESS_IMAGES = 1000  # on which every layer has to fire
+SAMPLE = 1000  # images on which every layer has to fire, and whose operations are counted
 AT_ONCE = 128  # images in memory with all that a network makes of them
 ACCURACY_GAP = 0.25  # points between the trained network and its graph, or one image
 CHANGED = 10.0  # percent of images with another class; on a half-trained network 5 were seen
@@ -93,7 +92,7 @@ def verify(
     deployed, reason = deploy_by_rule(model)
     checks = [
         check_no_heads(folder),
-        check_liveness(model, images.values[:LIVENESS_IMAGES]),
+        check_liveness(model, images.values[:SAMPLE]),
         check_paths(folder),
         check_constants(folder, deployed),
     ]
@@ -108,7 +107,7 @@ def verify(
         "rule": "exact" if reason is None else "spike-aware",
         "images": images.are,
         "checks": [asdict(check) for check in checks],
-        "energy": measure_energy(model, images.values[:ENERGY_IMAGES]),
+        "energy": measure_energy(model, images.values[:SAMPLE]),
         "made_with": versions(),
     }
     return report | ({"why_not_exact": reason} if reason else {})
@@ -162,14 +161,22 @@ def check_stripping(whole: nn.Module, stripped: nn.Module, images: Tensor) -> Ch
     """Logits and features with and without heads are the same bits."""
     different = 0
     for x in batches(images, "stripping"):
-        same = whole(x).eq(stripped(x)).all(1)
-        features = whole.forward_features(x).eq(stripped.forward_features(x)).flatten(1).all(1)
-        different += int((~(same & features)).sum())
+        (features, logits), (other_features, other_logits) = _both(whole, x), _both(stripped, x)
+        same = features.eq(other_features).flatten(1).all(1) & logits.eq(other_logits).all(1)
+        different += int((~same).sum())
     return Check(
         STRIPPING,
         different == 0,
         {"images": len(images), "images_that_differ": different},
     )
+
+
+def _both(model: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
+    """What the classifier gets, and the logits that it makes of it, in one pass."""
+    seen = []
+    with model.head.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0])):
+        logits = model(x)
+    return seen[0], logits
 
 
 def check_liveness(model: nn.Module, images: Tensor) -> Check:
