@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 import tyro
 from measure import report
+from torch import Tensor, nn
 
 import zoo
 from export.checks import logits_of
@@ -23,10 +24,9 @@ FILE = Path(__file__).parent.parent / "tests" / "released.json"
 COMMAND = "python benchmarks/accuracy.py --root FOLDER_OR_TAR"
 
 
-def is_right(name: str, pixels: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Which images a release gets right, [N]."""
-    network = zoo.deploy(zoo.create_model(name, pretrained=True).eval())
-    return logits_of(network, pixels, name).argmax(1) == labels
+def is_right(model: nn.Module, pixels: Tensor, labels: Tensor, name: str) -> Tensor:
+    """Which images a trained network gets right on the exact grid, [N]."""
+    return logits_of(zoo.deploy(model), pixels, name).argmax(1) == labels
 
 
 def main(root: str) -> None:
@@ -44,7 +44,8 @@ def main(root: str) -> None:
         config = hub.read_config(hub.find_pretrained(name))
         if config["label_names"] != list(found.classes):
             continue
-        right = is_right(name, found.images, found.labels)
+        model = zoo.create_model(name, pretrained=True).eval()
+        right = is_right(model, found.images, found.labels, name)
         correct[name] = int(right[indices].sum())
         rows.append(
             {

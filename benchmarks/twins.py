@@ -1,0 +1,104 @@
+"""The released networks beside twins that were trained without heads, on all test images.
+
+    python benchmarks/twins.py --root FOLDER_OR_TAR RUN...
+
+RUN is what the recipes of a release leave, run with --loss.name vanilla. Both networks are counted
+on the exact grid, whose bits are the same everywhere. Rows of releases that no RUN is the twin of
+stay as they were written.
+"""
+
+import json
+import math
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+from accuracy import is_right
+from measure import RESULTS, report
+from torch import Tensor
+
+import zoo
+from export.strip import load_source
+from zoo import hub
+from zoo.data import DataConfig, load_images
+from zoo.training.config import flat
+
+COMMAND = "python benchmarks/twins.py --root FOLDER_OR_TAR RUN"
+MAY_DIFFER = ("loss.name", "start_from", "sha256", "output", "data.root")
+
+
+def main(root: str, run: Annotated[list[Path], tyro.conf.Positional]) -> None:
+    """Count what releases and their twins get right.
+
+    Args:
+        root: A folder or tar archive with train/CLASS/IMAGE and test/CLASS/IMAGE.
+        run: Run folders of twins.
+    """
+    found = load_images(DataConfig(name="image_folder", root=root), "test")
+    rows = {row["network"]: row for row in written()}
+    for folder in run:
+        source = load_source(str(folder))
+        cfg = source.config["pretrained_cfg"]
+        name = f"{source.config['architecture']}.{cfg['tag']}"
+        released = hub.read_config(hub.find_pretrained(name))["training"]
+        check_twin(folder, source.config["training"], name, released)
+        ours = zoo.create_model(name, pretrained=True).eval()
+        rows[name] = row(
+            name,
+            is_right(ours, found.images, found.labels, name),
+            is_right(source.model, found.images, found.labels, f"{name}'s twin"),
+        )
+    title = "Released networks beside twins without heads, on test images, on the exact grid"
+    facts = {
+        "images": "test images of CIFAR-10 (JPEG)",
+        "training": "the recipes of the releases, with --loss.name vanilla for their twins",
+    }
+    report("twins", title, [rows[name] for name in sorted(rows)], COMMAND, **facts)
+
+
+def written() -> list[dict[str, Any]]:
+    path = RESULTS / "twins.json"
+    return json.loads(path.read_text())["rows"] if path.exists() else []
+
+
+def check_twin(folder: Path, twin: dict[str, Any], name: str, released: dict[str, Any]) -> None:
+    """Raises ValueError unless a run is a release's own but for its loss, to the first weights."""
+    theirs, ours = recipe(twin), recipe(released)
+    differ = sorted(k for k in theirs.keys() | ours.keys() if theirs.get(k) != ours.get(k))
+    if differ:
+        told = "; ".join(f"{k}: {theirs.get(k)}, not {ours.get(k)}" for k in differ[:3])
+        raise ValueError(f"{folder}: expected the recipe of {name} without heads, got {told}")
+    losses = {key: value for key, value in flat(twin).items() if key.endswith("loss.name")}
+    if set(losses.values()) != {"vanilla"}:
+        raise ValueError(f"{folder}: expected a run without heads, got {losses}")
+
+
+def recipe(training: dict[str, Any]) -> dict[str, Any]:
+    """All options of a run and of those it began with, by dotted names."""
+    options = {key: value for key, value in flat(training).items() if "log" not in key.split(".")}
+    return {key: value for key, value in options.items() if not key.endswith(MAY_DIFFER)}
+
+
+def row(name: str, ours: Tensor, twin: Tensor) -> dict[str, Any]:
+    count, only_ours, only_twin = len(ours), int((ours & ~twin).sum()), int((twin & ~ours).sum())
+    share = (only_ours - only_twin) / count
+    return {
+        "network": name,
+        "test images": count,
+        "right, with heads": int(ours.sum()),
+        "right, twin": int(twin.sum()),
+        "only with heads": only_ours,
+        "only the twin": only_twin,
+        "points to twin": 100 * share,
+        "error over images": 100
+        * math.sqrt((only_ours + only_twin) / count - share**2)
+        / math.sqrt(count),
+    }
+
+
+if __name__ == "__main__":
+    try:
+        tyro.cli(main)
+    except (ValueError, OSError) as error:
+        sys.exit(f"error: {error}")
