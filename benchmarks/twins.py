@@ -19,13 +19,14 @@ from measure import RESULTS, report
 from torch import Tensor
 
 import zoo
+from export.history import all_runs
 from export.strip import load_source
 from zoo import hub
 from zoo.data import DataConfig, load_images
 from zoo.training.config import flat
 
 COMMAND = "python benchmarks/twins.py --root FOLDER_OR_TAR RUN"
-MAY_DIFFER = ("loss.name", "start_from", "sha256", "output", "data.root")
+MAY_DIFFER = ("loss.name", "start_from", "output", "data.root")
 
 
 def main(root: str, run: Annotated[list[Path], tyro.conf.Positional]) -> None:
@@ -63,21 +64,25 @@ def written() -> list[dict[str, Any]]:
 
 
 def check_twin(folder: Path, twin: dict[str, Any], name: str, released: dict[str, Any]) -> None:
-    """Raises ValueError unless a run is a release's own but for its loss, to the first weights."""
-    theirs, ours = recipe(twin), recipe(released)
+    """Raises ValueError unless a run, and each before it, is the release's but for the heads."""
+    losses = [run["loss"]["name"] for run in all_runs(twin)]
+    if {*losses} != {"vanilla"}:
+        raise ValueError(f"{folder}: expected runs without heads, vanilla, got {losses}")
+    theirs, ours = options(twin), options(released)
     differ = sorted(k for k in theirs.keys() | ours.keys() if theirs.get(k) != ours.get(k))
     if differ:
         told = "; ".join(f"{k}: {theirs.get(k)}, not {ours.get(k)}" for k in differ[:3])
-        raise ValueError(f"{folder}: expected the recipe of {name} without heads, got {told}")
-    losses = {key: value for key, value in flat(twin).items() if key.endswith("loss.name")}
-    if set(losses.values()) != {"vanilla"}:
-        raise ValueError(f"{folder}: expected a run without heads, got {losses}")
+        raise ValueError(f"{folder}: expected the recipes of {name} without heads, got {told}")
 
 
-def recipe(training: dict[str, Any]) -> dict[str, Any]:
-    """All options of a run and of those it began with, by dotted names."""
-    options = {key: value for key, value in flat(training).items() if "log" not in key.split(".")}
-    return {key: value for key, value in options.items() if not key.endswith(MAY_DIFFER)}
+def options(training: dict[str, Any]) -> dict[str, Any]:
+    """What a twin has in common with its release: of all runs, the first one first."""
+    return {
+        f"run {number}, {key}": value
+        for number, run in enumerate(all_runs(training), 1)
+        for key, value in flat(run).items()
+        if key not in MAY_DIFFER and not key.startswith(("began_with.", "log."))
+    }
 
 
 def row(name: str, ours: Tensor, twin: Tensor) -> dict[str, Any]:
