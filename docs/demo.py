@@ -2,7 +2,7 @@
 
 Trains a small network with shortcut heads on scikit-learn's digits, strips and exports it with
 every check, publishes it into ./hub/, loads it back by name and by folder, and classifies with
-onnxruntime.
+onnxruntime. Then a released network goes through its checks on this machine.
 """
 
 import json
@@ -22,6 +22,7 @@ from zoo import runs
 from zoo.data import DataConfig, load_images, normalise
 
 NAME = "short_bp_resnet20_slim.digits"
+RELEASED = "zoo/weights/short_bp_resnet20_slim.cifar10"
 RUN, EXPORTED, PUBLISHED = Path("runs/demo"), Path("runs/demo_export"), Path("hub") / NAME
 console = Console()
 
@@ -71,6 +72,10 @@ def main() -> None:
     console.print(table)
     if not (same_name and same_folder):
         sys.exit("error: a loaded network differs from the one that was trained")
+
+    # Random pixels: the images that it was trained on are not in a clone.
+    verify = (RELEASED, "--random-images", "--num-images", "64")
+    step("5  verify a released network", "export/verify.py", *verify)
 
 
 if __name__ == "__main__":
