@@ -1,4 +1,4 @@
-"""The whole chain on real images, in a minute: what ``make demo`` runs.
+"""The whole chain on real images: what ``make demo`` runs.
 
 Trains a small network with shortcut heads on scikit-learn's digits, strips and exports it with
 every check, publishes it into ./hub/, loads it back by name and by folder, and classifies with
