@@ -1,6 +1,7 @@
 """Training runs on real digits: what they leave behind, and that they can be taken up again."""
 
 import json
+import math
 import os
 import re
 import shutil
@@ -28,6 +29,7 @@ from zoo.training.engine import build_model, load_data, make_accelerator, train
 from zoo.training.feed import Feed
 from zoo.training.learner import Learner
 from zoo.training.losses import LossConfig
+from zoo.training.machine import bf16_slowdown
 
 
 def weights(run) -> dict[str, torch.Tensor]:
@@ -382,13 +384,23 @@ def test_compiling_without_a_compiler_is_refused(recipe, tmp_path, monkeypatch):
         train(replace(recipe, output=str(tmp_path), compile=True))
 
 
-@pytest.mark.parametrize("slow", [{"precision": "bf16"}, {"optim": {"name": "muon"}}, {}], ids=str)
-def test_a_cpu_that_emulates_bf16_is_told_of(slow, recipe, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(engine, "emulates_bf16", lambda device: device.type == "cpu")
-    optim = replace(recipe.optim, **slow.get("optim", {}))
-    config = replace(recipe, output=str(tmp_path), epochs=1, optim=optim)
-    train(replace(config, precision=slow.get("precision", "fp32")))
-    assert ("this CPU can only emulate bf16" in capsys.readouterr().out) == bool(slow)
+@pytest.mark.parametrize("precision", ["bf16", "fp32"])
+@pytest.mark.parametrize("optimizer", ["muon", "adamw"])
+@pytest.mark.parametrize("slowdown", [0.5, 2.0, 30.0])
+def test_a_cpu_that_is_slow_in_bf16_is_told_of(
+    slowdown, optimizer, precision, recipe, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(engine, "bf16_slowdown", lambda device: slowdown)
+    optim = replace(recipe.optim, name=optimizer, lr=1e-3)
+    train(replace(recipe, output=str(tmp_path), epochs=1, optim=optim, precision=precision))
+    said = capsys.readouterr().out
+    assert ("--precision fp32" in said) == (precision == "bf16" and slowdown > 1)
+    assert ("--optim.name adamw" in said) == (optimizer == "muon" and slowdown == 30)
+    assert (f"{slowdown} times slower in bf16" in said) == ("; try " in said)
+
+
+def test_bf16_is_timed_against_fp32():
+    assert 0 < bf16_slowdown(torch.device("cpu")) < math.inf
 
 
 def test_a_run_that_could_not_begin_leaves_its_folder_free(recipe, tmp_path):

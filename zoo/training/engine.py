@@ -26,7 +26,7 @@ from zoo.training.checkpoint import load_checkpoint, put_back, save_checkpoint
 from zoo.training.config import Config, flat
 from zoo.training.feed import Feed, measured_batches
 from zoo.training.learner import GLANCE, Learner
-from zoo.training.machine import emulates_bf16, machine, peak_memory
+from zoo.training.machine import bf16_slowdown, machine, peak_memory
 from zoo.training.stop import StopSignal
 from zoo.training.watch import firing_rates
 
@@ -168,14 +168,8 @@ def _train(config: Config, data: Data, accelerator: Accelerator) -> dict[str, An
         bar = progress.add_task("", total=config.epochs * feed.steps, completed=done)
         if found:
             say(f"{run}: going on after epoch {position.epoch}, step {position.step}")
-        remedies = ["--precision fp32"] if config.precision == "bf16" else []
-        if "muon" in config.optim.name:  # timm's multiplies in bf16, whatever the precision
-            remedies.append("for a large network --optim.name adamw")
-        if remedies and emulates_bf16(accelerator.device):
-            say(
-                "warning: this CPU can only emulate bf16, many times slower than fp32; try "
-                + " and ".join(remedies)
-            )
+        if advice := _against_slow_bf16(config, accelerator.device):
+            say(f"warning: {advice}")
         saved, stopping = time.perf_counter(), False
         # Where asking costs nothing every step asks whether it is the last for now.
         cheap = accelerator.num_processes == 1 or accelerator.device.type == "cpu"
@@ -491,6 +485,24 @@ def _check_shared(accelerator: Accelerator, found: Path | None) -> None:
 def _not_finite(model: nn.Module) -> list[str]:
     """Names of the tensors that hold infinities or NaN."""
     return [name for name, tensor in model.state_dict().items() if not tensor.isfinite().all()]
+
+
+def _against_slow_bf16(config: Config, device: torch.device) -> str:
+    """What to change where bf16 costs more than fp32; empty if nothing."""
+    muon = "muon" in config.optim.name  # timm's multiplies in bf16, whatever the precision
+    if device.type != "cpu" or not (muon or config.precision == "bf16"):
+        return ""
+    slowdown, remedies = bf16_slowdown(device), []
+    if config.precision == "bf16" and slowdown > 1.3:  # more than a timing may be wrong by
+        remedies.append("--precision fp32")
+    if muon and slowdown > 3:  # emulated: Muon's products are only some of a step
+        remedies.append("for a large network --optim.name adamw")
+    if not remedies:
+        return ""
+    return (
+        f"this CPU convolves {slowdown:.1f} times slower in bf16 than in fp32; try "
+        + " and ".join(remedies)
+    )
 
 
 def _sums_of(position: Position, learner: Learner) -> Tensor:
