@@ -168,7 +168,8 @@ def _train(config: Config, data: Data, accelerator: Accelerator) -> dict[str, An
         bar = progress.add_task("", total=config.epochs * feed.steps, completed=done)
         if found:
             say(f"{run}: going on after epoch {position.epoch}, step {position.step}")
-        if advice := _against_slow_bf16(config, accelerator.device):
+        advice = _against_slow_bf16(config, accelerator.device)
+        if advice and position.epoch < config.epochs:
             say(f"warning: {advice}")
         saved, stopping = time.perf_counter(), False
         # Where asking costs nothing every step asks whether it is the last for now.
