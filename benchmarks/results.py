@@ -129,8 +129,8 @@ def depth() -> str:
         table(head, lines) + f"\n\nHeads are better at these depths: {won}. From {depths[0]} to "
         f"{depths[-1]} layers the network without heads loses {falls['vanilla']:.1f} points, the "
         f"one with heads {falls['evolutionary']:.1f}. So few epochs leave every network far from "
-        "trained: deep ones learn faster with heads, where they would end is not measured. Of 18 "
-        "layers an earlier run, on another version of this code, showed no difference."
+        "trained; where they would end is not measured. Of 18 layers an "
+        "earlier run, on another version of this code, showed no difference."
     )
     claim = (
         "From 18 to 152 layers vanilla networks fall from 72 to 43 %, those with heads (of the "

@@ -390,7 +390,7 @@ def test_compiling_without_a_compiler_is_refused(recipe, tmp_path, monkeypatch):
 def test_a_cpu_that_is_slow_in_bf16_is_told_of(
     slowdown, optimizer, precision, recipe, tmp_path, monkeypatch, capsys
 ):
-    monkeypatch.setattr(engine, "bf16_slowdown", lambda device: slowdown)
+    monkeypatch.setattr(engine, "bf16_slowdown", lambda: slowdown)
     optim = replace(recipe.optim, name=optimizer, lr=1e-3)
     train(replace(recipe, output=str(tmp_path), epochs=1, optim=optim, precision=precision))
     said = capsys.readouterr().out
@@ -400,7 +400,7 @@ def test_a_cpu_that_is_slow_in_bf16_is_told_of(
 
 
 def test_bf16_is_timed_against_fp32():
-    assert 0 < bf16_slowdown(torch.device("cpu")) < math.inf
+    assert 0 < bf16_slowdown() < math.inf
 
 
 def test_a_run_that_could_not_begin_leaves_its_folder_free(recipe, tmp_path):

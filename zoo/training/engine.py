@@ -168,8 +168,8 @@ def _train(config: Config, data: Data, accelerator: Accelerator) -> dict[str, An
         bar = progress.add_task("", total=config.epochs * feed.steps, completed=done)
         if found:
             say(f"{run}: going on after epoch {position.epoch}, step {position.step}")
-        advice = _against_slow_bf16(config, accelerator.device)
-        if advice and position.epoch < config.epochs:
+        on_cpu, ended = accelerator.device.type == "cpu", position.epoch == config.epochs
+        if on_cpu and not ended and (advice := _against_slow_bf16(config)):
             say(f"warning: {advice}")
         saved, stopping = time.perf_counter(), False
         # Where asking costs nothing every step asks whether it is the last for now.
@@ -488,12 +488,12 @@ def _not_finite(model: nn.Module) -> list[str]:
     return [name for name, tensor in model.state_dict().items() if not tensor.isfinite().all()]
 
 
-def _against_slow_bf16(config: Config, device: torch.device) -> str:
-    """What to change where bf16 costs more than fp32; empty if nothing."""
+def _against_slow_bf16(config: Config) -> str:
+    """What to change where bf16 costs this CPU more than fp32; empty if nothing."""
     muon = "muon" in config.optim.name  # timm's multiplies in bf16, whatever the precision
-    if device.type != "cpu" or not (muon or config.precision == "bf16"):
+    if not (muon or config.precision == "bf16"):
         return ""
-    slowdown, remedies = bf16_slowdown(device), []
+    slowdown, remedies = bf16_slowdown(), []
     if config.precision == "bf16" and slowdown > 1.3:  # more than a timing may be wrong by
         remedies.append("--precision fp32")
     if muon and slowdown > 3:  # emulated: Muon's products are only some of a step

@@ -28,15 +28,13 @@ def machine(device: torch.device, processes: int) -> str:
     return f"{f'{processes} x ' if processes > 1 else ''}{processor(device)}{threads}"
 
 
-def bf16_slowdown(device: torch.device) -> float:
-    """How many times longer a convolution and its gradients take in bf16 than in fp32; CPU only.
+def bf16_slowdown() -> float:
+    """How many times longer a convolution and its gradients take this CPU in bf16 than in fp32.
 
     Measured, since neither torch nor an instruction set says it: AVX2 emulates bf16, and Intel's
     AVX512_BF16 without AMX takes nearly twice the time of fp32, where AMD's takes less.
     """
-    return _seconds_of_convolution(torch.bfloat16, device) / _seconds_of_convolution(
-        torch.float32, device
-    )
+    return _seconds_of_convolution(torch.bfloat16) / _seconds_of_convolution(torch.float32)
 
 
 def peak_memory(device: torch.device) -> float:
@@ -47,9 +45,9 @@ def peak_memory(device: torch.device) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
 
 
-def _seconds_of_convolution(dtype: torch.dtype, device: torch.device) -> float:
-    images = torch.ones(16, 64, 16, 16, dtype=dtype, device=device, requires_grad=True)
-    weight = torch.ones(64, 64, 3, 3, dtype=dtype, device=device, requires_grad=True)
+def _seconds_of_convolution(dtype: torch.dtype) -> float:
+    images = torch.ones(16, 64, 16, 16, dtype=dtype, requires_grad=True)
+    weight = torch.ones(64, 64, 3, 3, dtype=dtype, requires_grad=True)
 
     def there_and_back() -> None:
         nn.functional.conv2d(images, weight, padding=1).sum().backward()
