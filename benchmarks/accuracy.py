@@ -10,8 +10,7 @@ import json
 from pathlib import Path
 
 import torch
-import tyro
-from measure import report
+from measure import report, run_script
 from torch import Tensor, nn
 
 import zoo
@@ -63,4 +62,4 @@ def main(root: str) -> None:
 
 
 if __name__ == "__main__":
-    tyro.cli(main)
+    run_script(main)

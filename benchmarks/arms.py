@@ -12,9 +12,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import tyro
 from matplotlib.axes import Axes
-from measure import report
+from measure import report, run_script
 
 from zoo.data import DataConfig
 from zoo.training.augment import AugmentConfig
@@ -96,7 +95,7 @@ def compare(
         report(name, title, rows, command, **facts(first, networks))
         return rows
 
-    return tyro.cli(main)
+    return run_script(main)
 
 
 def _row(ends: list[dict[str, Any]]) -> dict[str, Any]:

@@ -9,10 +9,9 @@ import itertools
 from typing import Any
 
 import torch
-import tyro
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
-from measure import RESULTS, report
+from measure import RESULTS, report, run_script
 
 import zoo
 from export.images import data_images
@@ -72,4 +71,4 @@ def row(name: str, model, operations, rates: dict[str, float]) -> dict[str, Any]
 
 
 if __name__ == "__main__":
-    tyro.cli(main)
+    run_script(main)

@@ -16,10 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import tyro
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
-from measure import RESULTS, report
+from measure import RESULTS, report, run_script
 
 import zoo
 from zoo import runs
@@ -153,4 +152,4 @@ def main(root: str) -> None:
 
 
 if __name__ == "__main__":
-    tyro.cli(main)
+    run_script(main)

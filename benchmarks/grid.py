@@ -12,8 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-import tyro
-from measure import report
+from measure import report, run_script
 from torch import Tensor, nn
 
 import zoo
@@ -83,4 +82,4 @@ def main(root: str) -> None:
 
 
 if __name__ == "__main__":
-    tyro.cli(main)
+    run_script(main)

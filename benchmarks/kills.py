@@ -19,8 +19,7 @@ import time
 from pathlib import Path
 
 import torch
-import tyro
-from measure import report
+from measure import report, run_script
 from rich.progress import track
 from torchvision.io import write_png
 
@@ -115,4 +114,4 @@ def main(root: str) -> None:
 
 
 if __name__ == "__main__":
-    tyro.cli(main)
+    run_script(main)

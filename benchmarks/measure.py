@@ -3,12 +3,14 @@
 import json
 import platform
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
+import tyro
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -53,6 +55,16 @@ def machine() -> dict[str, str]:
 def instruction_set() -> str:
     """Of this CPU, for the name of a table whose contestants compare otherwise on another."""
     return torch.backends.cpu.get_cpu_capability().lower()
+
+
+def run_script(main: Callable[..., Any]) -> Any:
+    """Run a script with the arguments that its command line gives; what is wrong with them, or with
+    what they name, ends it with a line that says so.
+    """
+    try:
+        return tyro.cli(main)
+    except (ValueError, OSError) as error:
+        sys.exit(f"error: {error}")
 
 
 def report(name: str, title: str, rows: list[dict[str, Any]], command: str, **facts: Any) -> None:

@@ -9,13 +9,12 @@ stay as they were written.
 
 import json
 import math
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
 from accuracy import is_right
-from measure import RESULTS, report
+from measure import RESULTS, report, run_script
 from torch import Tensor
 
 import zoo
@@ -103,7 +102,4 @@ def row(name: str, ours: Tensor, twin: Tensor) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    try:
-        tyro.cli(main)
-    except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
+    run_script(main)
