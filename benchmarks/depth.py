@@ -9,6 +9,7 @@ stay at chance for hundreds of steps, with heads and without.
 
 from dataclasses import replace
 
+import torch
 from arms import compare, points, small_run
 from matplotlib.figure import Figure
 from measure import RESULTS
@@ -41,6 +42,7 @@ def run(depth: int, loss: str) -> Config:
 
 
 def main() -> None:
+    torch.set_num_threads(1)  # of networks so narrow two threads gain little; bits depend on it
     arms = {f"{depth} {loss}": run(depth, loss) for loss in LOSSES for depth in DEPTHS}
     theirs = [value for loss in LOSSES for value in REBUTTAL[loss]]
     title, columns = "Depth, vanilla and with heads", {"the rebuttal, %": theirs}
