@@ -149,14 +149,16 @@ def load_onnx(name: str, cache_dir: str | Path | None = None) -> Classifier:
 def tensors_outside(model: onnx.ModelProto) -> list[str]:
     """Names of the tensors of an ONNX file that lie in other files."""
     nodes = [*model.graph.node, *(node for f in model.functions for node in f.node)]
+    attributes = [default for f in model.functions for default in f.attribute_proto]
+    attributes += [attribute for node in nodes for attribute in node.attribute]
     tensors, sparse = list(model.graph.initializer), list(model.graph.sparse_initializer)
-    while nodes:
-        for attribute in nodes.pop().attribute:
-            tensors += [attribute.t, *attribute.tensors]
-            sparse += [attribute.sparse_tensor, *attribute.sparse_tensors]
-            for graph in (attribute.g, *attribute.graphs):
-                tensors += graph.initializer
-                sparse += graph.sparse_initializer
-                nodes += graph.node
+    while attributes:
+        attribute = attributes.pop()
+        tensors += [attribute.t, *attribute.tensors]
+        sparse += [attribute.sparse_tensor, *attribute.sparse_tensors]
+        for graph in (attribute.g, *attribute.graphs):
+            tensors += graph.initializer
+            sparse += graph.sparse_initializer
+            attributes += [attribute for node in graph.node for attribute in node.attribute]
     tensors += [part for tensor in sparse for part in (tensor.values, tensor.indices)]
     return [tensor.name for tensor in tensors if uses_external_data(tensor)]
