@@ -17,6 +17,7 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, fx, nn
 
 import zoo
+from export.folder import GRAPH, READABLE_GRAPH
 from zoo.attention import Gate
 from zoo.folded import (
     CutPool2d,
@@ -30,6 +31,7 @@ from zoo.folded import (
     SumPool2d,
 )
 from zoo.grid import pair
+from zoo.hub import UINT8_GRAPH
 
 STANDARD, OURS = helper.make_opsetid("", 20), helper.make_opsetid("zoo", 1)
 IR_VERSION = 10
@@ -49,6 +51,15 @@ def write_graph(
             current is the same at every step, zoo::RepeatedLIF.
     """
     return _Writer(deployed, pixels, readable).model()
+
+
+def write_graphs(deployed: fx.GraphModule) -> dict[str, onnx.ModelProto]:
+    """All graphs of a published folder, by their paths in it."""
+    return {
+        GRAPH: write_graph(deployed),
+        UINT8_GRAPH: write_graph(deployed, pixels="uint8"),
+        READABLE_GRAPH: write_graph(deployed, readable=True),
+    }
 
 
 class _Writer:

@@ -20,15 +20,13 @@ from export.card import write_card
 from export.checks import STRIPPING
 from export.folder import (
     GRAPH,
-    READABLE_GRAPH,
     REPORT,
-    UINT8_GRAPH,
     check_target,
     move_into_place,
     read_report,
     scratch_beside,
 )
-from export.graph import write_graph
+from export.graph import write_graphs
 from export.images import Images, check_asked, data_images, random_images
 from export.strip import Source, load_source, write_stripped
 from export.verify import check_stripping, deploy_by_rule, failures, print_report, verify
@@ -80,7 +78,9 @@ def export(options: Options) -> Path:
         folder = scratch / output.name
         (folder / GRAPH).parent.mkdir(parents=True)
         stripped = write_stripped(source, folder)
-        write_graphs(stripped, folder)
+        deployed, _ = deploy_by_rule(stripped)
+        for path, graph in write_graphs(deployed).items():
+            (folder / path).write_bytes(graph.SerializeToString(deterministic=True))
         ledger = output.with_name(f".{output.name}.ledger")
         report = verify(folder, stripped, images, ledger)
         if stripping := stripping_of(source, stripped, images):
@@ -108,17 +108,6 @@ def stripping_of(source: Source, stripped: nn.Module, images: Images) -> dict[st
         return None
     checks = read_report(source.folder).get("checks", [])
     return next((check for check in checks if check["name"] == STRIPPING), None)
-
-
-def write_graphs(model: nn.Module, folder: Path) -> None:
-    """All graphs, exact where the network can be."""
-    deployed, _ = deploy_by_rule(model)
-    for path, graph in {
-        GRAPH: write_graph(deployed),
-        UINT8_GRAPH: write_graph(deployed, pixels="uint8"),
-        READABLE_GRAPH: write_graph(deployed, readable=True),
-    }.items():
-        (folder / path).write_bytes(graph.SerializeToString(deterministic=True))
 
 
 def main() -> None:

@@ -37,6 +37,7 @@ import zoo
 from export.checks import STRIPPING, Check, accuracy_of, batches, logits_of, session, watched
 from export.exact import InexactError, certify
 from export.folder import GRAPH, GRAPHS, READABLE_GRAPH, REPORT, UINT8_GRAPH, changed_files
+from export.graph import write_graphs
 from export.images import Images, check_asked, images_of, random_images
 from export.ledger import Ledger
 from export.spike_aware import AGREEMENT, TOLERANCE, check_spike_aware
@@ -45,6 +46,7 @@ from zoo.diagnostics import count_operations, firing_rates
 from zoo.diagnostics.operations import SOURCE
 
 SAMPLE = 1000  # images on which every layer has to fire, and whose operations are counted
+BEYOND = 1.5  # times an image's floats: some beyond the pixels, some between two of them
 AT_ONCE = 128  # images in memory with all that a network makes of them
 ACCURACY_GAP = 0.25  # points between the trained network and its graph, or one image
 CHANGED = 10.0  # percent of images with another class; on a half-trained network 5 were seen
@@ -94,7 +96,7 @@ def verify(
         check_no_heads(folder),
         check_liveness(model, images.values[:SAMPLE]),
         check_paths(folder),
-        check_constants(folder, deployed),
+        check_graphs(folder, deployed),
     ]
     if reason is None:
         checks += [check_certificate(folder)]
@@ -204,19 +206,29 @@ def check_paths(folder: Path) -> Check:
     return Check("graphs hold no local path", not found, {"paths": found})
 
 
-def check_constants(folder: Path, deployed: fx.GraphModule) -> Check:
-    """The numbers in the graphs are those that the weight file gives, bit for bit."""
+def check_graphs(folder: Path, deployed: fx.GraphModule) -> Check:
+    """The graphs are those that the weight file gives, bit for bit, every constant and node."""
     wrong = []
-    for graph in GRAPHS:
-        constants = {
-            tensor.name: onnx.numpy_helper.to_array(tensor)
-            for tensor in onnx.load(folder / graph).graph.initializer
-        }
-        for name, parameter in deployed.named_parameters():
-            other = constants.get(name)
-            if other is None or parameter.numpy().tobytes() != other.tobytes():
-                wrong.append(f"{graph}: {name}")
+    for path, expected in write_graphs(deployed).items():
+        found = onnx.load(folder / path)
+        expected.producer_version = found.producer_version
+        if found != expected:
+            wrong += [f"{path}: {name}" for name in _unlike(found, expected)] or [path]
     return Check("graphs hold the weights", not wrong, {"that_differ": wrong})
+
+
+def _unlike(*models: onnx.ModelProto) -> list[str]:
+    """Names of the constants, nodes and functions that two graphs do not share."""
+    parts = [
+        {
+            part.name: part
+            for part in (*model.graph.initializer, *model.graph.node, *model.functions)
+        }
+        for model in models
+    ]
+    return sorted(
+        name for name in {*parts[0], *parts[1]} if parts[0].get(name) != parts[1].get(name)
+    )
 
 
 def check_certificate(folder: Path) -> Check:
@@ -311,6 +323,14 @@ def check_exact(
             "images_that_differ": max(differ.values()),
             "by_setting": differ,
         },
+    )
+    beyond = BEYOND * images.values[:AT_ONCE]
+    there = _run(folder / GRAPH, beyond, FEWER_SETTINGS[0])
+    away = int((there != logits_of(deployed, beyond, "no pixels")).any(1).sum())
+    yield Check(
+        "floats that are no pixels give equal bits",
+        away == 0,
+        {"images": len(beyond), "images_that_differ": away},
     )
     raw = logits_of(model, images.values, "as trained")
     changed = int((raw.argmax(1) != exact.argmax(1)).sum())

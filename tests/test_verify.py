@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 
 import export.verify
 import zoo
-from export.folder import GRAPH, GRAPHS, REPORT, changed_files
+from export.folder import GRAPH, GRAPHS, READABLE_GRAPH, REPORT, changed_files
 from export.images import Images, data_images
 from export.verify import check_stripping, verify
 from zoo.hub import BUNDLED, hashes
@@ -116,10 +116,33 @@ def test_another_weight_on_the_grid_gives_other_bits(folder):
 
     change_constant(folder / GRAPH, "stages.0.0.conv1.conv.bias", shift)
     found = failed(folder)
-    assert found.keys() == {"graphs hold the weights", "equal bits in every setting"}
+    assert found.keys() == {
+        "graphs hold the weights",
+        "equal bits in every setting",
+        "floats that are no pixels give equal bits",
+    }
     different = found["equal bits in every setting"]["by_setting"]
     assert different["onnx/model.onnx, batch 1, 1 threads, no optimisations"] > 0
     assert different["onnx/model_uint8.onnx, batch 64, 2 threads, all optimisations"] == 0
+
+
+def test_a_constant_that_no_pixel_reaches_is_caught(folder):
+    def raise_it(most):
+        most += 1
+
+    change_constant(folder / GRAPH, "stem.0.most", raise_it)
+    found = failed(folder)
+    assert found.pop("graphs hold the weights") == {"that_differ": [f"{GRAPH}: stem.0.most"]}
+    assert found.keys() == {"floats that are no pixels give equal bits"}
+
+
+def test_another_node_in_a_neuron_is_caught(folder):
+    graph = onnx.load(folder / READABLE_GRAPH)
+    (lif,) = (function for function in graph.functions if function.name == "LIF")
+    (fires,) = (node for node in lif.node if node.name == "spikes.fires_1")
+    fires.op_type = "Greater"
+    onnx.save(graph, folder / READABLE_GRAPH)
+    assert failed(folder)["graphs hold the weights"]["that_differ"] == [f"{READABLE_GRAPH}: LIF"]
 
 
 def test_weights_of_another_network_are_caught(folder):
