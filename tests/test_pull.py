@@ -131,6 +131,30 @@ def test_a_bit_that_flips_in_the_cache_is_told_removed_and_fetched_anew(
     assert client.run(PULL, name=name).value == bits
 
 
+@pytest.mark.parametrize("place", ["@{sha}", ""])
+def test_a_file_in_the_place_of_a_link_is_told_removed_and_fetched_anew(
+    hub, client, exported, bits, tmp_path, place
+):
+    sha = hub.create_repo("org/edited", content(exported)).branches["main"]
+    name = "hf-hub:org/edited" + place.format(sha=sha)
+    assert client.run(PULL, name=name).value == bits
+    path = client.cache / "models--org--edited/snapshots" / sha / "config.json"
+    edited = tmp_path / "mine.json"
+    edited.write_bytes(path.read_bytes().replace(b'"decay": 0.5', b'"decay": 0.25'))
+    for stand_in in (lambda: shutil.copy(edited, path), lambda: path.symlink_to(edited)):
+        path.unlink()
+        stand_in()
+        assert path.read_bytes() != content(exported)["config.json"]
+        assert client.run(PULL, name=name).value == bits
+        assert path.read_bytes() == content(exported)["config.json"]
+    path.unlink()
+    shutil.copy(edited, path)
+    offline = client.run(OFFLINE.format(True) + PULL, name=name)
+    client.run(OFFLINE.format(False))
+    assert "config.json: changed in the cache since, removed" in offline.warnings[0]
+    assert edited.exists()
+
+
 def test_what_fails_midway_leaves_the_version_before(hub, client, exported, bits):
     files = content(exported)
     old = hub.create_repo("org/two", files).branches["main"]
@@ -228,6 +252,14 @@ def test_a_cache_of_ones_own_is_used_for_all_of_it(hub, client, exported, bits, 
         assert client.run(code.format(*call), own=str(tmp_path)).value
     assert (tmp_path / "models--org--own/snapshots").is_dir()
     assert client.snapshot("org/own") == {}
+
+
+def test_another_commit_than_was_asked_for_is_refused(hub, client, exported):
+    repo, asked = hub.create_repo("org/moved", content(exported)), "a" * 40
+    repo.tags[asked] = repo.branches["main"]
+    error = client.run(PULL, name=f"hf-hub:org/moved@{asked}").error
+    assert f"expected that commit from {hub.url}, got {repo.branches['main']!r}" in error
+    assert client.snapshot("org/moved") == {}
 
 
 def test_what_is_no_answer_of_a_hub_is_said(hub, client):

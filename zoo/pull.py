@@ -98,6 +98,11 @@ def pull(
     api = HfApi()
     try:
         info = retried(lambda: api.model_info(repo_id, revision=revision, files_metadata=True))
+        if COMMIT.fullmatch(revision) and info.sha != revision:
+            raise PullError(
+                f"{place}: expected that commit from {_endpoint()}, got {info.sha!r}; do not use "
+                "what answers there"
+            )
         expected = _wanted(place, info, files, if_any)
     except PullError:
         raise
@@ -358,7 +363,8 @@ def _cached(
 ) -> Path | None:
     """The folder of a commit in the cache, if it holds all files and no bit of them has changed.
 
-    A file that has changed is removed, since whoever loads it next would get it too.
+    A file that has changed is removed, since whoever loads it next would get it too; so is one that
+    has taken the place of a link, as editors and `sed -i` put it there.
     """
     ref = storage / "refs" / revision
     sha = revision
@@ -367,21 +373,19 @@ def _cached(
     folder = storage / "snapshots" / sha
     if not COMMIT.fullmatch(sha) or not all((folder / name).is_file() for name in files):
         return None
-    whole = True
+    blobs, whole = (storage / "blobs").resolve(), True
+    if not any(_is_hash(path.name) for path in blobs.glob("*")):
+        return folder  # a cache of copies, where Windows forbids links, says no hashes
     for name in (*files, *(name for name in if_any if (folder / name).is_file())):
         path = folder / name
-        digest = path.resolve().name  # where the cache has copies and no links, not a hash
-        if _is_hash(digest) and not matches(path, digest):
+        blob = path.resolve()
+        if blob.parent != blobs or not matches(blob, blob.name):
             warnings.warn(f"{path}: changed in the cache since, removed from there", stacklevel=3)
-            _remove(path)
+            path.unlink()
+            if blob.parent == blobs:
+                blob.unlink()
             whole = False
     return folder if whole else None
-
-
-def _remove(path: Path) -> None:
-    """A file from the cache, and what it is a link to."""
-    path.resolve().unlink(missing_ok=True)
-    path.unlink(missing_ok=True)
 
 
 def _point(storage: Path, revision: str, sha: str) -> None:
