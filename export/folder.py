@@ -11,6 +11,7 @@ onnx/model_readable.onnx  the first once more, each neuron one node
 verification.json    what was checked, with the sha256 of every other file
 """
 
+import errno
 import json
 import shutil
 from collections.abc import Iterator
@@ -27,6 +28,7 @@ from zoo.runs import sync
 GRAPH = "onnx/model.onnx"
 READABLE_GRAPH = "onnx/model_readable.onnx"
 GRAPHS = (GRAPH, UINT8_GRAPH, READABLE_GRAPH)
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def read_report(folder: Path) -> dict[str, Any]:
@@ -56,11 +58,18 @@ def changed_files(folder: Path) -> list[str]:
 
 
 def check_target(option: str, target: Path, overwrite: bool) -> None:
-    """Raise unless target is free, or holds a published folder that may be replaced.
+    """Raise unless target is free, or holds a published folder that may be replaced; and where a
+    kill has left what was to be replaced.
 
     Raises:
         FileExistsError: The message names the option.
     """
+    replaced = _replaced(target)
+    if replaced.exists():
+        raise FileExistsError(
+            f"{option}: expected no {replaced}, which a run that was cut short has left of the "
+            f"folder that it was to replace; if {target} is missing move it there, else delete it"
+        )
     if not target.exists():
         return
     if not (target / REPORT).is_file():
@@ -72,12 +81,18 @@ def check_target(option: str, target: Path, overwrite: bool) -> None:
         raise FileExistsError(f"{option}: expected a new folder, got {target}; pass --overwrite")
 
 
+def _replaced(target: Path) -> Path:
+    """Where the folder is kept that a new one takes the place of."""
+    return target.with_name(f"{target.name}.replaced")
+
+
 @contextmanager
 def scratch_beside(option: str, target: Path) -> Iterator[Path]:
     """A folder to build a target in, gone afterwards; what a kill has left of it goes before.
 
     Raises:
         FileExistsError: Another process builds that target.
+        OSError: There is no room for it; the message names the option and the place.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     scratch, lock = (target.with_name(f".{target.name}.{end}") for end in ("partial", "lock"))
@@ -93,7 +108,15 @@ def scratch_beside(option: str, target: Path) -> Iterator[Path]:
         held.callback(shutil.rmtree, scratch, ignore_errors=True)
         shutil.rmtree(scratch, ignore_errors=True)
         scratch.mkdir()
-        yield scratch
+        try:
+            yield scratch
+        except OSError as error:
+            if error.errno not in FULL:
+                raise
+            raise OSError(
+                f"{option}: expected room for it in {target.parent}, got {error}; nothing was "
+                "written, make room and start it again"
+            ) from error
 
 
 def move_into_place(option: str, folder: Path, target: Path, overwrite: bool) -> None:
@@ -102,15 +125,10 @@ def move_into_place(option: str, folder: Path, target: Path, overwrite: bool) ->
     beside its place as NAME.replaced.
 
     Raises:
-        FileExistsError: As check_target; or a kill has left a NAME.replaced.
+        FileExistsError: As check_target.
     """
     check_target(option, target, overwrite)
-    replaced = target.with_name(f"{target.name}.replaced")
-    if replaced.exists():
-        raise FileExistsError(
-            f"{option}: expected no {replaced}, which a run that was cut short has left of the "
-            f"folder that it was to replace; if {target} is missing move it there, else delete it"
-        )
+    replaced = _replaced(target)
     for path in (*folder.rglob("*"), folder):
         sync(path)
     if target.exists():

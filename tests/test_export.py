@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 
 import zoo
 from export.checks import STRIPPING
-from export.folder import REPORT, changed_files, move_into_place, scratch_beside
+from export.folder import REPORT, changed_files, check_target, move_into_place, scratch_beside
 from export.publish import PublishError, publish_to_folder
 from export.strip import load_source
 from export.to_onnx import ExportError, Options, export
@@ -184,6 +184,22 @@ move_into_place("--output", *map(Path, sys.argv[1:]), overwrite=True)
     if not cut:
         with pytest.raises(FileExistsError, match=r"if .*target is missing move it there"):
             move_into_place("--output", scratch, target, overwrite=True)
+        with pytest.raises(FileExistsError, match=r"expected no .*target.replaced"):
+            check_target("--output", target, overwrite=True)  # before any work is done
+
+
+def test_a_full_disk_is_said_and_leaves_nothing(run, tmp_path):
+    code = """
+import resource, signal, sys
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+from export.to_onnx import main
+resource.setrlimit(resource.RLIMIT_FSIZE, (9999, resource.RLIM_INFINITY))
+main()
+"""
+    line = [sys.executable, "-c", code, run, "--output", tmp_path / "out" / "slim"]
+    done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True)
+    assert f"error: --output: expected room for it in {tmp_path / 'out'}, got" in done.stderr
+    assert [*(tmp_path / "out").iterdir()] == []
 
 
 def test_a_folder_of_another_kind_is_never_replaced(run, tmp_path):
