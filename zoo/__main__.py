@@ -113,7 +113,7 @@ def main() -> None:
     commands = {"list": list_zoo}
     try:
         tyro.extras.subcommand_cli_from_dict(commands, prog="python -m zoo", description=__doc__)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
 
 
