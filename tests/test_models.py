@@ -307,6 +307,54 @@ def test_features_by_a_way_that_knows_nothing_of_time_are_refused(feature_cls):
         create("short_bp_resnet20_slim", features_only=True, feature_cls=feature_cls)
 
 
+def test_gradients_as_a_function_by_either_memory():
+    gradients = []
+    for memory in ("fast", "lean"):
+        model = create("short_bp_resnet20_slim", memory=memory, depths=(1, 1, 1)).train()
+        x, state = images(model), {n: b.clone() for n, b in model.named_buffers()}
+
+        def loss(parameters, state, model=model, x=x):
+            return torch.func.functional_call(model, (parameters, state), (x,)).square().sum()
+
+        gradients.append(torch.func.grad(loss)(dict(model.named_parameters()), state))
+    assert all(map(torch.equal, *(g.values() for g in gradients)))
+
+
+def test_second_derivatives_are_given_or_refused():
+    def twice(memory, backend="eager"):
+        neuron = {"surrogate": "arctan", "backend": backend}
+        small = {"depths": (1, 1, 1), "widths": (8, 8, 8)}
+        model = create("short_bp_resnet20_slim", memory=memory, spike_layer=neuron, **small).train()
+        x = images(model).requires_grad_()
+        (first,) = torch.autograd.grad(model(x).square().sum(), x, create_graph=True)
+        return torch.autograd.grad(first.square().sum(), x)[0]
+
+    assert twice("fast").any()
+    for backend in ("auto", "eager"):
+        with pytest.raises(RuntimeError, match='create_graph=True with memory="lean"; build the n'):
+            twice("lean", backend)
+
+
+@pytest.mark.parametrize("name", ["short_bp_vgg16", "sew_resnet18_cifar"])
+def test_one_value_per_channel_is_refused_and_leaves_no_statistics(name):
+    model = zoo.create_model(name, time_steps=1, depths=(2, 1), widths=(8, 8)).train()
+    with pytest.raises(ValueError, match="one value per channel in training, got shape"):
+        model(torch.randn(1, 3, 2, 2))
+    assert all(buffer.isfinite().all() for buffer in model.buffers())
+
+
+def test_weights_beside_their_neurons_are_not_loaded_without():
+    folder = hub.find_pretrained("short_bp_resnet20_slim.cifar10")
+    with pytest.raises(ValueError, match=r"checkpoint_path: expected weights alone, got those of"):
+        zoo.create_model("short_bp_resnet20_slim", checkpoint_path=folder / hub.WEIGHTS)
+
+
+def test_an_empty_batch_gives_no_logits_in_training():
+    for memory in ("fast", "lean"):
+        model = create("short_bp_resnet20_slim", memory=memory, depths=(1, 1, 1)).train()
+        assert model(images(model)[:0]).shape == (0, model.num_classes)
+
+
 def test_an_empty_batch_gives_no_logits():
     model = create("gac_ms_resnet18", depths=(1, 1), widths=(8, 8)).eval()
     assert model(images(model)[:0]).shape == (0, model.num_classes)
@@ -381,6 +429,17 @@ def test_layers_that_read_spikes_or_rates_make_a_weights_gradient_as_one_product
     with torch.autocast("cpu", torch.bfloat16):
         model(torch.randn(2, 3, 8, 8)).sum().backward()
     assert products == [1] * layers
+
+
+def test_a_network_of_bf16_throughout_gives_the_bits_of_fast_memory():
+    results = []
+    for memory in ("fast", "lean"):
+        neuron = {"backend": "compiled"}
+        model = create("short_bp_resnet20_slim", memory=memory, spike_layer=neuron).train()
+        model.to(torch.bfloat16, memory_format=torch.channels_last)
+        logits = model(images(model, 4).bfloat16().contiguous(memory_format=torch.channels_last))
+        results.append([logits, *model.buffers()])
+    assert all(torch.equal(*pair) for pair in zip(*results, strict=True))
 
 
 @pytest.mark.parametrize("bf16", [False, True])
@@ -461,6 +520,7 @@ CHANGES = {
     "pruned": lambda m: prune.l1_unstructured(m, "weight", amount=0.5),
     "weight norm": torch.nn.utils.weight_norm,
     "parametrized": torch.nn.utils.parametrizations.weight_norm,
+    "forward": lambda m: setattr(m, "forward", lambda *x, f=m.forward: 3 * f(*x)),
 }
 
 
@@ -468,7 +528,9 @@ CHANGES = {
 @pytest.mark.parametrize(
     ("change", "place"),
     [(change, "conv1.conv") for change in CHANGES]
-    + [(c, at) for c in list(CHANGES)[:4] for at in ("conv1", "conv1.norm", "spike1")],
+    + [
+        (c, at) for c in [*list(CHANGES)[:4], "forward"] for at in ("conv1", "conv1.norm", "spike1")
+    ],
 )
 def test_what_is_hooked_on_to_a_layer_does_the_same_by_either_memory(change, place):
     gradients = {}

@@ -37,7 +37,7 @@ class SpikingBackbone(nn.Module):
         memory: "lean" remembers spikes as bytes and computes norms and neurons again in the
             backward pass, "fast" remembers their inputs; on a CPU the same bits, but for the
             rounding of weights' gradients in bf16. What each costs: docs/results/train_step.md.
-            Second derivatives need "fast", and neurons of backend="eager".
+            Second derivatives need "fast", and neurons of backend="eager"; else they raise.
         num_classes, global_pool, drop_rate, device, dtype: As everywhere in timm.
 
     Raises:
@@ -180,7 +180,8 @@ class SpikingBackbone(nn.Module):
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Remember what goes into each block alone and run it again in the backward pass; the
-        statistics of its norms see every batch once all the same.
+        statistics of its norms see every batch once all the same. Neurons of one's own that keep a
+        state from call to call would begin the second run with that of the first.
         """
         self.grad_checkpointing = enable
 

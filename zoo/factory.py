@@ -56,6 +56,7 @@ def create_model(
         close = difflib.get_close_matches(architecture, list_models(), n=3)
         raise ValueError(f"unknown model {name!r}, closest names: {close or list_models()}")
     if not pretrained and tag in ("", UNTRAINED) and ":" not in name:
+        _check_alone(kwargs.get("checkpoint_path"))
         return timm.create_model(architecture, **kwargs)
     # A tag says which settings, with or without weights.
     files = (hub.CONFIG, hub.WEIGHTS) if pretrained else (hub.CONFIG,)
@@ -75,6 +76,18 @@ def create_model(
                 f"{name}: expected arguments that its weights fit, got {sorted(kwargs)}: {error}"
             ) from None
         raise ValueError(f"{_other_weights(folder)}: {error}") from None
+
+
+def _check_alone(checkpoint: str | Path | None) -> None:
+    """Raise for weights that lie beside what says which network they are of: timm reads them alone,
+    and with other neurons they are another network.
+    """
+    if checkpoint and (Path(checkpoint).parent / hub.CONFIG).is_file():
+        folder = Path(checkpoint).parent
+        raise ValueError(
+            f"checkpoint_path: expected weights alone, got those of {folder}, whose {hub.CONFIG} "
+            f"has their neurons; take create_model('local-dir:{folder}', pretrained=True)"
+        )
 
 
 def _shapes(folder: Path) -> dict[str, tuple[int, ...]]:

@@ -63,7 +63,7 @@ def spikes_of(spike: nn.Module, conv: ConvNorm, x: Tensor) -> Tensor:
 def _can_be_lean(spike: nn.Module, conv: ConvNorm, x: Tensor) -> bool:
     """Whether norm and neuron may run twice, and somebody asks for their gradient. A neuron that
     keeps a state may not, nor may one that somebody watches or made another of; a compiler decides
-    for itself, and a tracer's x is no tensor.
+    for itself, a tracer's x is no tensor, and torch.func's transforms know no such function.
     """
     return (
         type(spike) is LIF
@@ -73,8 +73,10 @@ def _can_be_lean(spike: nn.Module, conv: ConvNorm, x: Tensor) -> bool:
         and conv.norm.track_running_stats
         and conv.norm.momentum is not None
         and isinstance(x, Tensor)
+        and x.numel() > 0
         and torch.is_grad_enabled()
         and not torch.compiler.is_compiling()
+        and not torch._C._are_functorch_transforms_active()
         and not any(map(is_hooked, (spike, conv, conv.norm)))
     )
 

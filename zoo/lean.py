@@ -7,10 +7,12 @@ more.
 Shapes: T time steps, B batch, C channels, H height, W width.
 """
 
+from collections.abc import Callable
+from functools import wraps
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 from torch.nn.modules.module import _has_any_global_hook
 
 from zoo.kernels import compiled
@@ -41,7 +43,8 @@ def is_hooked(module: nn.Module) -> bool:
         module._backward_pre_hooks,
         module._backward_hooks,
     )
-    return any(hooks) or _has_any_global_hook()
+    own_forward = "forward" in vars(module)  # as accelerate's add_hook_to_module leaves it
+    return own_forward or any(hooks) or _has_any_global_hook()
 
 
 def norm_spike(
@@ -55,9 +58,17 @@ def norm_spike(
 
     Returns:
         Spikes or rates, [T, B, C, H, W].
+
+    Raises:
+        ValueError: There is one value per channel, which has no variance.
     """
+    if y[:, 0].numel() == 1:
+        raise ValueError(
+            f"norm: expected more than one value per channel in training, got shape {[*y.shape]}; "
+            "take a larger batch, or leave the last one out"
+        )
     norm.num_batches_tracked.add_(1)
-    apply = _FusedNormSpike.apply if _can_be_fused(y, shortcut, spike) else _NormSpike.apply
+    apply = _FusedNormSpike.apply if _can_be_fused(y, norm, shortcut, spike) else _NormSpike.apply
     spikes, packed = apply(y, norm.weight, norm.bias, shortcut, norm, spike, T)
     return remembered_as(spikes, spikes.detach() if packed is None else packed)
 
@@ -71,10 +82,13 @@ def remembered_as(spikes: Tensor, packed: Tensor) -> Tensor:
     return spikes
 
 
-def _can_be_fused(y: Tensor, shortcut: Tensor | None, spike: LIF) -> bool:
-    """Whether one kernel computes norm, shortcut and neuron: on the CPU, in training's layout."""
+def _can_be_fused(y: Tensor, norm: nn.BatchNorm2d, shortcut: Tensor | None, spike: LIF) -> bool:
+    """Whether one kernel computes norm, shortcut and neuron: on the CPU, in training's layout and
+    with weights of fp32, as those of autocast are too.
+    """
     return (
         spike.kernel(y) is compiled
+        and norm.weight.dtype == torch.float32
         and _is_channels_last(y)
         and (shortcut is None or _is_channels_last(shortcut.flatten(0, 1)))
     )
@@ -92,6 +106,23 @@ def _packed(x: Tensor | None) -> Tensor | None:
     return packed if version == x._version else None
 
 
+def _first_derivative(backward: Callable) -> Callable:
+    """backward, which has no derivative of its own. torch's once_differentiable says so only to
+    some of those who ask for one: autograd.grad would leave its part of a second one out.
+    """
+
+    @wraps(backward)
+    def checked(ctx, *grads):
+        if torch.is_grad_enabled():
+            raise RuntimeError(
+                'expected first derivatives, got create_graph=True with memory="lean"; build the '
+                'network with memory="fast" and spike_layer={"backend": "eager"}'
+            )
+        return backward(ctx, *grads)
+
+    return checked
+
+
 class _SpikeConv(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, weight, bias, packed, conv):
@@ -100,7 +131,7 @@ class _SpikeConv(torch.autograd.Function):
         return conv(x)
 
     @staticmethod
-    @once_differentiable
+    @_first_derivative
     def backward(ctx, grad):
         (packed, weight), conv = ctx.saved_tensors, ctx.conv
         x, wanted = packed.to(grad.dtype), list(ctx.needs_input_grad[:3])
@@ -160,7 +191,7 @@ class _NormSpike(torch.autograd.Function):
         return spikes, packed
 
     @staticmethod
-    @once_differentiable
+    @_first_derivative
     def backward(ctx, grad, _):
         y, weight, bias, shortcut, mean, invstd = ctx.saved_tensors
         # The same call on the same input: the current has the bits that the forward pass saw.
@@ -193,7 +224,7 @@ class _FusedNormSpike(torch.autograd.Function):
         return _maps(spikes, y, T), _maps(packed, y, T)
 
     @staticmethod
-    @once_differentiable
+    @_first_derivative
     def backward(ctx, grad, _):
         y, weight, shortcut, mean, invstd, scale, offset = ctx.saved_tensors
         grad = grad.flatten(0, 1).contiguous(memory_format=torch.channels_last)

@@ -15,6 +15,7 @@ from typing import Any, Literal, get_args
 import torch
 from timm.layers import register_notrace_module
 from torch import Tensor, nn
+from torch.autograd.forward_ad import unpack_dual
 
 from zoo.kernels import compiled, triton
 from zoo.kernels.lif import lif
@@ -167,6 +168,8 @@ class LIF(nn.Module):
         if self.backend == "eager" or torch.compiler.is_exporting():
             return None
         if torch._C._are_functorch_transforms_active():  # the fused operators have no batching rule
+            return None
+        if unpack_dual(x).tangent is not None:  # nor a forward derivative
             return None
         device = x.device.type
         own = type(self).spike_fn is not LIF.spike_fn
