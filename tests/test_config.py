@@ -66,6 +66,10 @@ def test_every_recipe_passes_its_rehearsal(path):
         ("loss: {coefficient: .nan}", "loss.coefficient: expected a number >= 0, got nan"),
         ("optim: {lr: .nan}", "optim.lr: expected a number >= 0, got nan"),
         ("optim: {name: admaw}", "optim.name: unknown 'admaw', closest names: ["),
+        (
+            "optim: {name: adahessian}",
+            "optim.name: expected an optimizer of first derivatives, got",
+        ),
         ("optim: {warmup_epochs: 400}", "optim.warmup_epochs: expected at most 300 epochs, got"),
         ("checkpoint_minutes: -1", "checkpoint_minutes: expected a number >= 0, got -1"),
         (

@@ -448,6 +448,31 @@ def test_classes_that_differ_between_the_splits_are_refused(recipe, tmp_path):
         train(replace(recipe, output=str(tmp_path / "run"), data=data))
 
 
+def test_sizes_that_differ_between_the_splits_are_refused(recipe, tmp_path):
+    for split, size in (("train", 8), ("test", 6)):
+        (tmp_path / "set" / split / "a").mkdir(parents=True)
+        image = torch.zeros(3, size, size, dtype=torch.uint8)
+        write_png(image, str(tmp_path / "set" / split / "a" / "0.png"))
+    data = DataConfig(name="image_folder", root=str(tmp_path / "set"))
+    with pytest.raises(ValueError, match=r"one size in train and test, got \[3, 8, 8\] and \[3, 6"):
+        train(replace(recipe, output=str(tmp_path / "run"), data=data))
+
+
+def test_images_that_trained_the_weights_to_begin_with_are_not_held_out(recipe, tmp_path):
+    data = replace(recipe.data, limit=64, holdout=20)
+    first = replace(recipe, output=str(tmp_path / "first"), data=data, epochs=1)
+    train(first)
+    second = replace(first, output=str(tmp_path / "second"), start_from=first.output)
+    train(second)
+    third = replace(second, output=str(tmp_path / "third"), start_from=second.output)
+    with pytest.raises(
+        ValueError, match=r"data.holdout: expected at most 20, .*, got 21; if these"
+    ):
+        train(replace(third, data=replace(data, holdout=21)))
+    others = replace(data, holdout=21, title="other digits")
+    assert train(replace(third, data=others))["holdout_accuracy"] >= 0
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -455,6 +480,14 @@ def test_classes_that_differ_between_the_splits_are_refused(recipe, tmp_path):
         ({"model_args": {"shortcut_heads": True}}, "model_args.shortcut_heads: expected no such "),
         ({"model_args": {"spike_layer": {"decay": 2.0}}}, "decay: expected a number in [0, 1]"),
         ({"model_args": {"num_classes": 5}}, "model_args.num_classes: expected no such key, the"),
+        (
+            {"model_args": {"features_only": True}},
+            "model_args.features_only: expected arguments of",
+        ),
+        (
+            {"data": DataConfig(name="digits", mean=(99,), std=(9,), limit=9999)},
+            "data.limit: expected at most the 1437 training images",
+        ),
         ({"model_args": {"steps": 4}}, "model_args: expected arguments of short_bp_resnet20_slim"),
         ({"model_args": {"head_stages": []}}, "loss.name: expected vanilla for a network without "),
         ({"trackers": ("tensorboard", "wandb")}, "trackers: expected packages that are installed"),

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import yaml
-from timm.optim import list_optimizers
+from timm.optim import get_optimizer_info, list_optimizers
 
 from zoo.data import DataConfig
 from zoo.training.augment import AugmentConfig
@@ -38,6 +38,10 @@ class OptimConfig:
         if self.name not in list_optimizers():
             close = difflib.get_close_matches(self.name, list_optimizers(), n=3)
             raise ValueError(f"optim.name: unknown {self.name!r}, closest names: {close}")
+        if get_optimizer_info(self.name).second_order:
+            raise ValueError(
+                f"optim.name: expected an optimizer of first derivatives, got {self.name!r}"
+            )
         if not 0 <= self.ema_decay < 1:
             raise ValueError(f"optim.ema_decay: expected a number in [0, 1), got {self.ema_decay}")
 

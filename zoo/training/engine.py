@@ -292,6 +292,16 @@ def load_data(config: Config) -> Data:
                 f"data.root: expected the same classes in train and test, got "
                 f"{train_set.classes} and {other.classes}"
             )
+        if other.shape != train_set.shape:
+            raise ValueError(
+                f"data.root: expected images of one size in train and test, got "
+                f"{[*train_set.shape]} and {[*other.shape]}"
+            )
+    if config.data.limit > len(order):
+        raise ValueError(
+            f"data.limit: expected at most the {len(order)} training images that there are, got "
+            f"{config.data.limit}"
+        )
     if config.data.holdout or config.data.limit:
         train_set = train_set.subset(order[: config.data.limit or None])
     return Data(train_set, other, name)
@@ -307,6 +317,8 @@ def build_model(config: Config, images: ImageSet) -> nn.Module:
     for key in ("num_classes", "in_chans"):
         if key in config.model_args:
             raise ValueError(f"model_args.{key}: expected no such key, the images decide")
+    if taken := sorted(hub.TAKEN_BY_TIMM & config.model_args.keys()):
+        raise ValueError(f"model_args.{taken[0]}: expected arguments of a network, timm takes that")
     args = config.model_args
     if config.data.streams:
         args = {"time_steps": config.data.frames, **args}
@@ -356,7 +368,8 @@ def start_folder(config: Config) -> Path:
 
     Raises:
         FileNotFoundError: There is none.
-        ValueError: It holds another architecture.
+        ValueError: It holds another architecture, or weights that images were used for which this
+            run holds out.
     """
     folder = Path(config.start_from)
     folder = runs.newest_checkpoint(folder) or folder
@@ -365,10 +378,28 @@ def start_folder(config: Config) -> Path:
             f"start_from: expected a run with a checkpoint, or a folder with {hub.CONFIG} and "
             f"{hub.WEIGHTS}, got {folder}"
         )
-    architecture = hub.read_config(folder)["architecture"]
-    if architecture != config.model:
+    found = hub.read_config(folder)
+    if (architecture := found["architecture"]) != config.model:
         raise ValueError(f"start_from: expected {config.model}, got {architecture} in {folder}")
+    _check_held_out(config, found.get("training"))
     return folder
+
+
+def _check_held_out(config: Config, training: dict[str, Any] | None) -> None:
+    """Raise where the weights to begin with, or those that they began with, were trained on images
+    that this run would measure. Each run sets aside the first ones of one order.
+    """
+    own = config.data
+    while training:
+        data = training["data"]
+        same = (data["name"], data.get("title", "")) == (own.name, own.title)
+        if same and data.get("holdout", 0) < own.holdout:
+            raise ValueError(
+                f"data.holdout: expected at most {data.get('holdout', 0)}, as many as the weights "
+                f"of start_from were not trained on, got {own.holdout}; if these are other images, "
+                "give them another data.title"
+            )
+        training = training.get("began_with", {}).get("training")
 
 
 def _origin(config: Config, found: Path | None) -> dict[str, Any]:
