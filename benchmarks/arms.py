@@ -5,6 +5,7 @@ A claim's script names its arms; each is trained by zoo.training in a run folder
 a comparison that was stopped goes on. Accuracies are on held-out training images.
 """
 
+import json
 import statistics
 import sys
 from collections.abc import Sequence
@@ -22,6 +23,7 @@ from zoo.training.engine import load_data, train
 from zoo.training.losses import LossConfig
 
 SEEDS = (0, 1, 2)
+TRAINED_ON = "trained on"  # the machine of a table is the one that wrote it
 T, HELD_OUT, CROP = 2, 5000, 24
 
 
@@ -79,7 +81,7 @@ def compare(
         """
         first = next(iter(arms.values()))
         data = load_data(replace(first, data=replace(first.data, root=root)))
-        rows = []
+        rows, machines = [], {}
         for i, (arm, config) in enumerate(arms.items()):
             ends = []
             for seed in SEEDS:
@@ -88,11 +90,14 @@ def compare(
                 if end.get("epoch") != config.epochs:  # it has said that SIGTERM stopped it
                     sys.exit(f"stopped in {folder}; the same command goes on from there")
                 ends.append(end)
+                log = map(json.loads, (folder / "log.jsonl").read_text().splitlines())
+                machines |= dict.fromkeys(entry["machine"] for entry in log)
             rows.append(
                 {"arm": arm} | {key: values[i] for key, values in columns.items()} | _row(ends)
             )
         command = f"python benchmarks/{name}.py --root FOLDER_OR_TAR"
-        report(name, title, rows, command, **facts(first, networks))
+        common = facts(first, networks) | {TRAINED_ON: " and ".join(machines)}
+        report(name, title, rows, command, **common)
         return rows
 
     return run_script(main)

@@ -5,8 +5,8 @@ of its weights and of the spikes behind it.
 
 The table of the rebuttal of Take A Shortcut Back, on images that are at hand: one network trained
 for a short while without heads and one with, from each of SEEDS, the same images in the same order.
-Then the gradient of one batch, for each with the loss that it is trained with, before the first
-step and after the last.
+Then the gradient of one batch, before the first step and after the last, with heads at the weight
+that they begin with: the one in force after the last step is all but 0.
 """
 
 import statistics
