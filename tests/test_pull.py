@@ -17,7 +17,7 @@ from huggingface_hub import constants
 
 import zoo
 from zoo import hub as pretrained
-from zoo.pull import COMMIT, CorruptError, Promise, explain, fetch
+from zoo.pull import COMMIT, CorruptError, Promise, asked_wait, explain, fetch
 
 FIRST, SECOND = "short_bp_resnet20_slim.digits", "short_bp_resnet20_slim.first"
 OFFLINE = "import huggingface_hub.constants; huggingface_hub.constants.HF_HUB_OFFLINE = {}\n"
@@ -153,6 +153,36 @@ def test_a_file_in_the_place_of_a_link_is_told_removed_and_fetched_anew(
     client.run(OFFLINE.format(False))
     assert "config.json: changed in the cache since, removed" in offline.warnings[0]
     assert edited.exists()
+
+
+def test_a_cache_that_shares_its_blobs_is_whole(hub, client, exported, bits):
+    sha = hub.create_repo("org/shared", content(exported)).branches["main"]
+    assert client.run(PULL, name="hf-hub:org/shared").value == bits
+    for blob in (client.cache / "models--org--shared/blobs").iterdir():
+        store = client.cache / "blobs" / "ab" / f"ab{blob.name[2:]}"  # another name, as Xet's are
+        store.parent.mkdir(parents=True, exist_ok=True)
+        blob.rename(store)
+        blob.symlink_to(f"../../blobs/ab/{store.name}")
+    before, count = client.snapshot("org/shared"), len(hub.requests)
+    done = client.run(PULL, name=f"hf-hub:org/shared@{sha}")
+    assert (done.value, done.warnings) == (bits, [])
+    assert (client.snapshot("org/shared"), len(hub.requests)) == (before, count)
+
+
+def test_a_wait_is_the_one_that_is_asked_for():
+    class Answer:
+        def __init__(self, **headers):
+            self.headers = headers
+
+    def wait(**headers):
+        error = OSError()
+        error.response = Answer(**headers)
+        return asked_wait(error, 2.0)
+
+    assert wait() == asked_wait(OSError(), 2.0) == 2.0
+    assert wait(**{"Retry-After": "7"}) == 7
+    assert wait(ratelimit='"api";r=0;t=55') == 55
+    assert wait(**{"Retry-After": "86400"}) == 60
 
 
 def test_what_fails_midway_leaves_the_version_before(hub, client, exported, bits):

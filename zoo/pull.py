@@ -34,6 +34,7 @@ MAX_BYTES, MAX_LARGE_BYTES = 2**24, 2**32  # of a JSON file, and of any other
 WAITS = (0.5, 2.0)  # seconds before a request is sent a second and a third time
 LONGEST_WAIT = 60.0  # that a Hub may ask for
 PASSING = (408, 429, 500, 502, 503, 504)
+RATE_LIMIT = re.compile(r"\bt=(\d+)")  # seconds until there is room again
 COMMIT = re.compile(r"[0-9a-f]{40}")
 REVISION = re.compile(r"\w[\w.-]*(/\w[\w.-]*)*")
 # What the HTTP client raises where no answer comes; huggingface_hub has changed its client before.
@@ -97,13 +98,14 @@ def pull(
         )
     api = HfApi()
     try:
-        info = retried(lambda: api.model_info(repo_id, revision=revision, files_metadata=True))
-        if COMMIT.fullmatch(revision) and info.sha != revision:
-            raise PullError(
-                f"{place}: expected that commit from {_endpoint()}, got {info.sha!r}; do not use "
-                "what answers there"
-            )
-        expected = _wanted(place, info, files, if_any)
+        with answer_of_a_hub(place):
+            info = retried(lambda: api.model_info(repo_id, revision=revision, files_metadata=True))
+            if COMMIT.fullmatch(revision) and info.sha != revision:
+                raise PullError(
+                    f"{place}: expected that commit from {_endpoint()}, got {info.sha!r}; do not "
+                    "use what answers there"
+                )
+            expected = _wanted(place, info, files, if_any)
     except PullError:
         raise
     except HTTPError as error:
@@ -112,11 +114,6 @@ def pull(
             warnings.warn(f"{reason}; took what the cache holds, {folder.name}", stacklevel=2)
             return folder
         raise PullError(reason) from None
-    except (ValueError, LookupError, TypeError, AttributeError) as error:  # odd JSON, an odd token
-        raise PullError(
-            f"{place}: expected an answer of the Hub from {_endpoint()}, got "
-            f"{type(error).__name__}: {error}; look to HF_TOKEN and to what stands between"
-        ) from None
     folder = fetch(repo_id, info.sha, expected, cache_dir)
     if revision != info.sha:
         _point(storage, revision, info.sha)
@@ -153,6 +150,18 @@ def fetch(
             f"got {error}; set HF_HOME or cache_dir to another place"
         ) from None
     return folder
+
+
+@contextmanager
+def answer_of_a_hub(place: str) -> Iterator[None]:
+    """Raise PullError for what comes of an answer that no Hub gives, or of an odd token."""
+    try:
+        yield
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise PullError(
+            f"{place}: expected an answer of the Hub from {_endpoint()}, got "
+            f"{type(error).__name__}: {error}; look to HF_TOKEN and to what stands between"
+        ) from None
 
 
 @contextmanager
@@ -276,7 +285,10 @@ def _is_away(error: Exception) -> bool:
 
 def asked_wait(error: Exception, wait: float) -> float:
     response = getattr(error, "response", None)
-    asked = "" if response is None else response.headers.get("Retry-After", "")
+    headers = {} if response is None else response.headers
+    asked = headers.get("Retry-After", "")
+    if found := RATE_LIMIT.search(headers.get("ratelimit", "")):  # the Hub's own
+        asked = asked or found[1]
     return min(float(asked), LONGEST_WAIT) if asked.isdigit() else wait
 
 
@@ -378,11 +390,13 @@ def _cached(
         return folder  # a cache of copies, where Windows forbids links, says no hashes
     for name in (*files, *(name for name in if_any if (folder / name).is_file())):
         path = folder / name
-        blob = path.resolve()
-        if blob.parent != blobs or not matches(blob, blob.name):
+        # One link alone is followed: huggingface_hub may keep what a blob is a link to elsewhere.
+        blob = path.parent / os.readlink(path) if path.is_symlink() else path
+        named = blob.parent.resolve() == blobs
+        if not (named and matches(blob, blob.name)):
             warnings.warn(f"{path}: changed in the cache since, removed from there", stacklevel=3)
             path.unlink()
-            if blob.parent == blobs:
+            if named:
                 blob.unlink()
             whole = False
     return folder if whole else None
