@@ -15,12 +15,14 @@ import sys
 import tempfile
 import time
 from dataclasses import dataclass
+from json import JSONDecodeError
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 from huggingface_hub.errors import RepositoryNotFoundError
+from huggingface_hub.utils import validate_repo_id
 
 import zoo
 from export.folder import (
@@ -40,6 +42,7 @@ from zoo.pull import (
     HTTPError,
     Promise,
     PullError,
+    answer_of_a_hub,
     asked_wait,
     check_name,
     explain,
@@ -194,13 +197,15 @@ def publish_to_hub(options: Options) -> str:
     folder, repo_id = Path(options.folder), options.to
     if not re.fullmatch(r"[^/]+/[^/]+", repo_id):
         raise ValueError(f"--to: expected org/name, got {repo_id!r}")
+    validate_repo_id(repo_id)
     check_asked(options.num_images)
     check_verified(folder)
     api = HfApi(library_name="short-bp-zoo", library_version=zoo.__version__)
     made = ""
     try:
-        name = retried(lambda: api.whoami())["name"]
-        found = plan(api, folder, repo_id, options.private)
+        with answer_of_a_hub(repo_id):
+            name = retried(lambda: api.whoami())["name"]
+            found = plan(api, folder, repo_id, options.private)
         if found.is_done and found.tag:
             return f"{repo_id} holds this very network already, as {found.tag} at {found.head}"
         if not options.confirm:
@@ -208,31 +213,39 @@ def publish_to_hub(options: Options) -> str:
         # Before anything is sent, since they may not be there.
         model = zoo.create_model(f"local-dir:{folder}", pretrained=True).eval()
         images = images_of(model, read_config(folder), options.data_root, options.num_images)
+        report = verify(folder, model, images)
+        if not report["passed"]:
+            raise PublishError(f"{failures(report)}\nnothing was sent, since these checks failed")
+        check_verified(folder)  # nobody has changed it meanwhile
         if found.head is None:
-            retried(lambda: api.create_repo(repo_id, private=options.private, exist_ok=True))
-            made = f"; the repository {repo_id} is new"
-            found = plan(api, folder, repo_id, options.private)
+            with answer_of_a_hub(repo_id):
+                retried(lambda: api.create_repo(repo_id, private=options.private, exist_ok=True))
+                made = f"; the repository {repo_id} is new"
+                found = plan(api, folder, repo_id, options.private)
         sha = found.head if found.is_done else commit(api, folder, repo_id, found)
     except HTTPError as error:
         raise PublishError(f"{explain(error, repo_id)}; nothing was sent{made}") from None
-    except PublishError as error:
+    except (PublishError, PullError) as error:
         raise PublishError(f"{error}{made}") from None
     promised = {n: Promise(d, (folder / n).stat().st_size) for n, d in found.digests.items()}
     verify_published(repo_id, sha, promised, images)
+    tag = found.next_tag
     try:
-        retried(lambda: api.create_tag(repo_id, tag=found.next_tag, revision=sha, exist_ok=True))
-        refs = retried(lambda: api.list_repo_refs(repo_id))
-    except HTTPError as error:
+        with answer_of_a_hub(repo_id):
+            retried(lambda: api.create_tag(repo_id, tag=tag, revision=sha, exist_ok=True))
+            refs = retried(lambda: api.list_repo_refs(repo_id))
+    except (HTTPError, PullError) as error:
+        said = explain(error, repo_id) if isinstance(error, HTTPError) else error
         raise PublishError(
-            f"{explain(error, repo_id)}; the commit {sha} is there, whole and verified, but may "
-            "have no tag; the same command goes on from here"
+            f"{said}; the commit {sha} is there, whole and verified, but may have no tag; the same "
+            "command goes on from here"
         ) from None
-    if {tag.name: tag.target_commit for tag in refs.tags}.get(found.next_tag) != sha:
+    if {ref.name: ref.target_commit for ref in refs.tags}.get(tag) != sha:
         raise PublishError(
-            f"{repo_id}: somebody has taken the tag {found.next_tag} for another commit; the same "
-            f"command tags {sha} as the next"
+            f"{repo_id}: somebody has taken the tag {tag} for another commit; the same command "
+            f"tags {sha} as the next"
         )
-    return f"published {repo_id} as {found.next_tag} at {sha}"
+    return f"published {repo_id} as {tag} at {sha}"
 
 
 def describe(found: Plan, folder: Path, repo_id: str, account: str, private: bool) -> str:
@@ -263,20 +276,30 @@ def commit(api: HfApi, folder: Path, repo_id: str, found: Plan) -> str:
             return api.create_commit(
                 repo_id,
                 operations,
-                commit_message=f"Publish {folder.name}",
+                commit_message=f"Publish {found.next_tag}",
                 parent_commit=found.head,
             ).oid
-        except (HTTPError, RuntimeError, ValueError) as error:
+        except (HTTPError, RuntimeError, ValueError, LookupError, TypeError, OSError) as error:
             # huggingface_hub wraps what went wrong with a large file.
             cause = error if isinstance(error, HTTPError) else error.__cause__ or error
-            said = explain(cause, repo_id) if isinstance(cause, HTTPError) else str(error)
+            said, passes = _told(cause, error, repo_id)
         stands = head_after(api, folder, repo_id, found)
         if stands != found.head:
             return stands
-        if wait is None or not (isinstance(cause, HTTPError) and is_passing(cause)):
+        if wait is None or not passes:
             raise PublishError(f"{said}; the repository stands as it did, at {found.head}")
         time.sleep(asked_wait(cause, wait))
     raise AssertionError
+
+
+def _told(cause: BaseException, error: Exception, repo_id: str) -> tuple[str, bool]:
+    """What a commit that failed is to say, and whether it may be tried again."""
+    if isinstance(cause, HTTPError):
+        return explain(cause, repo_id), is_passing(cause)
+    if isinstance(cause, JSONDecodeError | LookupError | TypeError):  # some portal's page
+        return f"{repo_id}: expected an answer of the Hub, got {cause!r}", True
+    # Of hf_xet, which sends large files.
+    return str(error), isinstance(cause, ConnectionError | TimeoutError)
 
 
 def head_after(api: HfApi, folder: Path, repo_id: str, before: Plan) -> str:
@@ -287,11 +310,13 @@ def head_after(api: HfApi, folder: Path, repo_id: str, before: Plan) -> str:
         PublishError: It is neither, or cannot be known.
     """
     try:
-        now = plan(api, folder, repo_id, private=False)
-    except HTTPError as error:
+        with answer_of_a_hub(repo_id):
+            now = plan(api, folder, repo_id, private=False)
+    except (HTTPError, PullError) as error:
+        said = explain(error, repo_id) if isinstance(error, HTTPError) else error
         raise PublishError(
-            f"{explain(error, repo_id)}; the commit has happened whole or not at all. The same "
-            "command finds out, and goes on"
+            f"{said}; the commit has happened whole or not at all. The same command finds out, and "
+            "goes on"
         ) from None
     if now.head != before.head and not now.is_done:
         raise PublishError(

@@ -104,7 +104,7 @@ def test_a_crash_before_the_tag_is_made_good_by_the_same_command(hub, client, fo
     assert hub.repos["org/crash"].commits == commits
 
 
-def test_what_does_not_verify_once_more_is_not_called_published(hub, client, folder):
+def test_what_does_not_verify_is_not_sent(hub, client, folder):
     weights = folder / "model.safetensors"
     content = bytearray(weights.read_bytes())
     content[-2] ^= 0x10  # of the last float; the graphs no longer hold it
@@ -112,8 +112,8 @@ def test_what_does_not_verify_once_more_is_not_called_published(hub, client, fol
     reseal(folder)
     error = publish(client, folder, "org/other-weights").error
     assert "graphs hold the weights" in error
-    assert "has no tag, since it failed these checks" in error
-    assert hub.repos["org/other-weights"].tags == {}
+    assert "nothing was sent, since these checks failed" in error
+    assert "org/other-weights" not in hub.repos
 
 
 def test_what_could_not_be_verified_afterwards_is_not_sent(hub, client, folder):
@@ -128,7 +128,10 @@ def test_what_could_not_be_verified_afterwards_is_not_sent(hub, client, folder):
 
 
 def test_a_check_that_breaks_leaves_a_commit_that_is_named(hub, client, folder):
-    client.run("import export.publish as p; p.verify = lambda *a: 1 / 0")
+    client.run(
+        "import export.publish as p; passed = iter([{'passed': True}]); p.verify = lambda *a: "
+        "next(passed)"
+    )
     error = publish(client, folder, "org/broken").error
     client.run("from export.verify import verify; p.verify = verify")
     sha = hub.repos["org/broken"].branches["main"]
@@ -164,6 +167,53 @@ def test_a_tag_that_is_no_version_says_nothing(hub, client, folder):
     repo = hub.repos["org/tagged"]
     repo.tags = {"wip": repo.branches["main"]}
     assert publish(client, folder, "org/tagged").value.startswith("published org/tagged as v1")
+
+
+def test_a_card_that_was_changed_meanwhile_is_not_sent(hub, client, folder):
+    client.run(
+        "import export.publish as p; real = p.images_of\n"
+        "def edit(*a): (p.Path(options['folder']) / 'README.md').write_text('x'); return real(*a)\n"
+        "p.images_of = edit"
+    )
+    error = publish(client, folder, "org/edited").error
+    client.run("p.images_of = real")
+    assert "expected the files that were verified, got others: ['README.md']" in error
+    assert "org/edited" not in hub.repos
+
+
+BREAKING = """
+import export.publish as p
+fails, create_commit = list(range(2)), p.HfApi.create_commit
+def breaking(*args, **kwargs):
+    if fails:
+        fails.pop()
+        raise {error}
+    return create_commit(*args, **kwargs)
+p.HfApi.create_commit = breaking
+"""
+
+
+@pytest.mark.parametrize(
+    ("error", "ends"),
+    [
+        ("ConnectionError('network error: 503')", "published org/breaks as v"),  # as hf_xet's are
+        ("__import__('json').JSONDecodeError('no JSON', '<html>', 0)", "published org/breaks as v"),
+        ("PermissionError('not yours')", "not yours; the repository stands as it did"),
+    ],
+)
+def test_an_upload_that_breaks_is_tried_again_or_told(hub, client, folder, error, ends):
+    (folder / "README.md").write_text(error)
+    reseal(folder)
+    client.run(BREAKING.format(error=error))
+    done = publish(client, folder, "org/breaks")
+    client.run("p.HfApi.create_commit = create_commit")
+    assert ends in (done.value or done.error)
+
+
+def test_a_page_in_the_place_of_the_hub_is_said(hub, client, folder):
+    hub.lie("whoami", lambda answer: answer._replace(body=b"<html>"))
+    error = publish(client, folder, "org/portal").error
+    assert f"expected an answer of the Hub from {hub.url}, got JSONDecodeError" in error
 
 
 def test_a_name_without_its_owner_is_refused(hub, client, folder):
