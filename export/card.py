@@ -268,8 +268,11 @@ def _made_anew(folder: Path) -> str:
 
 
 def _front_matter(config: dict[str, Any], checks: dict[str, Any], images: str) -> str:
-    data = config.get("training", {}).get("data", {"name": "image_folder"})
-    dataset, title = DATASETS[data["name"]]
+    training = config.get("training", {})
+    data = training.get("data", {"name": "image_folder"})
+    title = DATASETS[data["name"]][1]
+    dataset = _on_the_hub(data, config)
+    found = dict.fromkeys(_on_the_hub(run["data"], config) for run in all_runs(training))
     arguments: dict[str, Any] = {}
     if accuracy := _measured_accuracy(checks):
         arguments["model_name"] = f"{config['architecture']}.{config['pretrained_cfg']['tag']}"
@@ -288,7 +291,7 @@ def _front_matter(config: dict[str, Any], checks: dict[str, Any], images: str) -
         pipeline_tag="image-classification",
         license="apache-2.0",
         tags=["spiking-neural-network", "image-classification", "onnx", "safetensors"],
-        datasets=[dataset] if dataset else None,
+        datasets=[name for name in found if name] or None,
         metrics=["accuracy"] if accuracy else None,
         **arguments,
     )
@@ -434,8 +437,17 @@ def _without_log(run: dict[str, Any]) -> dict[str, Any]:
 def _title(training: dict[str, Any]) -> str:
     if not training:
         return "a set of images that is not recorded"
-    data = training["data"]
-    return data.get("title") or DATASETS[data["name"]][1]
+    sets = [run["data"] for run in all_runs(training)]
+    titles = dict.fromkeys(data.get("title") or DATASETS[data["name"]][1] for data in sets)
+    return " and ".join(titles)
+
+
+def _on_the_hub(data: dict[str, Any], config: dict[str, Any]) -> str | None:
+    """The Hub's name of a set that a run says it was; none of one that is called otherwise, or is
+    a folder in the layout of ImageNet alone.
+    """
+    other = data.get("title") or (data["name"] == "imagenet" and config["num_classes"] != 1000)
+    return None if other else DATASETS[data["name"]][0]
 
 
 def _citation(cfg: dict[str, Any]) -> str:
@@ -452,7 +464,10 @@ def _citation(cfg: dict[str, Any]) -> str:
 def _trained_with(training: dict[str, Any]) -> str:
     if not training:
         return "How it was trained is not recorded."
-    if all(run["loss"]["name"] == "vanilla" for run in all_runs(training)):
+    runs = list(all_runs(training))
+    if all(run["loss"]["name"] == "vanilla" for run in runs):
+        if "began_with" in runs[0]:
+            return "How the weights were trained that it began with is not recorded."
         return "It was trained without shortcut heads."
     return "It was trained with shortcut heads; what is published here is the network alone."
 

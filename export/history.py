@@ -88,8 +88,11 @@ def _told(run: dict[str, Any]) -> str:
     data, args = run["data"], run["model_args"] | run.get("built_with", {})
     images = f" of {data['limit']} images" if data.get("limit") else ""
     steps = f" at T = {args['time_steps']}" if "time_steps" in args else ""
-    told = f"{run['epochs']} epoch{'s' * (run['epochs'] != 1)}{images}{steps}{of_levels(args)}"
-    if log := run.get("log"):
+    count = run["epochs"]
+    told = f"{count} epoch{'s' * (count != 1)}{images}{steps}{of_levels(args)}"
+    if (log := run.get("log")) is not None and len(log) < count:
+        told = f"{len(log)} of {told}"
+    if log:
         minutes = round(sum(entry["seconds"] for entry in log) / 60)
         told += f", {minutes} minute{'s' * (minutes != 1)}"
         machines = dict.fromkeys(entry["machine"] for entry in log if "machine" in entry)

@@ -15,7 +15,16 @@ import yaml
 from PIL import Image
 
 import zoo
-from export.card import DATASETS, PAPERS, model_cards, write_card
+from export.card import (
+    DATASETS,
+    PAPERS,
+    _front_matter,
+    _title,
+    _trained_with,
+    model_cards,
+    write_card,
+)
+from export.history import history
 from export.strip import load_source, write_stripped
 from zoo import hub
 from zoo.data.config import EVENTS, DatasetName
@@ -87,6 +96,29 @@ def test_a_card_shows_each_epoch_on_which_machine_and_the_curves(run, exported, 
     assert "![loss and accuracy by epoch](training.png)" in card
     with Image.open(exported / "training.png") as curves:
         assert curves.size == (900, 350)
+
+
+def test_a_card_claims_no_more_than_the_runs_of_a_network():
+    data = {"name": "cifar10", "title": ""}
+    run = {
+        "data": data,
+        "model_args": {"time_steps": 4},
+        "epochs": 300,
+        "loss": {"name": "vanilla"},
+    }
+    cut = run | {"log": [{"seconds": 60.0}] * 12}
+    assert history(cut) == "12 of 300 epochs at T = 4, 12 minutes"
+    assert history(run | {"log": [{"seconds": 60.0}] * 300}).startswith("300 epochs at T = 4")
+    config = {"num_classes": 10, "training": cut}
+    assert "uoft-cs/cifar10" in _front_matter(config, {}, "")
+    for other in (data | {"title": "CIFAR-10 (JPEG)"}, {"name": "imagenet"}):
+        assert "datasets" not in _front_matter(config | {"training": cut | {"data": other}}, {}, "")
+    later = cut | {"began_with": {"training": run | {"data": {"name": "cifar100"}}}}
+    assert "- uoft-cs/cifar100\n- uoft-cs/cifar10\n" in _front_matter({"training": later}, {}, "")
+    assert _title(later) == "CIFAR-100 and CIFAR-10"
+    assert _trained_with(cut) == "It was trained without shortcut heads."
+    unknown = cut | {"began_with": {"sha256": "", "training": None}}
+    assert "is not recorded" in _trained_with(unknown)
 
 
 def test_a_card_needs_no_matplotlib_and_no_log(exported, monkeypatch, tmp_path):
