@@ -56,7 +56,10 @@ def session(graph: Path | bytes, threads: int = 0, optimised: bool = True):
 def logits_of(model: nn.Module, images: Tensor, doing: str, layout=None) -> Tensor:
     """[N, K], batch by batch."""
     layout = layout or torch.contiguous_format
-    return torch.cat([model(x.contiguous(memory_format=layout)) for x in batches(images, doing)])
+    with torch.backends.nnpack.flags(enabled=False):  # without oneDNN a deployed network refuses it
+        return torch.cat(
+            [model(x.contiguous(memory_format=layout)) for x in batches(images, doing)]
+        )
 
 
 def accuracy_of(logits: Tensor, labels: Tensor) -> float:

@@ -276,6 +276,17 @@ def test_autocast_and_winograd_are_refused():
         deployed(x)
 
 
+def test_without_onednn_and_nnpack_the_bits_are_the_same(monkeypatch):
+    model = awaken(create())
+    deployed, x = zoo.deploy(model), values(model, pixels(model, 40))
+    expected = deployed(x)
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)  # as on macOS
+    with torch.backends.mkldnn.flags(enabled=False), torch.backends.nnpack.flags(enabled=False):
+        assert torch.equal(deployed(x), expected)
+    with pytest.raises(ValueError, match=r"call torch.backends.nnpack.set_flags\(False\)"):
+        deployed(x)
+
+
 @pytest.mark.parametrize("which", ["conv", "matmul"])
 @pytest.mark.parametrize("kept", ["bf16", "tf32"])
 def test_fewer_bits_of_fp32_are_refused(which, kept):

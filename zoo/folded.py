@@ -199,8 +199,11 @@ def _rounds(device: str) -> str | None:
     for name, backend in PRECISIONS.get(device, {}).items():
         if (kept := backend.fp32_precision) not in ("ieee", "none"):
             return f'{kept.upper()}; set torch.backends.{name}.fp32_precision = "ieee"'
-    if device == "cpu" and not torch.backends.mkldnn.enabled:
-        return "NNPACK's Winograd; set torch.backends.mkldnn.enabled = True"
+    onednn, nnpack = torch.backends.mkldnn, torch.backends.nnpack
+    # Without oneDNN, as on macOS, NNPACK convolves large batches, and by Winograd.
+    free = not (onednn.is_available() and onednn.enabled) and nnpack.is_available()
+    if device == "cpu" and free and torch._C._get_nnpack_enabled():
+        return "NNPACK's Winograd; call torch.backends.nnpack.set_flags(False)"
     return None
 
 
