@@ -2,14 +2,17 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from zoo import runs
+from zoo.hub import WEIGHTS
 from zoo.training.engine import LOG, train
 
 # zoo.training, in a process that says so if its network outlives the group of processes: torch may
@@ -36,25 +39,53 @@ def read_log(run: Path) -> list[dict]:
     return [json.loads(line) for line in (run / LOG).read_text().splitlines()]
 
 
+def launch(script: Path, run: Path, epochs: int, **kwargs) -> subprocess.Popen:
+    line = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    options = ["--epochs", str(epochs), "--device", "cpu", "--output", str(run)]
+    return subprocess.Popen(
+        [*line, str(script), str(RECIPE), *options],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        **kwargs,
+    )
+
+
 @pytest.mark.slow
 def test_two_processes_learn_what_one_with_two_accumulations_learns(recipe, tmp_path):
     one, two = tmp_path / "one", tmp_path / "two"
     train(replace(recipe, epochs=1, gradient_accumulation=2, output=str(one)))
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    options = ["--epochs", "1", "--device", "cpu", "--output", str(two)]
     watched = tmp_path / "watched.py"
     watched.write_text(WATCHED)
-    done = subprocess.run(
-        [*launch, str(watched), str(RECIPE), *options],
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=200,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("epoch   1  loss") == 1  # one process speaks for both
+    process = launch(watched, two, 1)
+    output, errors = process.communicate(timeout=200)
+    assert process.returncode == 0, errors
+    assert output.count("epoch   1  loss") == 1  # one process speaks for both
     (single,), (double,) = read_log(one), read_log(two)
     for key in ("loss", "accuracy", "learning_rate", "head_weight"):
         assert double[key] == pytest.approx(single[key], abs=1e-5)
     assert double["head_accuracies"] == pytest.approx(single["head_accuracies"], abs=1e-5)
     assert runs.newest_checkpoint(two).name == runs.newest_checkpoint(one).name
+
+
+@pytest.mark.slow
+def test_two_processes_that_were_killed_end_with_the_bits_of_two_that_were_not(tmp_path):
+    script, whole, killed = tmp_path / "watched.py", tmp_path / "whole", tmp_path / "killed"
+    script.write_text(WATCHED)
+    process = launch(script, killed, 2, start_new_session=True)
+    for line in process.stdout:
+        if line.startswith("epoch   1"):
+            break
+    while not runs.checkpoints(killed):
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    for run in (killed, whole):
+        process = launch(script, run, 2)
+        _, errors = process.communicate(timeout=200)
+        assert process.returncode == 0, errors
+    ends = [runs.newest_checkpoint(run) for run in (killed, whole)]
+    assert (ends[0] / WEIGHTS).read_bytes() == (ends[1] / WEIGHTS).read_bytes()
+    for a, b in zip(*map(read_log, (killed, whole)), strict=True):
+        assert (a["loss"], a["test_accuracy"]) == (b["loss"], b["test_accuracy"])

@@ -215,9 +215,9 @@ REFUSED = {
         node("Add", ["c", "l"], ["y"], name="y"),
         axes=np.int64([2, 3]),
     ),
-    "averages put out": (
-        [node("AveragePool", ["q"], ["y"], name="y", kernel_shape=[3, 3], count_include_pad=1)],
-        {},
+    "averages put out": two(
+        conv([1.0], name="c"),
+        node("AveragePool", ["c"], ["y"], name="y", kernel_shape=[3, 3], count_include_pad=1),
     ),
     "averages of what is inside only": average(pads=[1, 1, 1, 1]),
     "averages of windows cut off to no power of two": average(
@@ -226,13 +226,12 @@ REFUSED = {
     "averages of nothing but padding": average(pads=[0, 0, 2, 2]),
     "averages beyond the border": average(ceil_mode=1, count_include_pad=1),
     "averages with holes": average(dilations=[2, 2]),
-    "averages times another number": (
-        [
-            node("AveragePool", ["q"], ["a"], name="a", kernel_shape=[3, 3], count_include_pad=1),
-            node("Mul", ["a", "n"], ["m"], name="m"),
-            node("Round", ["m"], ["y"], name="y"),
-        ],
-        {"n": number(8)},
+    "averages times another number": two(
+        conv([1.0], name="c"),
+        node("AveragePool", ["c"], ["a"], name="a", kernel_shape=[3, 3], count_include_pad=1),
+        node("Mul", ["a", "n"], ["m"], name="m"),
+        node("Round", ["m"], ["y"], name="y"),
+        n=number(8),
     ),
     "averages of far too much": two(
         conv([-7001.0], name="c"),
@@ -241,13 +240,17 @@ REFUSED = {
         node("Round", ["m"], ["y"], name="y"),
         n=number(9),
     ),
-    "numbers next to nothing": (
-        [node("Mul", ["q", "n"], ["m"], name="m"), node("Mul", ["m", "n"], ["y"], name="y")],
-        {"n": number(2.0**-100)},
+    "numbers next to nothing": two(
+        conv([1.0], name="c"),
+        node("Mul", ["q", "n"], ["m"], name="m"),
+        node("Mul", ["m", "n"], ["y"], name="y"),
+        n=number(2.0**-100),
     ),
-    "numbers too large": (
-        [node("Mul", ["q", "n"], ["m"], name="m"), node("Mul", ["m", "n"], ["y"], name="y")],
-        {"n": number(2.0**100)},
+    "numbers too large": two(
+        conv([1.0], name="c"),
+        node("Mul", ["q", "n"], ["m"], name="m"),
+        node("Mul", ["m", "n"], ["y"], name="y"),
+        n=number(2.0**100),
     ),
     "groups": two(
         conv([1.0, 1.0], group=1),
@@ -366,8 +369,9 @@ REFUSED = {
 @pytest.mark.parametrize("what", REFUSED)
 def test_small_graphs_that_round_or_are_not_known_are_refused(what):
     nodes, constants = REFUSED[what]
-    with pytest.raises(InexactError):
+    with pytest.raises(InexactError) as refusal:
         certify(small(nodes, constants, kind=UINT8))
+    assert ("found nothing that adds up" in str(refusal.value)) == (what == "nothing to add up")
 
 
 def test_two_numbers_alone_may_be_rounded_shifted_and_kept_or_dropped():

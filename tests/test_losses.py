@@ -39,8 +39,16 @@ def test_per_head_adds_one_cross_entropy_for_each_head():
 def test_label_smoothing_reaches_every_cross_entropy():
     for name in ("vanilla", "shortcut", "constant", "evolutionary", "per_head"):
         side = None if name == "vanilla" else SIDE
+        sums = [LOGITS] if name == "vanilla" else [LOGITS + 0.2 * SIDE.sum(0)]
+        weights = [1.0]
+        if name == "per_head":
+            sums, weights = [LOGITS, *SIDE], [1.0, 0.2, 0.2, 0.2]
+        expected = sum(
+            weight * cross_entropy(logits, LABELS, label_smoothing=0.1)
+            for logits, weight in zip(sums, weights, strict=True)
+        )
         smoothed = loss(name, 0.2, side=side, label_smoothing=0.1)
-        assert smoothed != loss(name, 0.2, side=side)
+        torch.testing.assert_close(smoothed, expected)
 
 
 @pytest.mark.parametrize("name", ["evolutionary", "per_head"])
