@@ -1,0 +1,23 @@
+"""The pages of what was measured are written from the files beside them, by nobody's hand."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+TABLES = sorted((ROOT / "docs" / "results").glob("*.json"))
+sys.path.insert(0, str(ROOT / "benchmarks"))
+
+from measure import markdown  # noqa: E402
+from results import PAGE, page  # noqa: E402
+
+
+def test_the_page_of_claims_is_what_its_files_say():
+    assert PAGE.read_text() == page()
+
+
+@pytest.mark.parametrize("table", TABLES, ids=lambda path: path.stem)
+def test_a_table_is_what_its_file_says(table):
+    assert table.with_suffix(".md").read_text() == markdown(json.loads(table.read_text()))
