@@ -1,5 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
+RECENT := import sys; sys.version_info >= (3, 11) or \
+	sys.exit("expected Python 3.11 or newer: make PYTHON=python3.12 takes another than python3")
 # Two files at a time, a thread each: half the time of one by one on two cores.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
@@ -24,6 +26,7 @@ bench: .venv/ready
 	$(BIN)/python benchmarks/inference.py
 
 .venv/ready: pyproject.toml
-	test -d .venv || $(PYTHON) -m venv .venv
+	@$(BIN)/python -c 'import pip; $(RECENT)' 2>/dev/null || \
+		{ $(PYTHON) -c '$(RECENT)' && $(PYTHON) -m venv --clear .venv; }
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	touch $@
