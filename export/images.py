@@ -119,7 +119,8 @@ def _close_calls(deployed: fx.GraphModule, pixels: Tensor) -> Tensor:
     layers = [module for module in deployed.modules() if isinstance(module, FoldedLIF)]
     handles = [layer.register_forward_hook(count) for layer in layers]
     try:
-        deployed(pixels)
+        with torch.backends.nnpack.flags(enabled=False):  # as in export.checks
+            deployed(pixels)
     finally:
         for handle in handles:
             handle.remove()

@@ -191,6 +191,10 @@ def test_a_float_is_taken_for_its_nearest_pixel():
         ({"spike_layer": {"decay": 0.3}}, "stem.1: expected a grid of at least 0 fractional bits"),
         ({"spike_layer": {"decay": 0.75}, "time_steps": 16}, "16 time steps of decay 0.75 take 30"),
         (
+            {"spike_layer": {"decay": 0.75}, "time_steps": 9},
+            "expected a grid that keeps the weights",
+        ),
+        (
             {"spike_layer": {"decay": 0.75, "v_threshold": 0.3, "reset": "subtract"}},
             "stem.1: expected a grid of at least 5",
         ),
@@ -285,6 +289,25 @@ def test_without_onednn_and_nnpack_the_bits_are_the_same(monkeypatch):
         assert torch.equal(deployed(x), expected)
     with pytest.raises(ValueError, match=r"call torch.backends.nnpack.set_flags\(False\)"):
         deployed(x)
+
+
+def test_fewer_bits_by_the_environment_are_refused(monkeypatch):
+    monkeypatch.setenv("ONEDNN_DEFAULT_FPMATH_MODE", "bf16")
+    with pytest.raises(ValueError, match="got BF16 by ONEDNN_DEFAULT_FPMATH_MODE; unset it and st"):
+        zoo.deploy(create())(torch.zeros(1, 3, 16, 16))
+
+
+def test_a_bias_in_front_of_a_norm_is_folded_and_groups_are_refused():
+    model = awaken(create())
+    conv = model.stages[0][0].conv1.conv
+    x = values(model, pixels(model, 4))
+    before = zoo.deploy(model, exact=False)(x)
+    conv.bias = nn.Parameter(torch.linspace(-1, 1, conv.out_channels))
+    model.stages[0][0].conv1.norm.running_mean += conv.bias.detach()
+    torch.testing.assert_close(zoo.deploy(model, exact=False)(x), before)
+    conv.groups = 2
+    with pytest.raises(zoo.NotExactError, match="conv1: expected a convolution without groups"):
+        zoo.deploy(model, exact=False)
 
 
 @pytest.mark.parametrize("which", ["conv", "matmul"])

@@ -56,6 +56,9 @@ from zoo.heads import strip_heads
 from zoo.layers import ConvNorm, DirectCoding, SpikeAttention, TimeFold
 from zoo.neurons import LIF
 
+COARSE = (
+    2**-5
+)  # of a layer's weights, by their norm, may be lost on the grid; the releases lose up to 2^-14
 SIGMAS = 64  # deviations from its norm's bias at which a convolution of a current is cut off
 
 
@@ -231,7 +234,8 @@ class _Deployment:
                 f"{name}: expected {len(mean)} channels, as many as pretrained_cfg's mean has, got "
                 f"{coding.conv.in_channels}, and {cfg['input_size'][0]} in its input_size"
             )
-        stem = PixelConv(fold_norm(coding.conv, coding.norm), mean, std, cfg["input_size"])
+        stem = fold_norm(*_conv_and_norm(name, [*coding]))
+        stem = PixelConv(stem, mean, std, cfg["input_size"])
         stem.conv.weight.div_(stem.std)
         if self.exact:
             stem.rest = copy.deepcopy(stem.conv)
@@ -310,14 +314,14 @@ class _Deployment:
         """Counts of spikes that meet, which take as many bits in whatever order they are summed."""
         if not all(isinstance(part, _Spikes) and part.times == 1 for part in x):
             raise NotExactError(f"{name}: expected spikes in, got other numbers")
-        if not is_power_of_two(attention.scale):
+        if self.exact and not is_power_of_two(attention.scale):
             raise NotExactError(
                 f"{name}: expected a power of two, got a scale of {attention.scale}"
             )
         size = tuple(self._sizes[name][1][-3:])
         folded = FoldedSpikeAttention(attention.num_heads, attention.scale, size)
         met = math.prod(size) // attention.num_heads * math.prod(part.high for part in x)
-        fraction = sum(part.fraction for part in x) - int(math.log2(attention.scale))
+        fraction = sum(part.fraction for part in x) - math.floor(math.log2(attention.scale))
         node = self._call(name, folded, *(part.node for part in x))
         return self._as_current(_Spikes(node, math.ceil(met * attention.scale), fraction))
 
@@ -443,9 +447,23 @@ class _Deployment:
             # Rounding may have made a sum larger.
             too_fine = (fraction > self._finest(stream)).double()
             fraction = fraction - too_fine
+        for conv, weight, *_ in raw:
+            self._check_kept(stream, weight, conv.weight, int(fraction.min()))
         for reader in stream.readers:
             if isinstance(reader.module, MembraneConv):
                 reader.module.take_apart(*_bounds(reader.current), fraction)
+
+    def _check_kept(self, stream: _Stream, before: Tensor, after: Tensor, fraction: int) -> None:
+        """Raise where so few bits are left that other weights are on the grid."""
+        lost = (after - before).norm() / before.norm()
+        if lost > COARSE:  # of weights that are all 0 it is no number
+            reader, why = stream.readers[0], ""
+            if isinstance(lif := reader.module, LIF):
+                why = self._time_takes(lif, self._demands(lif, reader.current)[1])
+            raise NotExactError(
+                f"{reader.name}: expected a grid that keeps the weights, got one of {fraction} fractional "
+                f"bits that changes them by {100 * lost:.0f} %{why}"
+            )
 
     def _demands(self, lif: LIF, x: _Current) -> tuple[int, int]:
         """The fewest bits behind the point that a current may have, and those that time takes."""
@@ -538,6 +556,9 @@ def _note_sizes(found: dict, name: str, _, inputs: tuple[Tensor, ...], output: T
 def _conv_and_norm(name: str, parts: list[nn.Module]) -> list[nn.Module]:
     if [type(part) for part in parts] != [nn.Conv2d, nn.BatchNorm2d]:
         raise NotExactError(f"{name}: no exact form of {parts} is known")
+    conv = parts[0]
+    if (conv.groups, conv.dilation, conv.padding_mode) != (1, (1, 1), "zeros"):
+        raise NotExactError(f"{name}: expected a convolution without groups or holes, got {conv}")
     return parts
 
 

@@ -4,6 +4,7 @@ Shapes: T time steps, B batch, C channels, H height, W width, K classes; [T*B, C
 """
 
 import copy
+import os
 from collections.abc import Sequence
 
 import torch
@@ -199,6 +200,9 @@ def _rounds(device: str) -> str | None:
     for name, backend in PRECISIONS.get(device, {}).items():
         if (kept := backend.fp32_precision) not in ("ieee", "none"):
             return f'{kept.upper()}; set torch.backends.{name}.fp32_precision = "ieee"'
+    for name in ("ONEDNN_DEFAULT_FPMATH_MODE", "DNNL_DEFAULT_FPMATH_MODE"):
+        if device == "cpu" and (mode := os.environ.get(name, "STRICT").upper()) != "STRICT":
+            return f"{mode} by {name}; unset it and start Python again"
     onednn, nnpack = torch.backends.mkldnn, torch.backends.nnpack
     # Without oneDNN, as on macOS, NNPACK convolves large batches, and by Winograd.
     free = not (onednn.is_available() and onednn.enabled) and nnpack.is_available()
@@ -256,5 +260,6 @@ def fold_norm(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> nn.Conv2d:
     ).double()
     scale = norm.weight.double() / (norm.running_var.double() + norm.eps).sqrt()
     folded.weight.copy_(conv.weight * scale.view(-1, 1, 1, 1))
-    folded.bias.copy_(norm.bias - norm.running_mean * scale)
+    mean = norm.running_mean if conv.bias is None else norm.running_mean - conv.bias
+    folded.bias.copy_(norm.bias - mean * scale)
     return folded
