@@ -56,9 +56,7 @@ from zoo.heads import strip_heads
 from zoo.layers import ConvNorm, DirectCoding, SpikeAttention, TimeFold
 from zoo.neurons import LIF
 
-COARSE = (
-    2**-5
-)  # of a layer's weights, by their norm, may be lost on the grid; the releases lose up to 2^-14
+COARSE = 2**-5  # of a layer's weights, by norm, may be lost on the grid; releases lose 2^-14
 SIGMAS = 64  # deviations from its norm's bias at which a convolution of a current is cut off
 
 
@@ -461,8 +459,8 @@ class _Deployment:
             if isinstance(lif := reader.module, LIF):
                 why = self._time_takes(lif, self._demands(lif, reader.current)[1])
             raise NotExactError(
-                f"{reader.name}: expected a grid that keeps the weights, got one of {fraction} fractional "
-                f"bits that changes them by {100 * lost:.0f} %{why}"
+                f"{reader.name}: expected a grid that keeps the weights, got one of {fraction} "
+                f"fractional bits that changes them by {100 * lost:.0f} %{why}"
             )
 
     def _demands(self, lif: LIF, x: _Current) -> tuple[int, int]:

@@ -58,11 +58,10 @@ def count_operations(model: nn.Module, batches: Iterable[Tensor]) -> list[Operat
     once. A layer on spikes accumulates as often as a spike meets a weight, borders minded; on whole
     numbers it skips zeros, accumulates ones and multiplies the rest; on real numbers it multiplies
     every time, zeros and padding too, which is how the operations of ordinary networks are counted.
-    Rates k / levels are counted as the whole numbers k, but as spikes where a whole batch of a layer
-    has none but 0 and 1.
-    A product of two spike trains accumulates where both fire, and a gate multiplies where neither
-    side is 0 or 1. Norms, which deployment folds away,
-    pooling, and what goes on inside a neuron are not counted.
+    Rates k / levels are counted as the whole numbers k, but as spikes where all of a batch are 0 or
+    1. A product of two spike trains accumulates where both fire, and a gate multiplies where
+    neither side is 0 or 1. Norms, which deployment folds away, pooling, and what goes on inside a
+    neuron are not counted.
 
     Args:
         model: Run in eval mode; left as it was.
