@@ -9,8 +9,9 @@ import pytest
 import torch
 
 import zoo
+from export.checks import session
 from export.folder import read_report
-from export.graph import write_graphs
+from export.graph import write_graph, write_graphs
 from zoo import hub
 from zoo.data import DataConfig, load_images
 
@@ -46,6 +47,16 @@ def test_a_release_makes_its_graphs_anew_to_the_last_bit(name):
     for path, graph in graphs.items():
         content = graph.SerializeToString(deterministic=True)
         assert hashlib.sha256(content).hexdigest() == verified[path]
+
+
+def test_a_release_takes_a_float_that_is_no_pixel_for_the_nearest_one(name):
+    model = zoo.create_model(name, pretrained=True).eval()
+    shape = (4, *model.pretrained_cfg["input_size"])
+    values = 4 * torch.randn(shape, generator=torch.manual_seed(0))
+    deployed = zoo.deploy(model)
+    running = session(write_graph(deployed).SerializeToString())
+    (logits,) = running.run(["logits"], {"pixel_values": values.numpy()})
+    assert torch.equal(deployed(values), torch.from_numpy(logits))
 
 
 def test_a_release_is_called_by_its_name_on_its_card(name):
