@@ -179,7 +179,7 @@ def test_a_run_keeps_what_its_weights_came_from(run, recipe, tmp_path, monkeypat
         replace(recipe, output=str(tmp_path / name), epochs=epochs, start_from=str(start))
         for name, epochs, start in (("second", 1, run), ("third", 2, tmp_path / "second"))
     )
-    held_out = replace(recipe.data, holdout=200)
+    held_out = replace(recipe.data, holdout=200, title="other digits")
     second = replace(second, data=held_out, model_args={})  # measured on others, steps inherited
     train(second)
     train_an_epoch_and_die(third, monkeypatch)
