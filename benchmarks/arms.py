@@ -19,7 +19,7 @@ from measure import report, run_script
 from zoo.data import DataConfig
 from zoo.training.augment import AugmentConfig
 from zoo.training.config import Config, OptimConfig
-from zoo.training.engine import load_data, train
+from zoo.training.engine import LOG, load_data, train
 from zoo.training.losses import LossConfig
 
 SEEDS = (0, 1, 2)
@@ -90,7 +90,7 @@ def compare(
                 if end.get("epoch") != config.epochs:  # it has said that SIGTERM stopped it
                     sys.exit(f"stopped in {folder}; the same command goes on from there")
                 ends.append(end)
-                log = map(json.loads, (folder / "log.jsonl").read_text().splitlines())
+                log = map(json.loads, (folder / LOG).read_text().splitlines())
                 machines |= dict.fromkeys(entry["machine"] for entry in log)
             rows.append(
                 {"arm": arm} | {key: values[i] for key, values in columns.items()} | _row(ends)

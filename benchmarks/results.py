@@ -16,16 +16,16 @@ from measure import RESULTS
 from scipy.stats import ttest_ind_from_stats
 
 PAGE = Path(__file__).parent.parent / "docs" / "results.md"
-HEAD = """# The claims of "Take A Shortcut Back", measured
+SURE = 0.05
+HEAD = f"""# The claims of "Take A Shortcut Back", measured
 
 Written by `python benchmarks/results.py` from the files in `docs/results/`; each claim stands with
 the command that measures it again (`pip install -e '.[bench]'` first); `FOLDER_OR_TAR` is
 [CIFAR-10 (JPEG)](training.md#data). The sizes, and with them optimizer, threshold and time steps,
 are such as two CPU cores can carry; `configs/paper/` holds the paper's own recipes, for GPUs. A
-difference counts where Welch's t-test over the seeds gives p < 0.05.
+difference counts where Welch's t-test over the seeds gives p < {SURE}.
 """
 OF, LOSSES = ("weights", "spikes"), ("vanilla", "evolutionary")
-SURE = 0.05
 TWINS = ("right, with heads", "right, twin")
 SETTING = ("networks", "images", "batch", "training")
 YES, PARTLY, NO = "reproduced", "partly", "not reproduced at this size"

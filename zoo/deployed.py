@@ -56,7 +56,7 @@ from zoo.heads import strip_heads
 from zoo.layers import ConvNorm, DirectCoding, SpikeAttention, TimeFold
 from zoo.neurons import LIF
 
-COARSE = 2**-5  # of a layer's weights, by norm, may be lost on the grid; releases lose 2^-14
+COARSE = 2**-5  # of a layer's weights, by norm, may be lost on the grid
 SIGMAS = 64  # deviations from its norm's bias at which a convolution of a current is cut off
 
 

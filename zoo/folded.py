@@ -260,6 +260,6 @@ def fold_norm(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> nn.Conv2d:
     ).double()
     scale = norm.weight.double() / (norm.running_var.double() + norm.eps).sqrt()
     folded.weight.copy_(conv.weight * scale.view(-1, 1, 1, 1))
-    mean = norm.running_mean if conv.bias is None else norm.running_mean - conv.bias
+    mean = norm.running_mean.double() - (0 if conv.bias is None else conv.bias.double())
     folded.bias.copy_(norm.bias - mean * scale)
     return folded
