@@ -48,7 +48,10 @@ def main(root: str, run: Annotated[list[Path], tyro.conf.Positional]) -> None:
             name,
             is_right(ours, found.images, found.labels, name),
             is_right(source.model, found.images, found.labels, f"{name}'s twin"),
-        )
+        ) | {
+            "trained on": machines(released),
+            "twin trained on": machines(source.config["training"]),
+        }
     title = "Released networks beside twins without heads, on test images, on the exact grid"
     facts = {
         "images": "test images of CIFAR-10 (JPEG)",
@@ -82,6 +85,12 @@ def options(training: dict[str, Any]) -> dict[str, Any]:
         for key, value in flat(run).items()
         if key not in MAY_DIFFER and not key.startswith(("began_with.", "log."))
     }
+
+
+def machines(training: dict[str, Any]) -> str:
+    """That all runs of a network had, by their logs."""
+    logs = (entry for run in all_runs(training) for entry in run.get("log", []))
+    return " and ".join(dict.fromkeys(entry["machine"] for entry in logs if "machine" in entry))
 
 
 def row(name: str, ours: Tensor, twin: Tensor) -> dict[str, Any]:
