@@ -2,6 +2,7 @@
 
 import pickle
 import re
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from torch import nn
 
 import zoo
 from zoo.convert import KEYS, spikingjelly_names
+from zoo.models.ms_resnet import MS_LIF
 
 T = 4
 LIF = dict(spiking_neuron=neuron.LIFNode, decay_input=False)
@@ -67,7 +69,7 @@ SLOPES = {
 
 def assert_same(theirs: nn.Module, ours: nn.Module, size: int) -> None:
     x = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0))
-    zoo.load_checkpoint(ours, theirs.state_dict())
+    zoo.load_spikingjelly(ours, theirs.state_dict())
     expected, their_spikes = spikes_of(theirs, neuron.BaseNode, x.expand(T, *x.shape))
     logits, our_spikes = spikes_of(ours.eval(), zoo.LIF, x)
     assert len(our_spikes) == len(their_spikes)
@@ -180,11 +182,19 @@ def test_sew_bottlenecks_give_spikingjellys_bits(residual):
 
 
 @pytest.mark.parametrize("stages", [3, 4])
-def test_an_ms_resnet_gives_spikingjellys_bits(stages):
+@pytest.mark.parametrize("neuron", [MS_LIF, partial(MS_LIF, width=0.5)])  # ours and as in the docs
+def test_an_ms_resnet_gives_spikingjellys_bits(stages, neuron):
     depths, widths = (2, 1, 1, 1)[:stages], (16, 32, 64, 128)[:stages]
     assert_same(
         awake(ms_resnet.MSResNet(T, num_classes=10, layers=depths, stage_channels=widths)),
-        zoo.create_model("ms_resnet18", depths=depths, widths=widths, num_classes=10, time_steps=T),
+        zoo.create_model(
+            "ms_resnet18",
+            depths=depths,
+            widths=widths,
+            num_classes=10,
+            time_steps=T,
+            spike_layer=neuron,
+        ),
         64,
     )
 
@@ -197,13 +207,14 @@ def test_an_ms_resnet_with_more_than_spikingjellys_is_refused():
     ]:
         model = zoo.create_model(name, depths=(1, 1, 1), widths=(64, 128, 256))
         with pytest.raises(ValueError, match=message):
-            zoo.load_checkpoint(model, theirs)
+            zoo.load_spikingjelly(model, theirs)
 
 
 def test_the_bottlenecks_of_iand_that_are_no_papers_are_refused():
     theirs = sew_resnet.sew_resnet50(cnf="IAND", **NEURONS["IF"][0])
+    ours = zoo.create_model("sew_resnet50", residual="iand")
     with pytest.raises(ValueError, match=r"exchange the two sides of IAND, got .* stages.0.0"):
-        zoo.load_checkpoint(zoo.create_model("sew_resnet50", residual="iand"), theirs.state_dict())
+        zoo.load_spikingjelly(ours, theirs.state_dict())
 
 
 def small() -> nn.Module:
@@ -226,8 +237,8 @@ def test_a_file_gives_what_the_state_dict_gives(tmp_path, suffix):
     path = tmp_path / f"theirs.{suffix}"
     (save_file if suffix == "safetensors" else torch.save)(weights, path)
     loaded, from_file = ours(), ours()
-    zoo.load_checkpoint(loaded, weights)
-    zoo.load_checkpoint(from_file, str(path))
+    zoo.load_spikingjelly(loaded, weights)
+    zoo.load_spikingjelly(from_file, str(path))
     expected = loaded.state_dict()
     assert all(torch.equal(expected[k], v) for k, v in from_file.state_dict().items())
 
@@ -236,7 +247,7 @@ def test_every_tensor_of_the_backbone_is_loaded_and_heads_stay():
     model = ours(shortcut_heads=True)
     before = {k: v.clone() for k, v in model.state_dict().items()}
     weights = awaken(small()).state_dict()
-    zoo.load_checkpoint(model, weights)
+    zoo.load_spikingjelly(model, weights)
     names = spikingjelly_names(model)
     assert {*names.values()} == {*weights}
     for name, tensor in model.state_dict().items():
@@ -252,8 +263,8 @@ def test_everything_that_does_not_fit_is_said_at_once_and_nothing_is_loaded():
     model = ours()
     before = model.stem[0].norm.weight.clone()
     weights["bn1.weight"] = before + 1
-    with pytest.raises(ValueError, match="weights: expected those of this ShortBP") as refusal:
-        zoo.load_checkpoint(model, weights)
+    with pytest.raises(ValueError, match="expected SpikingJelly's of this ShortBP") as refusal:
+        zoo.load_spikingjelly(model, weights)
     assert str(refusal.value).partition(", got ")[2] == (
         "missing: ['layer2.0.bn1.bias', 'fc.weight']; unexpected: ['layer9.0.conv1.weight']; "
         "of another shape: ['conv1.weight: expected (64, 3, 3, 3), got (64, 3, 7, 7)']"
@@ -265,19 +276,19 @@ def test_average_pooling_is_not_taken_for_spikingjellys_maximum():
     theirs = spiking_resnet.spiking_resnet18(**NEURONS["LIF"][0]).state_dict()
     for name in ("short_bp_resnet18_imagenet", "short_bp_resnet20"):
         with pytest.raises(ValueError, match=r'an average pooling at st.*stem="conv7x7_maxpool"'):
-            zoo.load_checkpoint(zoo.create_model(name), theirs)
+            zoo.load_spikingjelly(zoo.create_model(name), theirs)
 
 
 def test_weights_of_a_network_in_data_parallel_are_taken_for_its_own():
     weights = awaken(small()).state_dict()
     plain, parallel = ours(), ours()
-    zoo.load_checkpoint(plain, weights)
-    zoo.load_checkpoint(parallel, {f"module.{name}": tensor for name, tensor in weights.items()})
+    zoo.load_spikingjelly(plain, weights)
+    zoo.load_spikingjelly(parallel, {f"module.{name}": tensor for name, tensor in weights.items()})
     expected = plain.state_dict()
     assert all(torch.equal(expected[k], v) for k, v in parallel.state_dict().items())
     odd = {f"module.{name}" if "fc" in name else name: weights[name] for name in weights}
     with pytest.raises(ValueError, match=r"unexpected: \['module.fc.weight', 'module.fc.bias'\]"):
-        zoo.load_checkpoint(ours(), odd)
+        zoo.load_spikingjelly(ours(), odd)
 
 
 class Command:
@@ -295,11 +306,11 @@ def test_a_pickle_that_would_run_something_is_refused_and_not_run(tmp_path, suff
     path, trace = tmp_path / f"theirs.{suffix}", tmp_path / "it_ran"
     torch.save({"conv1.weight": Command(trace)}, path)
     with pytest.raises(ValueError, match="expected a whole file of tensors alone, got one that is"):
-        zoo.load_checkpoint(ours(), path)
+        zoo.load_spikingjelly(ours(), path)
     assert not trace.exists()
     path.write_bytes(pickle.dumps({"conv1.weight": Command(trace)}))
     with pytest.raises(ValueError, match=r"save its state_dict with safetensors.torch.save_file"):
-        zoo.load_checkpoint(ours(), path)
+        zoo.load_spikingjelly(ours(), path)
     assert not trace.exists()
 
 
@@ -309,7 +320,7 @@ def test_a_file_that_was_cut_off_is_refused(tmp_path, suffix):
     (save_file if suffix == "safetensors" else torch.save)(small().state_dict(), path)
     path.write_bytes(path.read_bytes()[:5000])
     with pytest.raises(ValueError, match=re.escape(f"{path}: expected a whole file of tensors")):
-        zoo.load_checkpoint(ours(), path)
+        zoo.load_spikingjelly(ours(), path)
 
 
 @pytest.mark.parametrize("size", [100, 1000, 5000])
@@ -319,19 +330,19 @@ def test_an_old_file_of_torch_that_was_cut_off_and_a_text_are_refused(tmp_path, 
     for content in (path.read_bytes()[:size], b"weights " * size):
         path.write_bytes(content)
         with pytest.raises(ValueError, match=re.escape(f"{path}: expected a whole file of tens")):
-            zoo.load_checkpoint(ours(), path)
+            zoo.load_spikingjelly(ours(), path)
 
 
 def test_other_files_and_other_contents_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"theirs.bin: expected a .safetensors, .pt or .pth file"):
-        zoo.load_checkpoint(ours(), tmp_path / "theirs.bin")
+        zoo.load_spikingjelly(ours(), tmp_path / "theirs.bin")
     with pytest.raises(FileNotFoundError, match="expected a file of weights, found none"):
-        zoo.load_checkpoint(ours(), tmp_path / "theirs.safetensors")
+        zoo.load_spikingjelly(ours(), tmp_path / "theirs.safetensors")
     nested = {"model": small().state_dict(), "epoch": 3}
     with pytest.raises(ValueError, match=r"by their names, got \['model', 'epoch'\]; a training"):
-        zoo.load_checkpoint(ours(), nested)
+        zoo.load_spikingjelly(ours(), nested)
     with pytest.raises(ValueError, match=r"model: expected one of \['.*ShortBPResNet.*\], got Lin"):
-        zoo.load_checkpoint(nn.Linear(1, 1), {})
+        zoo.load_spikingjelly(nn.Linear(1, 1), {})
 
 
 def test_the_example_in_the_docs_runs(tmp_path, monkeypatch):

@@ -5,7 +5,7 @@
 """
 
 from zoo.classifier import load_onnx
-from zoo.convert import load_checkpoint
+from zoo.convert import load_spikingjelly
 from zoo.deployed import deploy
 from zoo.factory import create_model, list_models
 from zoo.grid import NotExactError
@@ -22,7 +22,7 @@ __all__ = [
     "deploy",
     "lif_step",
     "list_models",
-    "load_checkpoint",
     "load_onnx",
+    "load_spikingjelly",
     "strip_heads",
 ]

@@ -52,7 +52,7 @@ KEYS: dict[type[SpikingBackbone], Sequence[Rule]] = {
 }
 
 
-def load_checkpoint(model: nn.Module, source: str | Path | Mapping[str, Any]) -> None:
+def load_spikingjelly(model: nn.Module, source: str | Path | Mapping[str, Any]) -> None:
     """Put the weights of SpikingJelly's network into ours; shortcut heads stay as they are.
 
     Args:
@@ -79,7 +79,8 @@ def load_checkpoint(model: nn.Module, source: str | Path | Mapping[str, Any]) ->
     }
     if any(wrong.values()):
         found = "; ".join(f"{what}: {which}" for what, which in wrong.items() if which)
-        raise ValueError(f"weights: expected those of this {type(model).__name__}, got {found}")
+        kind = type(model).__name__
+        raise ValueError(f"weights: expected SpikingJelly's of this {kind}, got {found}")
     model.load_state_dict({ours: theirs[name] for ours, name in names.items()}, strict=False)
 
 

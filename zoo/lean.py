@@ -116,7 +116,7 @@ def _first_derivative(backward: Callable) -> Callable:
         if torch.is_grad_enabled():
             raise RuntimeError(
                 'expected first derivatives, got create_graph=True with memory="lean"; build the '
-                'network with memory="fast" and spike_layer={"backend": "eager"}'
+                'network with memory="fast" and LIF layers of backend="eager"'
             )
         return backward(ctx, *grads)
 
