@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+import timm
 import torch
 from hub_server import HubServer
 from safetensors.torch import load_file, save_file
@@ -69,8 +70,6 @@ for create in (zoo.create_model, timm.create_model):
 def test_weights_with_heads_load_without_and_the_reverse(folder):
     bare = load(folder, shortcut_heads=False)
     assert torch.equal(logits(bare), logits(load(folder)))
-
-    from zoo import hub
 
     hub.save_pretrained(bare, folder)
     regrown = load(folder, shortcut_heads=True)
@@ -149,6 +148,47 @@ def test_the_tag_of_no_weights_is_no_weights():
     assert zoo.create_model("short_bp_resnet20_slim.untrained").time_steps == 4
     with pytest.raises(ValueError, match=r"\.untrained: expected pretrained weights, found none"):
         zoo.create_model("short_bp_resnet20_slim.untrained", pretrained=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("hub/slim.digits", "a folder is local-dir:hub/slim.digits, a repository hf-hub:hub/slim"),
+        ("hf_hub:org/name", "expected local-dir:FOLDER or hf-hub:org/name, got hf_hub:"),
+    ],
+)
+def test_a_place_without_its_source_is_told_apart_from_a_name(name, message):
+    with pytest.raises(ValueError, match=message):
+        zoo.create_model(name, pretrained=True)
+
+
+@pytest.mark.parametrize("overlay", [{"num_classes": 100}, {"file": "others.safetensors"}])
+def test_an_overlay_never_changes_which_weights_load(folder, overlay):
+    with pytest.raises(ValueError, match="expected nothing about which weights, got"):
+        load(folder, pretrained_cfg_overlay=overlay)
+    assert load(folder, pretrained_cfg_overlay={"tag": "mine"}).pretrained_cfg["tag"] == "mine"
+
+
+def test_neurons_that_constants_would_not_bring_back_are_not_saved(tmp_path):
+    class Shifted(zoo.LIF):
+        def forward(self, x):
+            return super().forward(x + 0.1)
+
+    model = zoo.create_model("short_bp_resnet20_slim", spike_layer=Shifted)
+    with pytest.raises(ValueError, match=r"themselves, got of its subclasses .'Shifted'"):
+        hub.save_pretrained(model, tmp_path)
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_network_saved_by_timm_alone_is_told_what_saves_it(tmp_path):
+    model = zoo.create_model("short_bp_resnet20_slim")
+    timm.models.save_for_hf(model, tmp_path, safe_serialization=True)
+    with pytest.raises(ValueError, match=r"neuron constants.*hub\.save_pretrained writes them"):
+        zoo.create_model(f"local-dir:{tmp_path}", pretrained=True)
+    hub.save_pretrained(model, tmp_path)
+    x = torch.randn(2, 3, 32, 32)
+    with torch.inference_mode():
+        assert torch.equal(load(tmp_path).eval()(x), model.eval()(x))
 
 
 def test_a_tag_is_never_dropped(folder, monkeypatch):

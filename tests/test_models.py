@@ -345,8 +345,11 @@ def test_one_value_per_channel_is_refused_and_leaves_no_statistics(name):
 
 def test_weights_beside_their_neurons_are_not_loaded_without():
     folder = hub.find_pretrained("short_bp_resnet20_slim.cifar10")
-    with pytest.raises(ValueError, match=r"checkpoint_path: expected weights alone, got those of"):
-        zoo.create_model("short_bp_resnet20_slim", checkpoint_path=folder / hub.WEIGHTS)
+    for name, pretrained in [("slim", False), ("slim", True), ("slim.cifar10", False)]:
+        with pytest.raises(ValueError, match=r"checkpoint_path: expected weights alone, got those"):
+            zoo.create_model(
+                f"short_bp_resnet20_{name}", pretrained, checkpoint_path=folder / hub.WEIGHTS
+            )
 
 
 def test_an_empty_batch_gives_no_logits_in_training():

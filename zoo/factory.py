@@ -4,6 +4,7 @@ import difflib
 from collections.abc import Mapping
 from fnmatch import fnmatch
 from pathlib import Path
+from typing import Any
 
 import timm
 from torch import nn
@@ -11,14 +12,18 @@ from torch import nn
 from zoo import hub, models
 
 UNTRAINED = "untrained"  # the tag of every architecture in timm's registry
+WEIGHT_SOURCES = {"file", "url", "hf_hub_id", "hf_hub_filename", "state_dict", "source"}
 
 
 def list_models(filter: str = "", pretrained: bool = False) -> list[str]:
     """Names of the networks, sorted.
 
     Args:
-        filter: A wildcard such as ``"*slim*"``, for the name with or without its tag.
+        filter: A wildcard such as ``"*slim*"`` for the name, or for ``arch.tag`` with pretrained.
         pretrained: Only those whose weights load, as ``arch.tag``.
+
+    Raises:
+        FileNotFoundError: pretrained, and $SHORT_BP_ZOO_WEIGHTS names no folder.
     """
     if pretrained:
         known = set(list_models(filter))
@@ -52,11 +57,15 @@ def create_model(
         PullError: The Hub does not give it; the message says why and what to do.
     """
     architecture, _, tag = name.partition(".")
+    _check_alone(kwargs.get("checkpoint_path"))
     if ":" not in name and architecture not in list_models():
+        if "/" in name:
+            raise ValueError(
+                f"unknown model {name!r}; a folder is local-dir:{name}, a repository hf-hub:{name}"
+            )
         close = difflib.get_close_matches(architecture, list_models(), n=3)
         raise ValueError(f"unknown model {name!r}, closest names: {close or list_models()}")
     if not pretrained and tag in ("", UNTRAINED) and ":" not in name:
-        _check_alone(kwargs.get("checkpoint_path"))
         return timm.create_model(architecture, **kwargs)
     # A tag says which settings, with or without weights.
     files = (hub.CONFIG, hub.WEIGHTS) if pretrained else (hub.CONFIG,)
@@ -64,6 +73,7 @@ def create_model(
     shapes = _shapes(folder)
     if pretrained:
         _check_weights(folder, shapes)
+        _check_overlay(kwargs.get("pretrained_cfg_overlay") or {})
     if isinstance(constants := kwargs.get("spike_layer"), Mapping):
         kwargs["spike_layer"] = hub.read_config(folder)["model_args"]["spike_layer"] | constants
     try:
@@ -87,6 +97,15 @@ def _check_alone(checkpoint: str | Path | None) -> None:
         raise ValueError(
             f"checkpoint_path: expected weights alone, got those of {folder}, whose {hub.CONFIG} "
             f"has their neurons; take create_model('local-dir:{folder}', pretrained=True)"
+        )
+
+
+def _check_overlay(overlay: Mapping[str, Any]) -> None:
+    """Raise for what timm would load other weights by, or leave the classifier random for."""
+    if wrong := sorted(overlay.keys() & {*WEIGHT_SOURCES, "num_classes"}):
+        raise ValueError(
+            f"pretrained_cfg_overlay: expected nothing about which weights, got {wrong}; other "
+            "weights are another name, as local-dir:FOLDER, and num_classes is an argument itself"
         )
 
 

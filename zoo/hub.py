@@ -44,8 +44,13 @@ def neuron_constants(model: nn.Module) -> dict[str, Any]:
     """The constants that all spiking layers of a network share, as LIF's arguments.
 
     Raises:
-        ValueError: There is no LIF layer, or two of them differ.
+        ValueError: There is no LIF layer, two of them differ, or one is of a subclass, which no
+            constants would bring back.
     """
+    kinds = {type(module) for module in model.modules() if isinstance(module, LIF)} - {LIF}
+    if kinds:
+        names = sorted(kind.__name__ for kind in kinds)
+        raise ValueError(f"model: expected LIF layers themselves, got of its subclasses {names}")
     found = [module.constants() for module in model.modules() if isinstance(module, LIF)]
     if not found or any(constants != found[0] for constants in found):
         raise ValueError(
@@ -56,7 +61,8 @@ def neuron_constants(model: nn.Module) -> dict[str, Any]:
 
 
 def save_pretrained(model: nn.Module, folder: Path, **extra: Any) -> None:
-    """Write model.safetensors and config.json into an existing folder.
+    """Write model.safetensors and config.json into an existing folder, for create_model to load by
+    local-dir:, with shortcut heads if there are any.
 
     Args:
         extra: More keys for config.json, e.g. label_names.
@@ -100,7 +106,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     if missing:
         raise ValueError(
             f"{path}: expected the neuron constants in model_args, got none for {sorted(missing)}; "
-            "without them the weights are another network"
+            "without them the weights are another network; zoo.hub.save_pretrained writes them all"
         )
     if wrong := sorted(TAKEN_BY_TIMM & model_args.keys()) + ["custom_load"] * bool(custom):
         raise ValueError(f"{path}: expected arguments of the network, got {wrong}")
@@ -210,6 +216,8 @@ def locate(name: str, files: Iterable[str], cache_dir: str | Path | None = None)
             raise FileNotFoundError(f"{folder}: expected a folder with {CONFIG}, found none")
     elif place and source == "hf-hub":
         folder = pull(place, files, (REPORT,), cache_dir)
+    elif place:
+        raise ValueError(f"{name}: expected local-dir:FOLDER or hf-hub:org/name, got {source}:")
     else:
         folder = find_pretrained(name, files, cache_dir)
     check_hashes(folder, files)

@@ -331,11 +331,12 @@ def build_model(config: Config, images: ImageSet) -> nn.Module:
     cfg = {
         "tag": config.data.tag,
         "input_size": (C, H, W),
-        "num_classes": len(images.classes),
         "mean": tuple(value / 255 for value in config.data.mean),
         "std": tuple(value / 255 for value in config.data.std),
         **config.data.seen,
     }
+    if not config.start_from:  # whose own says how many
+        cfg["num_classes"] = len(images.classes)
     try:
         model = create_model(
             config.model if not config.start_from else f"local-dir:{start_folder(config)}",
