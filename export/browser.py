@@ -28,15 +28,15 @@ def browser_config(label_names: list[str]) -> dict[str, Any]:
     return {"transformers.js_config": {"dtype": "fp32"}} | ({"id2label": labels} if labels else {})
 
 
-def write_preprocessor(folder: Path) -> None:
-    """preprocessor_config.json of a folder with config.json; none where images are not RGB, for
+def preprocessor(folder: Path) -> str | None:
+    """preprocessor_config.json of a folder with config.json; None where images are not RGB, for
     which there is no such description.
     """
     cfg = read_config(folder)["pretrained_cfg"]
     channels, height, width = cfg["input_size"]
     if channels != 3:
-        return
-    preprocessor = {
+        return None
+    described = {
         "image_processor_type": "CLIPImageProcessor",  # it resizes, crops and normalises as timm
         "do_convert_rgb": True,
         "do_resize": True,
@@ -50,4 +50,4 @@ def write_preprocessor(folder: Path) -> None:
         "image_mean": cfg["mean"],
         "image_std": cfg["std"],
     }
-    (folder / PREPROCESSOR).write_text(json.dumps(preprocessor, indent=2) + "\n")
+    return json.dumps(described, indent=2) + "\n"

@@ -46,7 +46,10 @@ def read_report(folder: Path) -> dict[str, Any]:
         report = json.loads(path.read_text())
     except ValueError as error:
         raise ValueError(f"{path}: expected a verification report, got {error}") from None
-    if not isinstance(report, dict) or not isinstance(report.get("sha256", {}), dict):
+    kinds = {"sha256": dict, "checks": list}
+    if not isinstance(report, dict) or any(
+        not isinstance(report.get(key, kind()), kind) for key, kind in kinds.items()
+    ):
         raise ValueError(f"{path}: expected a verification report, got other JSON")
     return report
 

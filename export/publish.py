@@ -74,10 +74,10 @@ class Options:
     private: bool = False
     """Make the repository private if it is new; refuse one that is public."""
     data_root: str = ""
-    """Where the data set lies on which what the Hub gives back is verified; without it, random
-    images."""
+    """Where the data set lies on which the folder and what the Hub gives back are verified; without
+    it, random images."""
     num_images: int = 50
-    """Images to verify that on."""
+    """Images to verify them on."""
     overwrite: bool = False
     """Replace the folder of --to-folder if it holds something else."""
 
@@ -101,20 +101,48 @@ def check_verified(folder: Path) -> None:
         )
 
 
-def publish_to_folder(folder: Path, target: Path, overwrite: bool = False) -> str:
-    """Copy a verified folder; the target appears whole or not at all. Returns what happened."""
+def copy_of(folder: Path, scratch: Path) -> Path:
+    """The folder as it is now, in a scratch folder, since another export may take its place while
+    it is verified and sent.
+    """
+    copy = scratch / folder.resolve().name
+    shutil.copytree(folder, copy)
+    check_verified(copy)
+    return copy
+
+
+def check_anew(folder: Path, options: Options) -> Images:
+    """Raise unless a folder passes every check of export/verify.py; the images it was held to."""
+    model = zoo.create_model(f"local-dir:{folder}", pretrained=True).eval()
+    images = images_of(model, read_config(folder), options.data_root, options.num_images)
+    report = verify(folder, model, images)
+    if not report["passed"]:
+        raise PublishError(f"{failures(report)}\nnothing was sent, since these checks failed")
+    return images
+
+
+def publish_to_folder(options: Options) -> str:
+    """Copy a folder and verify it anew; the target appears whole or not at all.
+
+    Returns:
+        What happened.
+
+    Raises:
+        PublishError: The folder may not be published.
+        FileExistsError, OSError: The target is taken, or there is no room.
+    """
+    folder, target = Path(options.folder).resolve(), Path(options.to_folder).resolve()
+    check_asked(options.num_images)
     check_verified(folder)
-    folder, target = folder.resolve(), target.resolve()
     if target.is_dir() and hashes(target, but="") == hashes(folder, but=""):
         return f"{target} holds this very network already"
     if target.is_relative_to(folder):
         raise PublishError(f"--to-folder: expected a place outside {folder}, got {target}")
-    check_target("--to-folder", target, overwrite)
+    check_target("--to-folder", target, options.overwrite)
     with scratch_beside("--to-folder", target) as scratch:
-        copy = scratch / target.name
-        shutil.copytree(folder, copy)
-        check_verified(copy)
-        move_into_place("--to-folder", copy, target, overwrite)
+        copy = copy_of(folder, scratch)
+        check_anew(copy, options)
+        move_into_place("--to-folder", copy, target, options.overwrite)
     return f"published {target}"
 
 
@@ -194,12 +222,18 @@ def publish_to_hub(options: Options) -> str:
     Raises:
         PublishError, PullError: What failed, and how the repository stands.
     """
-    folder, repo_id = Path(options.folder), options.to
+    repo_id = options.to
     if not re.fullmatch(r"[^/]+/[^/]+", repo_id):
         raise ValueError(f"--to: expected org/name, got {repo_id!r}")
     validate_repo_id(repo_id)
     check_asked(options.num_images)
-    check_verified(folder)
+    check_verified(Path(options.folder))
+    with tempfile.TemporaryDirectory(prefix="publishing_") as scratch:
+        return _publish(copy_of(Path(options.folder), Path(scratch)), options)
+
+
+def _publish(folder: Path, options: Options) -> str:
+    repo_id = options.to
     api = HfApi(library_name="short-bp-zoo", library_version=zoo.__version__)
     made = ""
     try:
@@ -210,13 +244,7 @@ def publish_to_hub(options: Options) -> str:
             return f"{repo_id} holds this very network already, as {found.tag} at {found.head}"
         if not options.confirm:
             return describe(found, folder, repo_id, name, options.private)
-        # Before anything is sent, since they may not be there.
-        model = zoo.create_model(f"local-dir:{folder}", pretrained=True).eval()
-        images = images_of(model, read_config(folder), options.data_root, options.num_images)
-        report = verify(folder, model, images)
-        if not report["passed"]:
-            raise PublishError(f"{failures(report)}\nnothing was sent, since these checks failed")
-        check_verified(folder)  # nobody has changed it meanwhile
+        images = check_anew(folder, options)
         if found.head is None:
             with answer_of_a_hub(repo_id):
                 retried(lambda: api.create_repo(repo_id, private=options.private, exist_ok=True))
@@ -349,17 +377,15 @@ def main() -> None:
     if any(argument.startswith("--token") for argument in sys.argv[1:]):  # tyro would print it
         sys.exit("error: --token: expected it in HF_TOKEN or from `hf auth login`, not here")
     options = tyro.cli(Options, description=__doc__)
-    folder = Path(options.folder)
     if bool(options.to) == bool(options.to_folder):
         sys.exit("error: expected either --to or --to-folder, got both or neither")
-    of_the_hub = ("confirm", "private", "data_root")
-    for name in ("overwrite",) if options.to else of_the_hub:
+    for name in ("overwrite",) if options.to else ("confirm", "private"):
         if getattr(options, name):
             other = "--to-folder" if options.to else "--to"
             sys.exit(f"error: --{name.replace('_', '-')}: expected beside {other} alone")
     try:
         if options.to_folder:
-            print(publish_to_folder(folder, Path(options.to_folder), options.overwrite))
+            print(publish_to_folder(options))
         else:
             print(publish_to_hub(options))
     except (PublishError, HTTPError, ValueError, OSError, RuntimeError) as error:

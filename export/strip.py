@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from export.browser import browser_config, write_preprocessor
+from export.browser import PREPROCESSOR, browser_config, preprocessor
 from export.history import CURVES, draw, each_run
 from zoo import create_model, hub, runs, strip_heads
 
@@ -61,7 +61,8 @@ def write_stripped(source: Source, folder: Path) -> nn.Module:
         extra["training"] = each_run(extra["training"], _without_paths)
         draw(extra["training"], folder / CURVES)
     hub.save_pretrained(strip_heads(source.model), folder, **extra)
-    write_preprocessor(folder)
+    if described := preprocessor(folder):
+        (folder / PREPROCESSOR).write_text(described)
     return create_model(f"local-dir:{folder}", pretrained=True).eval()
 
 

@@ -34,9 +34,18 @@ from rich.table import Table
 from torch import Tensor, fx, nn
 
 import zoo
+from export.browser import PREPROCESSOR, preprocessor
 from export.checks import STRIPPING, Check, accuracy_of, batches, logits_of, session, watched
 from export.exact import InexactError, certify
-from export.folder import GRAPH, GRAPHS, READABLE_GRAPH, REPORT, UINT8_GRAPH, changed_files
+from export.folder import (
+    GRAPH,
+    GRAPHS,
+    READABLE_GRAPH,
+    REPORT,
+    UINT8_GRAPH,
+    changed_files,
+    read_report,
+)
 from export.graph import write_graphs
 from export.images import Images, check_asked, images_of, random_images
 from export.ledger import Ledger
@@ -48,6 +57,7 @@ from zoo.diagnostics.operations import SOURCE
 SAMPLE = 1000  # images on which every layer has to fire, and whose operations are counted
 BEYOND = 1.5  # times an image's floats: some beyond the pixels, some between two of them
 AT_ONCE = 128  # images in memory with all that a network makes of them
+CERTIFICATE = "no sum depends on its order"
 ACCURACY_GAP = 0.25  # points between the trained network and its graph, or one image
 CHANGED = 10.0  # percent of images with another class; on a half-trained network 5 were seen
 
@@ -104,6 +114,7 @@ def verify(
     else:
         checks += check_spike_aware(model, folder / GRAPH, images.values, images.labels)
         checks += [check_other_graphs(folder, images)]
+    checks += [check_said(folder, "spike-aware" if reason else "exact", checks)]
     report = {
         "passed": all(check.passed for check in checks),
         "rule": "exact" if reason is None else "spike-aware",
@@ -231,6 +242,21 @@ def _unlike(*models: onnx.ModelProto) -> list[str]:
     )
 
 
+def check_said(folder: Path, rule: str, checks: list[Check]) -> Check:
+    """What a folder says of itself beside its weights is what they give: its pre-processing, and
+    with a report of its own the rule and the certificate in it.
+    """
+    path, wrong = folder / PREPROCESSOR, []
+    if (path.read_text() if path.is_file() else None) != preprocessor(folder):
+        wrong.append(PREPROCESSOR)
+    if (folder / REPORT).is_file():
+        said = read_report(folder)
+        found = json.loads(json.dumps([asdict(c) for c in checks if c.name == CERTIFICATE]))
+        wrong += ["rule"] * (said.get("rule") != rule)
+        wrong += [c["name"] for c in found if c not in said.get("checks", [])]
+    return Check("the folder says what was found", not wrong, {"that_differ": wrong})
+
+
 def check_certificate(folder: Path) -> Check:
     """Proof that no sum in any graph rounds."""
     rows = {}
@@ -239,12 +265,12 @@ def check_certificate(folder: Path) -> Check:
             plain = onnx.inliner.inline_local_functions(onnx.load(folder / graph))
             rows[graph] = certify(plain)
         except InexactError as error:
-            return Check("no sum depends on its order", False, {"where": f"{graph}: {error}"})
+            return Check(CERTIFICATE, False, {"where": f"{graph}: {error}"})
     measured = {
         "least_head_room_bits": min(row.head_room for row in rows[GRAPH]),
         "layers": [asdict(row) for row in rows[GRAPH]],
     }
-    return Check("no sum depends on its order", True, measured)
+    return Check(CERTIFICATE, True, measured)
 
 
 def _run(graph: Path, images: Tensor, setting: Setting) -> Tensor:

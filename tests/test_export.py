@@ -21,6 +21,7 @@ from safetensors.torch import load_file, save_file
 import zoo
 from export.checks import STRIPPING
 from export.folder import REPORT, changed_files, check_target, move_into_place, scratch_beside
+from export.publish import Options as PublishOptions
 from export.publish import PublishError, publish_to_folder
 from export.strip import load_source
 from export.to_onnx import ExportError, Options, export
@@ -286,15 +287,20 @@ def test_the_command_ends_in_one_line_on_a_bad_source(tmp_path, source, message)
     assert not (tmp_path / "out").exists()
 
 
+def into_folder(folder: Path, target: Path) -> str:
+    options = PublishOptions(folder=str(folder), to_folder=str(target), num_images=10)
+    return publish_to_folder(options)
+
+
 def test_a_published_folder_loads_with_equal_bits(exported, tmp_path):
     target = tmp_path / "hub" / "slim"
-    assert publish_to_folder(exported, target) == f"published {target}"
+    assert into_folder(exported, target) == f"published {target}"
     with torch.inference_mode():
         assert torch.equal(load(target)(IMAGES), load(exported)(IMAGES))
-    assert "already" in publish_to_folder(exported, target)
+    assert "already" in into_folder(exported, target)
     (target / "README.md").write_text("mine")
     with pytest.raises(FileExistsError, match="pass --overwrite"):
-        publish_to_folder(exported, target)
+        into_folder(exported, target)
     assert (target / "README.md").read_text() == "mine"
 
 
@@ -305,7 +311,7 @@ def test_a_folder_that_changed_after_its_verification_is_not_published(exported,
     content[len(content) // 2] ^= 1
     (folder / name).write_bytes(content)
     with pytest.raises(PublishError, match=f"expected the files that were verified.*{name}"):
-        publish_to_folder(folder, tmp_path / "hub")
+        into_folder(folder, tmp_path / "hub")
     assert not (tmp_path / "hub").exists()
 
 
@@ -314,13 +320,13 @@ def test_a_folder_without_a_passed_verification_is_not_published(exported, tmp_p
     report = json.loads((folder / "verification.json").read_text()) | {"passed": False}
     (folder / "verification.json").write_text(json.dumps(report))
     with pytest.raises(PublishError, match="expected a passed verification, got False"):
-        publish_to_folder(folder, tmp_path / "hub")
+        into_folder(folder, tmp_path / "hub")
     (folder / "verification.json").write_text('{"passed": true}')
     with pytest.raises(PublishError, match="expected the files that were verified"):
-        publish_to_folder(folder, tmp_path / "hub")
+        into_folder(folder, tmp_path / "hub")
     (folder / "verification.json").unlink()
     with pytest.raises(PublishError, match="expected a verification report, found none"):
-        publish_to_folder(folder, tmp_path / "hub")
+        into_folder(folder, tmp_path / "hub")
 
 
 def test_publishing_to_the_hub_is_one_commit_that_loads_with_equal_bits(exported, tmp_path):

@@ -114,6 +114,9 @@ def test_what_does_not_verify_is_not_sent(hub, client, folder):
     assert "graphs hold the weights" in error
     assert "nothing was sent, since these checks failed" in error
     assert "org/other-weights" not in hub.repos
+    with pytest.raises(PublishError, match="nothing was sent, since these checks failed"):
+        publish_to_folder(Options(folder=str(folder), to_folder=str(folder.parent / "out")))
+    assert not (folder.parent / "out").exists()
 
 
 def test_what_could_not_be_verified_afterwards_is_not_sent(hub, client, folder):
@@ -169,16 +172,17 @@ def test_a_tag_that_is_no_version_says_nothing(hub, client, folder):
     assert publish(client, folder, "org/tagged").value.startswith("published org/tagged as v1")
 
 
-def test_a_card_that_was_changed_meanwhile_is_not_sent(hub, client, folder):
+def test_a_folder_that_is_written_anew_meanwhile_is_sent_as_it_was(hub, client, folder):
+    card = (folder / "README.md").read_bytes()
     client.run(
         "import export.publish as p; real = p.images_of\n"
         "def edit(*a): (p.Path(options['folder']) / 'README.md').write_text('x'); return real(*a)\n"
         "p.images_of = edit"
     )
-    error = publish(client, folder, "org/edited").error
+    publish(client, folder, "org/edited")
     client.run("p.images_of = real")
-    assert "expected the files that were verified, got others: ['README.md']" in error
-    assert "org/edited" not in hub.repos
+    assert (folder / "README.md").read_bytes() == b"x"
+    assert hub.repos["org/edited"].resolve("main").files["README.md"].content == card
 
 
 BREAKING = """
@@ -242,7 +246,7 @@ def test_links_are_not_followed_out_of_a_folder(folder, tmp_path, kind):
     (folder / "link").symlink_to(target)
     reseal(folder)
     with pytest.raises(PublishError, match=r"expected plain files, got links: .*/link"):
-        publish_to_folder(folder, tmp_path / "out")
+        publish_to_folder(Options(folder=str(folder), to_folder=str(tmp_path / "out")))
     with pytest.raises(PublishError, match="expected plain files"):
         publish_to_hub(Options(folder=str(folder), to="org/links", confirm=True))
     assert not (tmp_path / "out").exists()

@@ -165,6 +165,32 @@ def test_a_swapped_config_is_caught(folder, change):
     assert "equal bits in every setting" in failed(folder)
 
 
+@pytest.mark.parametrize("change", ["rule", "certificate"])
+def test_a_report_that_says_more_than_was_found_is_caught(folder, change):
+    report = json.loads((folder / REPORT).read_text())
+    if change == "rule":
+        report["rule"] = "spike-aware"
+    else:
+        (proof,) = (c for c in report["checks"] if c["name"] == export.verify.CERTIFICATE)
+        proof["measured"]["least_head_room_bits"] += 1
+    (folder / REPORT).write_text(json.dumps(report))
+    run = command(folder, "--num-images", "10", "--random-images")
+    named = "rule" if change == "rule" else export.verify.CERTIFICATE
+    assert f'the folder says what was found: {{"that_differ": ["{named}"]}}' in run.stderr
+
+
+def test_a_pre_processing_of_other_images_is_caught(tmp_path):
+    slim = BUNDLED / "short_bp_resnet20_slim.cifar10"
+    for name in ("config.json", "preprocessor_config.json"):
+        shutil.copy(slim / name, tmp_path)
+    assert export.verify.check_said(tmp_path, "exact", []).passed
+    described = json.loads((tmp_path / "preprocessor_config.json").read_text())
+    described["image_std"] = [1, 1, 1]
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(described))
+    found = export.verify.check_said(tmp_path, "exact", [])
+    assert found.measured == {"that_differ": ["preprocessor_config.json"]}
+
+
 def test_logits_that_are_no_numbers_are_caught(folder):
     change_constant(folder / GRAPH, "head.fc.bias", lambda bias: bias.fill(np.nan))
     found = failed(folder)
