@@ -351,7 +351,7 @@ def _body(folder: Path, config: dict[str, Any], report: dict[str, Any]) -> str:
 
 
 EXACT = """The graphs give the same bits in every runtime that convolves in plain fp32, in every
-batch size and number of threads, on any input: norms are folded into their convolutions, and every
+batch size and number of threads, on any numbers: norms are folded into convolutions, and every
 weight is a whole multiple of a power of two, chosen so that no sum of a convolution needs more than
 the 24 bits that fp32 has; a neuron adds two numbers at a time, which has no order.
 `model.safetensors` holds the weights as they were trained; `zoo.deploy(model)` puts them on the

@@ -214,7 +214,9 @@ class _Proof:
 
     def _greaterorequal(self, node, x, threshold) -> _Range:
         self._of(x)
-        self._operand(threshold, x)
+        least = np.abs(self._operand(threshold, x).low)
+        if ((least > 0) & (least < 2.0**-SMALLEST)).any():
+            raise InexactError(f"{node.name}: expected a threshold that no runtime takes for 0")
         return _Range(np.zeros(1), np.ones(1), np.zeros(1))
 
     def _split(self, node, x, axis, num_outputs) -> _Range:

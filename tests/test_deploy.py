@@ -210,6 +210,10 @@ def test_a_float_is_taken_for_its_nearest_pixel():
             {"spike_layer": {"decay": 1.0, "reset": "subtract", "levels": 3}},
             "stem.1: expected powers of two, got 3 levels of a v_threshold of 1.0",
         ),
+        (
+            {"spike_layer": {"v_threshold": 1e-39}},
+            "stem.1: expected a v_threshold that no runtime takes for 0, 2^-126 or more, got 1e-39",
+        ),
         ({"spike_layer": Loud}, "stem.1: no exact form of Loud is known here"),
         ({"spike_layer": nn.ReLU}, "stem.1: no exact form of ReLU is known here"),
         ({"global_pool": "max"}, "head: expected average pooling and a classifier"),

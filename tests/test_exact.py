@@ -117,6 +117,14 @@ def test_a_decay_off_the_grid_is_refused(graph):
         certify(changed(graph, "number_0.5", lambda decay: np.copyto(decay, np.float32(0.3))))
 
 
+def test_a_threshold_that_a_runtime_may_take_for_nothing_is_refused(graph):
+    def shrink(threshold):
+        np.copyto(threshold, np.float32(1e-39))
+
+    with pytest.raises(InexactError, match="expected a threshold that no runtime takes for 0"):
+        certify(changed(graph, "number_1.0", shrink))
+
+
 def test_pixels_that_are_not_rounded_are_refused(graph):
     other = onnx.ModelProto()
     other.CopyFrom(graph)

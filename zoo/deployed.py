@@ -408,7 +408,7 @@ class _Deployment:
 
     def _neuron(self, name: str, lif: LIF, x: _Current) -> _Spikes:
         if self.exact:
-            _check_levels(name, lif)
+            _check_threshold(name, lif)
             self.readers.append(_Reader(name, lif, x))
         folded = FoldedLIF(self.T, x.repeated, **lif.constants())
         return _Spikes(self._call(name, folded, x.node), fraction=lif.levels.bit_length() - 1)
@@ -530,7 +530,7 @@ class _Rule(_Deployment):
     """The same walk, which asks of a neuron's constants alone whether any grid would do."""
 
     def _neuron(self, name: str, lif: LIF, x: _Current) -> _Spikes:
-        _check_levels(name, lif)
+        _check_threshold(name, lif)
         least, lost = self._demands(lif, x)
         # A current that makes it fire reaches the threshold, which takes its bits before the point.
         most = BITS - math.ceil(math.log2(lif.v_threshold)) - lost
@@ -565,7 +565,12 @@ def _least(x: _Current) -> int:
     return max([0, *(spikes.fraction for spikes in x.spikes)])
 
 
-def _check_levels(name: str, lif: LIF) -> None:
+def _check_threshold(name: str, lif: LIF) -> None:
+    if lif.v_threshold < 2.0**-SMALLEST:
+        raise NotExactError(
+            f"{name}: expected a v_threshold that no runtime takes for 0, 2^-{SMALLEST} or more, "
+            f"got {lif.v_threshold}"
+        )
     if lif.levels > 1 and not (is_power_of_two(lif.levels) and is_power_of_two(lif.v_threshold)):
         raise NotExactError(
             f"{name}: expected powers of two, got {lif.levels} levels of a v_threshold of "

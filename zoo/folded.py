@@ -42,7 +42,7 @@ class PixelConv(nn.Module):
     """The first convolution, on whole pixels, its current rounded to what a current carries.
 
     Takes uint8 pixels or normalised floats [B, C, H, W]; a float is taken for the pixel nearest to
-    it, so that what is proved of pixels holds for any input. A pixel takes 8 of the 24 bits, which
+    it, so that what is proved of pixels holds for any number. A pixel takes 8 of the 24 bits, which
     leaves a coarse grid for the weights; what they lose on it is a second convolution's.
 
     Raises:

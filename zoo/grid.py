@@ -1,7 +1,7 @@
 """The grid that a network is deployed on: how many bits a sum takes, and weights rounded to what is
 left of fp32's 24.
 
-Every function says what holds for any input, in whatever order a sum is added up.
+Every function says what holds for any numbers, in whatever order a sum is added up.
 Shapes: C channels, H height, W width; T time steps.
 """
 
