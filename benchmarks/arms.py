@@ -19,8 +19,10 @@ from measure import report, run_script
 from zoo.data import DataConfig
 from zoo.training.augment import AugmentConfig
 from zoo.training.config import Config, OptimConfig
-from zoo.training.engine import LOG, load_data, train
+from zoo.training.engine import train
 from zoo.training.losses import LossConfig
+from zoo.training.prepare import load_data
+from zoo.training.run_folder import LOG
 
 SEEDS = (0, 1, 2)
 TRAINED_ON = "trained on"  # the machine of a table is the one that wrote it

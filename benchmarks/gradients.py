@@ -25,8 +25,9 @@ from zoo import runs
 from zoo.data import DataConfig, load_images, normalise
 from zoo.diagnostics import Gradient, gradients
 from zoo.training.config import Config, OptimConfig
-from zoo.training.engine import build_model, train
+from zoo.training.engine import train
 from zoo.training.losses import LossConfig
+from zoo.training.prepare import build_model
 
 SEEDS, BATCH, STEPS, T = (0, 1, 2), 32, 300, 2
 MODEL, COEFFICIENT = "short_bp_resnet20_slim", 0.25

@@ -13,7 +13,7 @@ import zoo
 from zoo import hub
 from zoo.data import DataConfig
 from zoo.training.config import Config, load_config
-from zoo.training.engine import build_model
+from zoo.training.prepare import build_model
 from zoo.training.rehearsal import rehearse
 
 CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("**/*.yaml"))

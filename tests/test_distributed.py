@@ -13,7 +13,8 @@ import pytest
 
 from zoo import runs
 from zoo.hub import WEIGHTS
-from zoo.training.engine import LOG, train
+from zoo.training.engine import train
+from zoo.training.run_folder import LOG
 
 # zoo.training, in a process that says so if its network outlives the group of processes: torch may
 # wait forever then.

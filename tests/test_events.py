@@ -14,7 +14,8 @@ from zoo import runs
 from zoo.data import DataConfig, load_images
 from zoo.data.events import _share, frames
 from zoo.training.augment import AugmentConfig
-from zoo.training.engine import build_model, train
+from zoo.training.engine import train
+from zoo.training.prepare import build_model
 
 EVENTS = {"name": "dvs_gesture", "size": 16, "frames": 4, "mean": (0, 0), "std": (1, 1)}
 

@@ -18,8 +18,9 @@ import torch
 import zoo
 from zoo import hub, runs
 from zoo.training import engine
-from zoo.training.checkpoint import save_checkpoint
+from zoo.training.checkpoint import load_checkpoint, save_checkpoint
 from zoo.training.engine import train
+from zoo.training.run_folder import LOG
 
 RECIPE = Path(__file__).parent.parent / "configs" / "digits_demo.yaml"
 SHORT = ("--epochs", "2", "--device", "cpu", "--checkpoint-minutes", "0.01")
@@ -53,7 +54,7 @@ def ends_like(run: Path, whole: Path) -> bool:
     """Whether two runs have the same weights and, but for times and memory, the same log."""
     logs = []
     for folder in (run, whole):
-        log = [json.loads(line) for line in (folder / engine.LOG).read_text().splitlines()]
+        log = [json.loads(line) for line in (folder / LOG).read_text().splitlines()]
         for entry in log:
             for key in ("images_per_second", "seconds", "peak_mib"):
                 del entry[key]
@@ -252,5 +253,5 @@ def test_a_checkpoint_of_hostile_pickles_is_refused(whole, tmp_path):
     folder = shutil.copytree(runs.checkpoints(whole)[-1], tmp_path / "checkpoint")
     torch.save({"optimizer": Hostile()}, folder / "trainer.pt")
     with pytest.raises(Exception, match="Weights only load failed"):
-        engine.load_checkpoint(folder)
+        load_checkpoint(folder)
     assert not (tmp_path / "ran").exists()

@@ -22,14 +22,16 @@ from zoo import hub
 from zoo.data import DataConfig, ImageSet, load_images, normalise
 from zoo.kernels import compiled
 from zoo.runs import checkpoints
-from zoo.training import engine
+from zoo.training import engine, machine
 from zoo.training.augment import AugmentConfig
 from zoo.training.config import OptimConfig
-from zoo.training.engine import build_model, load_data, make_accelerator, train
+from zoo.training.engine import train
 from zoo.training.feed import Feed
 from zoo.training.learner import Learner
 from zoo.training.losses import LossConfig
 from zoo.training.machine import bf16_slowdown
+from zoo.training.prepare import build_model, load_data
+from zoo.training.processes import make_accelerator
 
 
 def weights(run) -> dict[str, torch.Tensor]:
@@ -390,7 +392,7 @@ def test_compiling_without_a_compiler_is_refused(recipe, tmp_path, monkeypatch):
 def test_a_cpu_that_is_slow_in_bf16_is_told_of(
     slowdown, optimizer, precision, recipe, tmp_path, monkeypatch, capsys
 ):
-    monkeypatch.setattr(engine, "bf16_slowdown", lambda: slowdown)
+    monkeypatch.setattr(machine, "bf16_slowdown", lambda: slowdown)
     optim = replace(recipe.optim, name=optimizer, lr=1e-3)
     train(replace(recipe, output=str(tmp_path), epochs=1, optim=optim, precision=precision))
     said = capsys.readouterr().out

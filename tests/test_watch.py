@@ -12,7 +12,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import zoo
 from zoo import runs
 from zoo.training import report
-from zoo.training.engine import LOG, train
+from zoo.training.engine import train
+from zoo.training.run_folder import LOG
 from zoo.training.watch import firing_rates, first_broken
 
 

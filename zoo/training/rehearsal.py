@@ -9,16 +9,12 @@ import torch
 from zoo import hub
 from zoo.data import ImageSet
 from zoo.training.config import Config
-from zoo.training.engine import (
-    build_model,
-    check_run_folder,
-    end,
-    evaluate,
-    make_accelerator,
-    start_folder,
-)
+from zoo.training.engine import evaluate
 from zoo.training.feed import Feed
 from zoo.training.learner import Learner
+from zoo.training.prepare import build_model, start_folder
+from zoo.training.processes import end, make_accelerator
+from zoo.training.run_folder import check_run_folder
 
 DECIDED = ("shortcut_heads", "in_chans", "num_classes")  # by the loss and by the images
 

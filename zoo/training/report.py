@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from zoo.training.engine import LOG
+from zoo.training.run_folder import LOG
 
 
 def read_log(run: Path) -> list[dict[str, Any]]:

@@ -1,0 +1,178 @@
+"""What a run begins with: its images, and its network, random or with another run's weights."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from zoo import create_model, hub, runs
+from zoo.data import ImageFiles, ImageSet, load_images
+from zoo.training.config import Config
+
+
+@dataclass(frozen=True)
+class Data:
+    """Training images, the images to measure on, and what those are called."""
+
+    train: ImageSet | ImageFiles
+    measured: ImageSet | ImageFiles
+    name: str
+
+
+def load_data(config: Config) -> Data:
+    """What the config says, with images held out where it says so.
+
+    Raises:
+        FileNotFoundError: The data are not where the config says.
+        ValueError: More are held out or asked for than there are, or train and test differ in
+            their classes or sizes.
+    """
+    train_set = load_images(config.data, "train")
+    if config.data.holdout >= len(train_set):
+        raise ValueError(
+            f"data.holdout: expected fewer than the {len(train_set)} training images, "
+            f"got {config.data.holdout}"
+        )
+    # Of the set, not of the run: every seed holds out the same images.
+    order = torch.randperm(len(train_set), generator=torch.Generator().manual_seed(0))
+    held_out, order = order[: config.data.holdout], order[config.data.holdout :]
+    if config.data.holdout:
+        other, name = train_set.subset(held_out), "holdout"
+    else:
+        other, name = load_images(config.data, "test"), "test"
+        if other.classes != train_set.classes:
+            raise ValueError(
+                f"data.root: expected the same classes in train and test, got "
+                f"{train_set.classes} and {other.classes}"
+            )
+        if other.shape != train_set.shape:
+            raise ValueError(
+                f"data.root: expected images of one size in train and test, got "
+                f"{[*train_set.shape]} and {[*other.shape]}"
+            )
+    if config.data.limit > len(order):
+        raise ValueError(
+            f"data.limit: expected at most the {len(order)} training images that there are, got "
+            f"{config.data.limit}"
+        )
+    if config.data.holdout or config.data.limit:
+        train_set = train_set.subset(order[: config.data.limit or None])
+    return Data(train_set, other, name)
+
+
+def build_model(config: Config, images: ImageSet | ImageFiles) -> nn.Module:
+    """The network of a config for a set of images, with heads where the loss needs them.
+
+    Raises:
+        FileNotFoundError: The weights to begin with are not there.
+        ValueError: No network, or none with these weights, for these images and this loss; the
+            message names the option.
+    """
+    if "shortcut_heads" in config.model_args:
+        raise ValueError(
+            "model_args.shortcut_heads: expected no such key, the loss decides; "
+            "set loss.name: vanilla for a network without heads"
+        )
+    for key in ("num_classes", "in_chans"):
+        if key in config.model_args:
+            raise ValueError(f"model_args.{key}: expected no such key, the images decide")
+    if taken := sorted(hub.TAKEN_BY_TIMM & config.model_args.keys()):
+        raise ValueError(f"model_args.{taken[0]}: expected arguments of a network, timm takes that")
+    args = config.model_args
+    if config.data.streams:
+        args = {"time_steps": config.data.frames, **args}
+        if args["time_steps"] != config.data.frames:
+            raise ValueError(
+                f"model_args.time_steps: expected the {config.data.frames} of data.frames, got "
+                f"{args['time_steps']}"
+            )
+    C, H, W = images.shape[-3:]
+    cfg = {
+        "tag": config.data.tag,
+        "input_size": (C, H, W),
+        "mean": tuple(value / 255 for value in config.data.mean),
+        "std": tuple(value / 255 for value in config.data.std),
+        **config.data.seen,
+    }
+    if not config.start_from:  # whose own says how many
+        cfg["num_classes"] = len(images.classes)
+    try:
+        model = create_model(
+            config.model if not config.start_from else f"local-dir:{start_folder(config)}",
+            pretrained=bool(config.start_from),
+            shortcut_heads=config.loss.needs_heads,
+            pretrained_cfg_overlay=cfg,
+            **args,
+        )
+    except TypeError as error:
+        raise ValueError(
+            f"model_args: expected arguments of {config.model}, got {config.model_args} ({error})"
+        ) from None
+    found, expected = (model.in_chans, model.num_classes), (C, len(images.classes))
+    if found != expected:
+        raise ValueError(
+            f"start_from: expected a network for images of {C} channels and {expected[1]} classes, "
+            f"got one for {found[0]} channels and {found[1]} classes"
+        )
+    if config.loss.needs_heads and not model.shortcut_heads.heads:
+        raise ValueError(
+            f"loss.name: expected vanilla for a network without heads, got {config.loss.name}"
+        )
+    if hub.neuron_constants(model).get("levels", 1) > 1:
+        model.pretrained_cfg["tag"] += hub.RATES
+    return model
+
+
+def start_folder(config: Config) -> Path:
+    """The folder of the weights that a run begins with.
+
+    Raises:
+        FileNotFoundError: There is none.
+        ValueError: It holds another architecture, or weights that images were used for which this
+            run holds out.
+    """
+    folder = Path(config.start_from)
+    folder = runs.newest_checkpoint(folder) or folder
+    if not (folder / hub.WEIGHTS).is_file():
+        raise FileNotFoundError(
+            f"start_from: expected a run with a checkpoint, or a folder with {hub.CONFIG} and "
+            f"{hub.WEIGHTS}, got {folder}"
+        )
+    found = hub.read_config(folder)
+    if (architecture := found["architecture"]) != config.model:
+        raise ValueError(f"start_from: expected {config.model}, got {architecture} in {folder}")
+    _check_held_out(config, found.get("training"))
+    return folder
+
+
+def _check_held_out(config: Config, training: dict[str, Any] | None) -> None:
+    """Raise where the weights to begin with, or those that they began with, were trained on images
+    that this run would measure. Each run sets aside the first ones of one order.
+    """
+    own = config.data
+    while training:
+        data = training["data"]
+        same = (data["name"], data.get("title", "")) == (own.name, own.title)
+        if same and data.get("holdout", 0) < own.holdout:
+            raise ValueError(
+                f"data.holdout: expected at most {data.get('holdout', 0)}, as many as the weights "
+                f"of start_from were not trained on, got {own.holdout}; if these are other images, "
+                "give them another data.title"
+            )
+        training = training.get("began_with", {}).get("training")
+
+
+def origin(config: Config, found: Path | None) -> dict[str, Any]:
+    """The weights that a run began with, by their hash, and how those were trained in their turn,
+    from its own checkpoint if it has one; empty where they were random.
+    """
+    if found:
+        before = hub.read_config(found)["training"]
+        return {key: before[key] for key in ("began_with",) if key in before}
+    if not config.start_from:
+        return {}
+    folder = start_folder(config)
+    weights, training = hub.file_sha256(folder / hub.WEIGHTS), hub.read_config(folder)
+    return {"began_with": {"sha256": weights, "training": training.get("training")}}

@@ -1,0 +1,110 @@
+"""A run's folder: whose it is, who trains in it, and its log."""
+
+import dataclasses
+import json
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from filelock import Timeout
+from huggingface_hub.utils import WeakFileLock
+
+from zoo import hub, runs
+from zoo.training.config import Config, flat
+from zoo.training.processes import agreed
+
+LOG, RESOLVED, LOCK = "log.jsonl", "config.json", ".lock"
+FREE = (
+    "output",
+    "workers",
+    "checkpoint_minutes",
+    "keep_large_buffers",
+    "trackers",
+    "data.root",
+    "data.download",
+)
+FOUND = ("began_with", "built_with", "log")  # of a checkpoint's "training", and no recipe's
+
+
+@contextmanager
+def alone(run: Path, accelerator: Accelerator) -> Iterator[None]:
+    """Hold the run folder, so that the same command started twice trains once."""
+    with ExitStack() as held:
+        taken = False
+        if accelerator.is_main_process:
+            run.mkdir(parents=True, exist_ok=True)
+            try:
+                held.enter_context(WeakFileLock(run / LOCK, timeout=0.1))
+                held.callback(_leave, run)
+            except Timeout:
+                taken = True
+        if any(agreed(accelerator, taken)):
+            raise ValueError(
+                f"output: expected a folder in which nobody trains, got {run}, in which another "
+                "process does; wait for its end, or choose another --output"
+            )
+        yield
+
+
+def _leave(run: Path) -> None:
+    with suppress(OSError):
+        (run / LOCK).unlink()
+        run.rmdir()  # if a config that cannot be left it empty
+
+
+def check_run_folder(config: Config) -> None:
+    """Raise where the folder holds another run; what changes no bit of a run may differ."""
+    if not config.output:
+        raise ValueError("output: expected a folder, got none")
+    run = Path(config.output)
+    path, found = run / RESOLVED, runs.checkpoints(run)
+    if not found:  # nothing that could go on
+        return
+    try:
+        if path.exists():
+            recipe = json.loads(path.read_text())
+        else:  # only the checkpoints were moved here
+            training = hub.read_config(found[-1])["training"]
+            recipe = {key: value for key, value in training.items() if key not in FOUND}
+        # What a recipe of an older version does not name is as it was by default.
+        for key, value in dataclasses.asdict(Config()).items():
+            recipe[key] = (
+                value | recipe.get(key, {}) if isinstance(value, dict) else recipe.get(key, value)
+            )
+        theirs = flat(recipe)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path}: expected the recipe of a run, got {error!r}") from None
+    ours = flat(json.loads(json.dumps(dataclasses.asdict(config))))
+    differ = [
+        f"{key} {theirs.get(key, 'nothing')!r} in place of {ours.get(key, 'nothing')!r}"
+        for key in ours.keys() | theirs.keys()
+        if ours.get(key) != theirs.get(key) and not key.startswith(FREE)
+    ]
+    if differ:
+        raise ValueError(
+            f"output: expected a new folder or one of this very run, got {config.output} with "
+            f"{', '.join(sorted(differ))}; choose another --output"
+        )
+
+
+def check_shared(accelerator: Accelerator, found: Path | None) -> None:
+    """Raise unless all processes go on from the same step."""
+    step = int(found.name.removeprefix("step_")) if found else -1
+    steps = accelerator.gather(torch.tensor([step], device=accelerator.device)).tolist()
+    if len(set(steps)) > 1:
+        raise ValueError(
+            f"output: expected a folder that all processes share, got checkpoints of steps {steps}"
+        )
+
+
+def in_short(entry: dict[str, Any]) -> dict[str, Any]:
+    """What of an epoch goes with the weights."""
+    kept = ("epoch", "loss", "learning_rate", "seconds", "machine")
+    return {k: v for k, v in entry.items() if k in kept or k.endswith("accuracy")}
+
+
+def write_log(run: Path, log: list[dict[str, Any]]) -> None:
+    runs.write(run / LOG, "".join(json.dumps(entry) + "\n" for entry in log))
