@@ -3,6 +3,7 @@
 Shapes: T time steps, B batch, C channels, H height, W width, K classes.
 """
 
+import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any, Literal, TypeVar, get_args
@@ -19,6 +20,7 @@ from zoo.layers import ConvNorm, DirectCoding
 
 Memory = Literal["fast", "lean"]
 Choice = TypeVar("Choice")
+Backbone = TypeVar("Backbone", bound="SpikingBackbone")
 
 
 class SpikingBackbone(nn.Module):
@@ -275,17 +277,25 @@ def checkpoint_filter_fn(state_dict: dict[str, Tensor], model: nn.Module) -> dic
 
 
 def build(
-    network: type[SpikingBackbone], variant: str, stages: int, pretrained: bool, **kwargs
-) -> SpikingBackbone:
+    network: type[Backbone],
+    variant: str,
+    pretrained: bool,
+    model_args: dict[str, Any],
+    kwargs: dict[str, Any],
+) -> Backbone:
     """timm's build of one architecture.
 
     Args:
-        stages: How many it has.
+        network: What builds it, with the arguments of that architecture as its defaults.
+        model_args: The arguments in which this variant differs.
+        kwargs: The user's, which stand before those.
 
     Raises:
         ValueError: features_only by another of timm's ways than the getter, which alone knows of
             time.
     """
+    args = model_args | kwargs
+    depths = args.get("depths", inspect.signature(network).parameters["depths"].default)
     if kwargs.get("features_only") and kwargs.get("feature_cls", "getter") != "getter":
         raise ValueError(f"feature_cls: expected 'getter', got {kwargs['feature_cls']!r}")
     return build_model_with_cfg(
@@ -293,8 +303,8 @@ def build(
         variant,
         pretrained,
         pretrained_filter_fn=checkpoint_filter_fn,
-        feature_cfg=dict(out_indices=tuple(range(stages)), feature_cls="getter"),
-        **kwargs,
+        feature_cfg=dict(out_indices=tuple(range(len(depths))), feature_cls="getter"),
+        **args,
     )
 
 

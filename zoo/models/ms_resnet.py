@@ -11,7 +11,7 @@ Shapes: T time steps, B batch, C channels, H height, W width.
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, Literal
+from typing import Literal
 
 from timm.models import generate_default_cfgs, register_model
 from torch import Tensor, nn
@@ -159,26 +159,21 @@ default_cfgs = generate_default_cfgs(
 )
 
 
-def _create(variant: str, pretrained: bool, model_args: dict[str, Any], kwargs) -> MSResNet:
-    args = model_args | kwargs
-    return build(MSResNet, variant, len(args.get("depths", (2, 2, 2, 2))), pretrained, **args)
-
-
 @register_model
 def ms_resnet18(pretrained: bool = False, **kwargs) -> MSResNet:
-    return _create("ms_resnet18", pretrained, {}, kwargs)
+    return build(MSResNet, "ms_resnet18", pretrained, {}, kwargs)
 
 
 @register_model
 def ms_resnet34(pretrained: bool = False, **kwargs) -> MSResNet:
-    return _create("ms_resnet34", pretrained, dict(depths=(3, 4, 6, 3)), kwargs)
+    return build(MSResNet, "ms_resnet34", pretrained, dict(depths=(3, 4, 6, 3)), kwargs)
 
 
 @register_model
 def ms_resnet104(pretrained: bool = False, **kwargs) -> MSResNet:
     """The 7x7 stem is the paper's and Attention-SNN's; MS-ResNet's code has three 3x3 there."""
     model_args = dict(depths=(3, 8, 32, 8), avg_down=True)
-    return _create("ms_resnet104", pretrained, model_args, kwargs)
+    return build(MSResNet, "ms_resnet104", pretrained, model_args, kwargs)
 
 
 # 32-pixel stem: one 3x3 convolution. The neuron and the start of the norms are those of ImageNet.
@@ -188,13 +183,13 @@ def ms_resnet104(pretrained: bool = False, **kwargs) -> MSResNet:
 def ms_resnet18_cifar(pretrained: bool = False, **kwargs) -> MSResNet:
     """12.5 M parameters at 10 classes (GAC's msresnet18)."""
     model_args = dict(depths=(3, 3, 2), widths=(128, 256, 512), stem="conv3x3")
-    return _create("ms_resnet18_cifar", pretrained, model_args, kwargs)
+    return build(MSResNet, "ms_resnet18_cifar", pretrained, model_args, kwargs)
 
 
 @register_model
 def ms_resnet18_cifar_2222(pretrained: bool = False, **kwargs) -> MSResNet:
     """11.2 M parameters at 10 classes: [2, 2, 2, 2] blocks, the other CIFAR form in the field."""
-    return _create("ms_resnet18_cifar_2222", pretrained, dict(stem="conv3x3"), kwargs)
+    return build(MSResNet, "ms_resnet18_cifar_2222", pretrained, dict(stem="conv3x3"), kwargs)
 
 
 # Published at T = 1; dropout of 0.2 before the classifier is the recipe's, drop_rate.
@@ -203,13 +198,13 @@ def ms_resnet18_cifar_2222(pretrained: bool = False, **kwargs) -> MSResNet:
 @register_model
 def att_ms_resnet18(pretrained: bool = False, **kwargs) -> MSResNet:
     model_args = dict(block="attention", avg_down=True)
-    return _create("att_ms_resnet18", pretrained, model_args, kwargs)
+    return build(MSResNet, "att_ms_resnet18", pretrained, model_args, kwargs)
 
 
 @register_model
 def att_ms_resnet34(pretrained: bool = False, **kwargs) -> MSResNet:
     model_args = dict(block="attention", depths=(3, 4, 6, 3), avg_down=True)
-    return _create("att_ms_resnet34", pretrained, model_args, kwargs)
+    return build(MSResNet, "att_ms_resnet34", pretrained, model_args, kwargs)
 
 
 # Published at T = 4 and T = 6.
@@ -218,10 +213,11 @@ def att_ms_resnet34(pretrained: bool = False, **kwargs) -> MSResNet:
 @register_model
 def gac_ms_resnet18(pretrained: bool = False, **kwargs) -> MSResNet:
     """11.82 M parameters."""
-    return _create("gac_ms_resnet18", pretrained, dict(gated=True), kwargs)
+    return build(MSResNet, "gac_ms_resnet18", pretrained, dict(gated=True), kwargs)
 
 
 @register_model
 def gac_ms_resnet34(pretrained: bool = False, **kwargs) -> MSResNet:
     """21.93 M parameters."""
-    return _create("gac_ms_resnet34", pretrained, dict(depths=(3, 4, 6, 3), gated=True), kwargs)
+    model_args = dict(depths=(3, 4, 6, 3), gated=True)
+    return build(MSResNet, "gac_ms_resnet34", pretrained, model_args, kwargs)

@@ -8,7 +8,7 @@ Shapes: T time steps, B batch, C channels, H height, W width.
 import operator
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, Literal
+from typing import Literal
 
 from timm.models import generate_default_cfgs, register_model
 from torch import Tensor, nn
@@ -190,56 +190,47 @@ class SEWResNet(SpikingBackbone):
         super().__init__(first, stages, feature_info, **dd, **kwargs)
 
 
-def _cfg_imagenet() -> dict[str, Any]:
-    return cfg_imagenet(**PAPER)
-
-
 default_cfgs = generate_default_cfgs(
     {
-        "sew_resnet18.untrained": _cfg_imagenet(),
-        "sew_resnet34.untrained": _cfg_imagenet(),
-        "sew_resnet50.untrained": _cfg_imagenet(),
-        "sew_resnet101.untrained": _cfg_imagenet(),
-        "sew_resnet152.untrained": _cfg_imagenet(),
+        "sew_resnet18.untrained": cfg_imagenet(**PAPER),
+        "sew_resnet34.untrained": cfg_imagenet(**PAPER),
+        "sew_resnet50.untrained": cfg_imagenet(**PAPER),
+        "sew_resnet101.untrained": cfg_imagenet(**PAPER),
+        "sew_resnet152.untrained": cfg_imagenet(**PAPER),
         "sew_resnet18_cifar.untrained": cfg(**PAPER),
     }
 )
 
 
-def _create(variant: str, pretrained: bool, model_args: dict[str, Any], kwargs) -> SEWResNet:
-    args = model_args | kwargs
-    return build(SEWResNet, variant, len(args.get("depths", (2, 2, 2, 2))), pretrained, **args)
-
-
 @register_model
 def sew_resnet18(pretrained: bool = False, **kwargs) -> SEWResNet:
-    return _create("sew_resnet18", pretrained, {}, kwargs)
+    return build(SEWResNet, "sew_resnet18", pretrained, {}, kwargs)
 
 
 @register_model
 def sew_resnet34(pretrained: bool = False, **kwargs) -> SEWResNet:
-    return _create("sew_resnet34", pretrained, dict(depths=(3, 4, 6, 3)), kwargs)
+    return build(SEWResNet, "sew_resnet34", pretrained, dict(depths=(3, 4, 6, 3)), kwargs)
 
 
 @register_model
 def sew_resnet50(pretrained: bool = False, **kwargs) -> SEWResNet:
     model_args = dict(block="bottleneck", depths=(3, 4, 6, 3))
-    return _create("sew_resnet50", pretrained, model_args, kwargs)
+    return build(SEWResNet, "sew_resnet50", pretrained, model_args, kwargs)
 
 
 @register_model
 def sew_resnet101(pretrained: bool = False, **kwargs) -> SEWResNet:
     model_args = dict(block="bottleneck", depths=(3, 4, 23, 3))
-    return _create("sew_resnet101", pretrained, model_args, kwargs)
+    return build(SEWResNet, "sew_resnet101", pretrained, model_args, kwargs)
 
 
 @register_model
 def sew_resnet152(pretrained: bool = False, **kwargs) -> SEWResNet:
     model_args = dict(block="bottleneck", depths=(3, 8, 36, 3))
-    return _create("sew_resnet152", pretrained, model_args, kwargs)
+    return build(SEWResNet, "sew_resnet152", pretrained, model_args, kwargs)
 
 
 @register_model
 def sew_resnet18_cifar(pretrained: bool = False, **kwargs) -> SEWResNet:
     """The 32-pixel stem, one 3x3 convolution, is our choice: the paper has no such network."""
-    return _create("sew_resnet18_cifar", pretrained, dict(stem="conv3x3"), kwargs)
+    return build(SEWResNet, "sew_resnet18_cifar", pretrained, dict(stem="conv3x3"), kwargs)

@@ -228,33 +228,20 @@ class ShortBPResNet(SpikingBackbone):
                     module.weight.mul_(norm_gain)  # zeros stay zeros
 
 
-def _cfg(**kwargs) -> dict[str, Any]:
-    return cfg(**PAPER, **kwargs)
-
-
-def _cfg_imagenet() -> dict[str, Any]:
-    return cfg_imagenet(**PAPER)
-
-
 default_cfgs = generate_default_cfgs(
     {
-        "short_bp_resnet18.untrained": _cfg(),
-        "short_bp_resnet34.untrained": _cfg(),
-        "short_bp_resnet50.untrained": _cfg(),
-        "short_bp_resnet101.untrained": _cfg(),
-        "short_bp_resnet152.untrained": _cfg(),
-        "short_bp_resnet18_imagenet.untrained": _cfg_imagenet(),
-        "short_bp_resnet34_imagenet.untrained": _cfg_imagenet(),
-        "short_bp_resnet19.untrained": _cfg(pool_size=(8, 8)),
-        "short_bp_resnet20.untrained": _cfg(pool_size=(2, 2)),
-        "short_bp_resnet20_slim.untrained": _cfg(pool_size=(8, 8)),
+        "short_bp_resnet18.untrained": cfg(**PAPER),
+        "short_bp_resnet34.untrained": cfg(**PAPER),
+        "short_bp_resnet50.untrained": cfg(**PAPER),
+        "short_bp_resnet101.untrained": cfg(**PAPER),
+        "short_bp_resnet152.untrained": cfg(**PAPER),
+        "short_bp_resnet18_imagenet.untrained": cfg_imagenet(**PAPER),
+        "short_bp_resnet34_imagenet.untrained": cfg_imagenet(**PAPER),
+        "short_bp_resnet19.untrained": cfg(**PAPER, pool_size=(8, 8)),
+        "short_bp_resnet20.untrained": cfg(**PAPER, pool_size=(2, 2)),
+        "short_bp_resnet20_slim.untrained": cfg(**PAPER, pool_size=(8, 8)),
     }
 )
-
-
-def _create(variant: str, pretrained: bool, model_args: dict[str, Any], kwargs) -> ShortBPResNet:
-    args = model_args | kwargs
-    return build(ShortBPResNet, variant, len(args.get("depths", (2, 2, 2, 2))), pretrained, **args)
 
 
 # 32-pixel stem: one 3x3 convolution, no pooling (Joint-A-SNN).
@@ -263,30 +250,30 @@ def _create(variant: str, pretrained: bool, model_args: dict[str, Any], kwargs) 
 @register_model
 def short_bp_resnet18(pretrained: bool = False, **kwargs) -> ShortBPResNet:
     """11.17 M parameters at 10 classes (Joint-A-SNN's CIFAR ResNet-18)."""
-    return _create("short_bp_resnet18", pretrained, {}, kwargs)
+    return build(ShortBPResNet, "short_bp_resnet18", pretrained, {}, kwargs)
 
 
 @register_model
 def short_bp_resnet34(pretrained: bool = False, **kwargs) -> ShortBPResNet:
-    return _create("short_bp_resnet34", pretrained, dict(depths=(3, 4, 6, 3)), kwargs)
+    return build(ShortBPResNet, "short_bp_resnet34", pretrained, dict(depths=(3, 4, 6, 3)), kwargs)
 
 
 @register_model
 def short_bp_resnet50(pretrained: bool = False, **kwargs) -> ShortBPResNet:
     model_args = dict(block="bottleneck", depths=(3, 4, 6, 3))
-    return _create("short_bp_resnet50", pretrained, model_args, kwargs)
+    return build(ShortBPResNet, "short_bp_resnet50", pretrained, model_args, kwargs)
 
 
 @register_model
 def short_bp_resnet101(pretrained: bool = False, **kwargs) -> ShortBPResNet:
     model_args = dict(block="bottleneck", depths=(3, 4, 23, 3))
-    return _create("short_bp_resnet101", pretrained, model_args, kwargs)
+    return build(ShortBPResNet, "short_bp_resnet101", pretrained, model_args, kwargs)
 
 
 @register_model
 def short_bp_resnet152(pretrained: bool = False, **kwargs) -> ShortBPResNet:
     model_args = dict(block="bottleneck", depths=(3, 8, 36, 3))
-    return _create("short_bp_resnet152", pretrained, model_args, kwargs)
+    return build(ShortBPResNet, "short_bp_resnet152", pretrained, model_args, kwargs)
 
 
 # ImageNet stem: 7x7 convolution, average pooling in place of max pooling (Ternary-Spike, MPBN).
@@ -295,31 +282,31 @@ def short_bp_resnet152(pretrained: bool = False, **kwargs) -> ShortBPResNet:
 @register_model
 def short_bp_resnet18_imagenet(pretrained: bool = False, **kwargs) -> ShortBPResNet:
     model_args = dict(stem="conv7x7_pool")
-    return _create("short_bp_resnet18_imagenet", pretrained, model_args, kwargs)
+    return build(ShortBPResNet, "short_bp_resnet18_imagenet", pretrained, model_args, kwargs)
 
 
 @register_model
 def short_bp_resnet34_imagenet(pretrained: bool = False, **kwargs) -> ShortBPResNet:
     model_args = dict(stem="conv7x7_pool", depths=(3, 4, 6, 3))
-    return _create("short_bp_resnet34_imagenet", pretrained, model_args, kwargs)
+    return build(ShortBPResNet, "short_bp_resnet34_imagenet", pretrained, model_args, kwargs)
 
 
 @register_model
 def short_bp_resnet19(pretrained: bool = False, **kwargs) -> ShortBPResNet:
     """12.57 M parameters at 10 classes (MPBN's resnet19_cifar)."""
     model_args = dict(depths=(3, 3, 2), widths=(128, 256, 512))
-    return _create("short_bp_resnet19", pretrained, model_args, kwargs)
+    return build(ShortBPResNet, "short_bp_resnet19", pretrained, model_args, kwargs)
 
 
 @register_model
 def short_bp_resnet20(pretrained: bool = False, **kwargs) -> ShortBPResNet:
     """11.25 M parameters at 10 classes: MPBN's resnet20_cifar_modified, the paper's ResNet20."""
     model_args = dict(stem="conv3x3x3_pool", avg_down=True, zero_init_last=True)
-    return _create("short_bp_resnet20", pretrained, model_args, kwargs)
+    return build(ShortBPResNet, "short_bp_resnet20", pretrained, model_args, kwargs)
 
 
 @register_model
 def short_bp_resnet20_slim(pretrained: bool = False, **kwargs) -> ShortBPResNet:
     """0.27 M parameters at 10 classes: the CIFAR ResNet-20 of He et al. 2016, sec. 4.2."""
     model_args = dict(depths=(3, 3, 3), widths=(16, 32, 64))
-    return _create("short_bp_resnet20_slim", pretrained, model_args, kwargs)
+    return build(ShortBPResNet, "short_bp_resnet20_slim", pretrained, model_args, kwargs)

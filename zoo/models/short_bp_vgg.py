@@ -87,5 +87,4 @@ default_cfgs = generate_default_cfgs(
 @register_model
 def short_bp_vgg16(pretrained: bool = False, **kwargs) -> ShortBPVGG:
     """14.72 M parameters at 10 classes: pytorch-cifar's VGG16 without the biases before norms."""
-    stages = len(kwargs.get("depths", (2, 2, 3, 3, 3)))
-    return build(ShortBPVGG, "short_bp_vgg16", stages, pretrained, **kwargs)
+    return build(ShortBPVGG, "short_bp_vgg16", pretrained, {}, kwargs)

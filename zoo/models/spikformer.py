@@ -7,7 +7,6 @@ Shapes: T time steps, B batch, C channels, H height, W width; a token is a pixel
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
 
 from timm.models import generate_default_cfgs, register_model
 from torch import Tensor, nn
@@ -150,11 +149,9 @@ class Spikformer(SpikingBackbone):
         super().__init__(stem, stages, feature_info, **dd, **kwargs)
 
 
-def _cfg(**kwargs) -> dict[str, Any]:
-    return cfg(**PAPER, pool_size=(8, 8), **kwargs)
-
-
-default_cfgs = generate_default_cfgs({"spikformer_4_384.untrained": _cfg()})
+default_cfgs = generate_default_cfgs(
+    {"spikformer_4_384.untrained": cfg(**PAPER, pool_size=(8, 8))},
+)
 
 
 @register_model
@@ -162,5 +159,4 @@ def spikformer_4_384(pretrained: bool = False, **kwargs) -> Spikformer:
     """9.31 M parameters at 10 classes: the paper's CIFAR network, 9.32 M with biases that its norms
     take away again.
     """
-    stages = len(kwargs.get("depths", (1, 1, 1, 1)))
-    return build(Spikformer, "spikformer_4_384", stages, pretrained, **kwargs)
+    return build(Spikformer, "spikformer_4_384", pretrained, {}, kwargs)
