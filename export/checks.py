@@ -6,17 +6,17 @@ Shapes: N images, B batch, K classes.
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import onnxruntime
 import torch
-from rich.console import Console
-from rich.progress import track
 from torch import Tensor, nn
+
+from zoo.progress import watched
 
 BATCH = 16
 STRIPPING = "stripped network gives equal bits"  # a check's name
-T = TypeVar("T")
+ACCURACY_GAP = 0.25  # points between the trained network and its graph, or one image
 
 
 @dataclass(frozen=True)
@@ -32,13 +32,6 @@ def batches(images: Tensor, doing: str, size: int = BATCH) -> Iterable[Tensor]:
     """Images in batches, with a progress bar where somebody watches."""
     parts = images.split(size)
     return watched(parts, doing, len(parts))
-
-
-def watched(parts: Iterable[T], doing: str, count: int) -> Iterable[T]:
-    """The same parts, with a progress bar where somebody watches."""
-    console = Console(stderr=True)
-    off = not console.is_terminal
-    return track(parts, doing, count, console=console, transient=True, disable=off)
 
 
 def session(graph: Path | bytes, threads: int = 0, optimised: bool = True):

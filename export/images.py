@@ -3,7 +3,7 @@
 Shapes: N images, B batch, C channels, H height, W width.
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -66,11 +66,8 @@ def data_images(model: nn.Module, config: dict[str, Any], data_root: str, count:
             "config.json: expected the data set that the network was trained on, found none; "
             "verify on random images"
         )
-    names = {f.name for f in fields(DataConfig)}
-    data = {k: v for k, v in config["training"]["data"].items() if k in names}
-    if data_root:
-        data["root"] = data_root
-    found = load_images(DataConfig(**data), "test")
+    data = DataConfig.recorded(config["training"]["data"])
+    found = load_images(replace(data, root=data_root or data.root), "test")
     if list(found.classes) != config.get("label_names"):
         raise ValueError(
             f"config.json: expected images of {config.get('label_names')}, got classes "
@@ -78,7 +75,7 @@ def data_images(model: nn.Module, config: dict[str, Any], data_root: str, count:
         )
     chosen = torch.randperm(len(found), generator=torch.Generator().manual_seed(0))
     pixels, labels = found.take(chosen[:count].tolist())
-    are = f"{len(pixels)} test images of {data.get('title') or data['name']}"
+    are = f"{len(pixels)} test images of {data.title or data.name}"
     return Images(pixels, _normalised(model, pixels), labels, are)
 
 

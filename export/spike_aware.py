@@ -11,12 +11,11 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from export.checks import Check, accuracy_of, batches, session
+from export.checks import ACCURACY_GAP, Check, accuracy_of, batches, session
 from zoo.neurons import LIF
 
 TOLERANCE = 1e-5  # of a logit without flips, and of a potential at its first flip
 AGREEMENT = 99.0  # percent of images with the same class
-ACCURACY_GAP = 0.25  # points, or one image
 
 
 def _with_potentials(path: Path) -> tuple[bytes, list[str]]:

@@ -31,12 +31,9 @@ def load_source(source: str) -> Source:
         FileNotFoundError, ValueError: As zoo.create_model; the message says what was expected.
     """
     folder = Path(source)
-    if folder.is_dir() and (folder / "checkpoints").is_dir():
-        found = runs.newest_checkpoint(folder)
-        if found is None:
-            raise FileNotFoundError(f"{folder}: expected a checkpoint, found none yet")
-        folder = found
-    elif not folder.is_dir():
+    if folder.is_dir():
+        folder = runs.pretrained_folder(folder)
+    else:
         if folder.suffix == ".safetensors" or len(folder.parts) > 1:
             raise FileNotFoundError(
                 f"{source}: expected a run folder, a folder with {hub.CONFIG} and {hub.WEIGHTS}, "

@@ -35,7 +35,15 @@ from torch import Tensor, fx, nn
 
 import zoo
 from export.browser import PREPROCESSOR, preprocessor
-from export.checks import STRIPPING, Check, accuracy_of, batches, logits_of, session, watched
+from export.checks import (
+    ACCURACY_GAP,
+    STRIPPING,
+    Check,
+    accuracy_of,
+    batches,
+    logits_of,
+    session,
+)
 from export.exact import InexactError, certify
 from export.folder import (
     GRAPH,
@@ -53,12 +61,12 @@ from export.spike_aware import AGREEMENT, TOLERANCE, check_spike_aware
 from zoo import hub, runs
 from zoo.diagnostics import count_operations, firing_rates
 from zoo.diagnostics.operations import SOURCE
+from zoo.progress import watched
 
 SAMPLE = 1000  # images on which every layer has to fire, and whose operations are counted
 BEYOND = 1.5  # times an image's floats: some beyond the pixels, some between two of them
 AT_ONCE = 128  # images in memory with all that a network makes of them
 CERTIFICATE = "no sum depends on its order"
-ACCURACY_GAP = 0.25  # points between the trained network and its graph, or one image
 CHANGED = 10.0  # percent of images with another class; on a half-trained network 5 were seen
 
 

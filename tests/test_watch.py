@@ -14,7 +14,7 @@ from zoo import runs
 from zoo.training import report
 from zoo.training.engine import train
 from zoo.training.run_folder import LOG
-from zoo.training.watch import firing_rates, first_broken
+from zoo.training.watch import first_broken, first_firing_rates
 
 
 def test_the_log_holds_heads_and_firing_rates_of_every_layer(run):
@@ -33,7 +33,7 @@ def test_the_log_holds_heads_and_firing_rates_of_every_layer(run):
 def test_a_rate_is_the_share_of_ones():
     model = torch.nn.Sequential(zoo.LIF(v_threshold=1.0), zoo.LIF(v_threshold=2.0))
     x = torch.tensor([0.0, 1.0, 2.0, 4.0]).expand(1, 1, 4)
-    with firing_rates(model) as rates:
+    with first_firing_rates(model) as rates:
         model(x)
         model(torch.zeros_like(x))  # only the first batch counts
     assert rates == {"0": 0.75, "1": 0.0}

@@ -2,18 +2,17 @@
 
 import json as json_format
 import sys
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
 import torch
 import tyro
 from rich.console import Console
-from rich.progress import track
 from rich.table import Column, Table
 
 import zoo
 from zoo.deployed import why_not_exact
 from zoo.diagnostics import count_connections, part_connections
+from zoo.progress import watched
 
 TYPICAL_RATE = 0.2  # MS-ResNet-18 and 34 on ImageNet fire at 0.22 and 0.20: arXiv 2209.13929
 
@@ -71,7 +70,7 @@ def list_zoo(filter: str = "", json: bool = False) -> None:
         raise ValueError(
             f"filter: expected a wildcard that fits a name, got {filter!r}; without it all show"
         )
-    entries = map(entry, _watched(names))
+    entries = map(entry, watched(names, "zoo"))
     if json:
         print(json_format.dumps([asdict(found) for found in entries], indent=2))
         return
@@ -97,11 +96,6 @@ def list_zoo(filter: str = "", json: bool = False) -> None:
             "no" if found.why_not_exact else "yes",
         )
     Console().print(table)
-
-
-def _watched(names: list[str]) -> Iterator[str]:
-    console = Console(stderr=True)
-    return track(names, "zoo", console=console, transient=True, disable=not console.is_terminal)
 
 
 def _short(count: int) -> str:

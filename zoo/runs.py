@@ -46,6 +46,21 @@ def newest_checkpoint(run: Path) -> Path | None:
     return None
 
 
+def pretrained_folder(folder: Path) -> Path:
+    """A run folder's newest checkpoint; any other folder is one with weights itself.
+
+    Raises:
+        FileNotFoundError: The run has none yet.
+        ValueError: As newest_checkpoint.
+    """
+    if not (folder / "checkpoints").is_dir():
+        return folder
+    found = newest_checkpoint(folder)
+    if found is None:
+        raise FileNotFoundError(f"{folder}: expected a checkpoint, found none yet")
+    return found
+
+
 def seal(folder: Path) -> None:
     """Write the hashes of a folder's files beside them, and see all of it onto the disk."""
     (folder / hub.SEAL).write_text(json.dumps(hub.hashes(folder, hub.SEAL), indent=2))

@@ -1,7 +1,8 @@
 """Which set of images, and how it is read."""
 
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 DatasetName = Literal[
@@ -52,6 +53,14 @@ class DataConfig:
                 )
         if min(self.std, default=1) <= 0:
             raise ValueError(f"data.std: expected numbers > 0, got {self.std}")
+
+    @classmethod
+    def recorded(cls, data: Mapping[str, Any]) -> "DataConfig":
+        """What a run wrote of its data into config.json; what no field is called is left out."""
+        known = {f.name for f in fields(cls)}
+        return cls(
+            **{k: tuple(v) if isinstance(v, list) else v for k, v in data.items() if k in known}
+        )
 
     def check_channels(self, channels: int) -> None:
         """Raise unless mean and std are of so many channels."""

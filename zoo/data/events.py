@@ -11,12 +11,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from rich.console import Console
-from rich.progress import track
 from torch import Tensor
 
 from zoo.data.config import DataConfig, Split
 from zoo.data.sets import ImageSet
+from zoo.progress import watched
 
 TONIC = {"cifar10_dvs": "CIFAR10DVS", "dvs_gesture": "DVSGesture"}
 TEST_SHARE = 10  # of CIFAR10-DVS, which has no split: every tenth stream of a class
@@ -44,16 +43,9 @@ def event_frames(config: DataConfig, split: Split) -> ImageSet:
     chosen = sorted(range(len(dataset)), key=lambda i: str(dataset.data[i]))
     if config.name == "cifar10_dvs":
         chosen = _share(chosen, dataset.targets, split)
-    console = Console(stderr=True)
     pixels = [
         frames(dataset[i][0], dataset.sensor_size, config.frames, config.size)
-        for i in track(
-            chosen,
-            f"counting {split} events",
-            console=console,
-            transient=True,
-            disable=not console.is_terminal,
-        )
+        for i in watched(chosen, f"counting {split} events")
     ]
     labels = torch.tensor([dataset.targets[i] for i in chosen])
     return ImageSet(torch.stack(pixels), labels, _classes(dataset))

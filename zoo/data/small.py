@@ -8,14 +8,13 @@ from operator import itemgetter
 from pathlib import Path
 
 import torch
-from rich.console import Console
-from rich.progress import track
 from torch import Tensor
 from torchvision import datasets
 from torchvision.io import ImageReadMode, decode_image
 
 from zoo.data.config import DataConfig, Split
 from zoo.data.sets import ImageSet
+from zoo.progress import watched
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
 
@@ -71,14 +70,7 @@ def image_folder(config: DataConfig, split: Split) -> ImageSet:
         )
     files = _folder_files(root, split) if root.is_dir() else _tar_files(root, split)
     found: list[tuple[str, str, Tensor]] = []
-    console = Console(stderr=True)
-    for name, file, content in track(
-        files,
-        f"decoding {split} images",
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    ):
+    for name, file, content in watched(files, f"decoding {split} images"):
         place = f"{split}/{name}/{file}"
         try:
             data = torch.frombuffer(bytearray(content), dtype=torch.uint8)

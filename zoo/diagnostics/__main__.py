@@ -1,6 +1,5 @@
 """python -m zoo.diagnostics MODEL --data.root FOLDER [--num-images 100 ...]"""
 
-import dataclasses
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,7 +7,6 @@ from pathlib import Path
 import torch
 import tyro
 from rich.console import Console
-from rich.progress import track
 from torch import Tensor, nn
 
 import zoo
@@ -16,6 +14,7 @@ from zoo import hub, runs
 from zoo.data import DataConfig, load_images, normalise
 from zoo.diagnostics import count_operations, firing_rates, gradients
 from zoo.diagnostics.report import JSON, PICTURE, Report
+from zoo.progress import watched
 
 HELP = {
     "prog": "python -m zoo.diagnostics MODEL",
@@ -60,12 +59,7 @@ def short_name(name: str) -> str:
 def pretrained_name(name: str) -> str | None:
     """What zoo.create_model loads with its weights, or None for a bare architecture."""
     if Path(name).is_dir():
-        folder = Path(name)
-        if (folder / "checkpoints").is_dir():
-            folder = runs.newest_checkpoint(folder)
-            if folder is None:
-                raise FileNotFoundError(f"{name}: expected a checkpoint, found none yet")
-        return f"local-dir:{folder}"
+        return f"local-dir:{runs.pretrained_folder(Path(name))}"
     return None if name in zoo.list_models() else name
 
 
@@ -77,11 +71,7 @@ def trained_on(pretrained: str | None) -> DataConfig:
         config = hub.read_config(hub.locate(pretrained, (hub.CONFIG,)))
     except (ValueError, OSError):  # create_model says it better
         return DataConfig()
-    data = config.get("training", {}).get("data", {})
-    known = {f.name for f in dataclasses.fields(DataConfig)}
-    return DataConfig(
-        **{k: tuple(v) if isinstance(v, list) else v for k, v in data.items() if k in known}
-    )
+    return DataConfig.recorded(config.get("training", {}).get("data", {}))
 
 
 def diagnose(name: str, options: Options) -> Report:
@@ -125,12 +115,6 @@ def diagnose(name: str, options: Options) -> Report:
         _settle(model, x[..., : options.batch_size, :, :, :])
     batches = x[..., : options.num_images, :, :, :].split(BATCH, dim=-4)
 
-    def watched(doing: str):
-        console = Console(stderr=True)
-        return track(
-            batches, doing, console=console, transient=True, disable=not console.is_terminal
-        )
-
     head_weight = options.head_weight
     if head_weight is None:
         head_weight = 0.0 if model.shortcut_heads is None else HEAD_WEIGHT
@@ -141,8 +125,8 @@ def diagnose(name: str, options: Options) -> Report:
     return Report(
         f"{short_name(name)}, {weights}, T = {T}, {shown} {images}",
         {weight: gradients(model, *step, weight) for weight in weighed},
-        firing_rates(model, watched("firing rates")),
-        count_operations(model, watched("operations")),
+        firing_rates(model, watched(batches, "firing rates")),
+        count_operations(model, watched(batches, "operations")),
     )
 
 

@@ -34,7 +34,7 @@ from zoo.training.run_folder import (
     write_log,
 )
 from zoo.training.stop import StopSignal
-from zoo.training.watch import firing_rates
+from zoo.training.watch import first_firing_rates
 
 
 @dataclass
@@ -233,7 +233,7 @@ def evaluate(
         broadcast(list(model.buffers()))
     correct = torch.zeros((), dtype=torch.float64, device=accelerator.device)
     share = accelerator.process_index, accelerator.num_processes
-    with firing_rates(model) as rates:
+    with first_firing_rates(model) as rates:
         for pixels, labels in measured_batches(config, images, *share):
             batch = normalise(pixels.to(accelerator.device), config.data.mean, config.data.std)
             logits = model(batch.transpose(0, 1) if batch.ndim == 5 else batch)

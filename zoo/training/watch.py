@@ -7,11 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from zoo.diagnostics.rates import hooks
 from zoo.neurons import LIF
 
 
 @contextmanager
-def firing_rates(model: nn.Module) -> Iterator[dict[str, float]]:
+def first_firing_rates(model: nn.Module) -> Iterator[dict[str, float]]:
     """Collects the firing rate of each LIF layer, spikes per neuron and time step, over the first
     batch that the network computes in here.
     """
@@ -24,16 +25,9 @@ def firing_rates(model: nn.Module) -> Iterator[dict[str, float]]:
 
         return hook
 
-    handles = [
-        module.register_forward_hook(watch(name))
-        for name, module in model.named_modules()
-        if isinstance(module, LIF)
-    ]
-    try:
+    layers = [(n, m) for n, m in model.named_modules() if isinstance(m, LIF)]
+    with hooks(*(m.register_forward_hook(watch(n)) for n, m in layers)):
         yield rates
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 @torch.no_grad()
@@ -52,12 +46,8 @@ def first_broken(model: nn.Module, images: Tensor) -> str:
         if isinstance(module, nn.SyncBatchNorm):
             module.eval()  # the other processes do not come here, and it would wait for them
     layers = [(n, m) for n, m in model.named_modules() if not any(m.children())]
-    handles = [module.register_forward_hook(watch(name)) for name, module in layers]
-    try:
+    with hooks(*(m.register_forward_hook(watch(n)) for n, m in layers)):
         model(images)
-    finally:
-        for handle in handles:
-            handle.remove()
     if not broken:
         return "every layer's output is finite in fp32"
     return f"the first layer whose output is not finite is {broken[0]}"
