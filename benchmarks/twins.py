@@ -22,7 +22,7 @@ from export.history import all_runs
 from export.strip import load_source
 from zoo import hub
 from zoo.data import DataConfig, load_images
-from zoo.training.config import flat
+from zoo.training.config import filled_up, flat
 
 COMMAND = "python benchmarks/twins.py --root FOLDER_OR_TAR RUN"
 MAY_DIFFER = ("loss.name", "start_from", "output", "data.root")
@@ -82,7 +82,7 @@ def options(training: dict[str, Any]) -> dict[str, Any]:
     return {
         f"run {number}, {key}": value
         for number, run in enumerate(all_runs(training), 1)
-        for key, value in flat(run).items()
+        for key, value in flat(filled_up(run)).items()
         if key not in MAY_DIFFER and not key.startswith(("began_with.", "log."))
     }
 

@@ -42,6 +42,10 @@ class Classifier:
         Args:
             image: A PIL image, the path of one, or uint8 pixels [H, W, C] or [H, W], of any size.
             top: How many.
+
+        Raises:
+            FileNotFoundError: There is no file of that path.
+            ValueError: It is no image of 8-bit pixels, or top is less than 1.
         """
         if top < 1:
             raise ValueError(f"top: expected a number >= 1, got {top}")
@@ -55,6 +59,7 @@ class Classifier:
         """What the network sees of an image, uint8 [1, C, H, W]: its middle, as it is measured.
 
         Raises:
+            FileNotFoundError: There is no file of that path.
             ValueError: It is no image of 8-bit pixels.
         """
         channels, height, width = self.size

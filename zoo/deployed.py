@@ -141,7 +141,7 @@ def deploy(model: nn.Module, exact: bool = True) -> fx.GraphModule:
 
     Raises:
         NotExactError: Some layer cannot be exact in fp32; the message names it and says why.
-        ValueError: The network is none of the zoo's.
+        ValueError: The network is none of the zoo's, or its weights are not finite.
     """
     model = strip_heads(model).eval().cpu().float()
     model.set_grad_checkpointing(False)

@@ -82,7 +82,8 @@ def _rounded(current: Tensor, steps: Tensor) -> Tensor:
 
 
 class MembraneConv(nn.Module):
-    """A 1x1 convolution of a current, rounded to what the current that it is a part of carries.
+    """A 1x1 convolution of a current, rounded to what the current that it is a part of carries,
+    [T*B, C, H, W] -> [T*B, C', H', W'].
 
     A current takes all bits that there are, so that products with it would round. It is taken apart
     into digits, whole numbers of 8 bits, whose products with weights on a grid add up exactly. What
@@ -243,7 +244,9 @@ class FoldedSpikeAttention(SpikeAttention):
 
 
 class SpikeCountHead(nn.Module):
-    """Counts the spikes of each channel over time and pixels; the classifier divides."""
+    """Counts the spikes of each channel over time and pixels, [T*B, C, H, W] -> logits [B, K]; the
+    classifier divides.
+    """
 
     def __init__(self, fc: nn.Linear, time_steps: int):
         super().__init__()

@@ -66,6 +66,9 @@ def count_operations(model: nn.Module, batches: Iterable[Tensor]) -> list[Operat
     Args:
         model: Run in eval mode; left as it was.
         batches: Normalised images, each [B, C, H, W] or event frames [T, B, C, H, W].
+
+    Raises:
+        ValueError: A layer is a transposed convolution.
     """
     levels = max((m.levels for m in model.modules() if isinstance(m, LIF)), default=1)
     counter, images = _Counter(levels=levels), 0

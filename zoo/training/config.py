@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import difflib
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
@@ -128,6 +129,15 @@ def load_config(path: Path) -> Config:
         raise ValueError(f"{path}: expected YAML, got {error}") from None
     config = _build(Config, values, str(path))
     return config if config.output else dataclasses.replace(config, output=f"runs/{path.stem}")
+
+
+def filled_up(recipe: dict[str, Any]) -> dict[str, Any]:
+    """A recipe as a run wrote it; what one of an older version does not name is as by default."""
+    filled = dict(recipe)
+    for key, value in json.loads(json.dumps(dataclasses.asdict(Config()))).items():
+        found = recipe.get(key, value)
+        filled[key] = value | found if isinstance(value, dict) else found
+    return filled
 
 
 def flat(values: dict[str, Any] | list[Any], prefix: str = "") -> dict[str, Any]:

@@ -13,7 +13,7 @@ from filelock import Timeout
 from huggingface_hub.utils import WeakFileLock
 
 from zoo import hub, runs
-from zoo.training.config import Config, flat
+from zoo.training.config import Config, filled_up, flat
 from zoo.training.processes import agreed
 
 LOG, RESOLVED, LOCK = "log.jsonl", "config.json", ".lock"
@@ -69,12 +69,7 @@ def check_run_folder(config: Config) -> None:
         else:  # only the checkpoints were moved here
             training = hub.read_config(found[-1])["training"]
             recipe = {key: value for key, value in training.items() if key not in FOUND}
-        # What a recipe of an older version does not name is as it was by default.
-        for key, value in dataclasses.asdict(Config()).items():
-            recipe[key] = (
-                value | recipe.get(key, {}) if isinstance(value, dict) else recipe.get(key, value)
-            )
-        theirs = flat(recipe)
+        theirs = flat(filled_up(recipe))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path}: expected the recipe of a run, got {error!r}") from None
     ours = flat(json.loads(json.dumps(dataclasses.asdict(config))))
