@@ -189,17 +189,19 @@ move_into_place("--output", *map(Path, sys.argv[1:]), overwrite=True)
             check_target("--output", target, overwrite=True)  # before any work is done
 
 
-def test_a_full_disk_is_said_and_leaves_nothing(run, tmp_path):
-    code = """
+@pytest.mark.parametrize("command", ["to_onnx", "publish"])
+def test_a_full_disk_is_said_and_leaves_nothing(command, run, exported, tmp_path):
+    code = f"""
 import resource, signal, sys
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-from export.to_onnx import main
+from export.{command} import main
 resource.setrlimit(resource.RLIMIT_FSIZE, (9999, resource.RLIM_INFINITY))
 main()
 """
-    line = [sys.executable, "-c", code, run, "--output", tmp_path / "out" / "slim"]
+    source, option = {"to_onnx": (run, "--output"), "publish": (exported, "--to-folder")}[command]
+    line = [sys.executable, "-c", code, source, option, tmp_path / "out" / "slim"]
     done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True)
-    assert f"error: --output: expected room for it in {tmp_path / 'out'}, got" in done.stderr
+    assert f"error: {option}: expected room for it in {tmp_path / 'out'}, got" in done.stderr
     assert [*(tmp_path / "out").iterdir()] == []
 
 
