@@ -35,7 +35,7 @@ from export.folder import (
     scratch_beside,
 )
 from export.images import Images, check_asked, images_of
-from export.verify import failures, verify
+from export.verify import NOT_A_GRAPH, failures, verify
 from zoo.hub import CONFIG, WEIGHTS, hashes, read_config
 from zoo.pull import (
     WAITS,
@@ -118,7 +118,10 @@ def check_anew(folder: Path, options: Options) -> Images:
     """Raise unless a folder passes every check of export/verify.py; the images it was held to."""
     model = zoo.create_model(f"local-dir:{folder}", pretrained=True).eval()
     images = images_of(model, read_config(folder), options.data_root, options.num_images)
-    report = verify(folder, model, images)
+    try:
+        report = verify(folder, model, images)
+    except NOT_A_GRAPH as error:
+        raise PublishError(f"{error}; nothing was sent") from None
     if not report["passed"]:
         raise PublishError(f"{failures(report)}\nnothing was sent, since these checks failed")
     return images

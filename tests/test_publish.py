@@ -119,6 +119,14 @@ def test_what_does_not_verify_is_not_sent(hub, client, folder):
     assert not (folder.parent / "out").exists()
 
 
+def test_a_graph_that_is_none_is_not_sent(folder):
+    (folder / "onnx/model.onnx").write_bytes(b"none")
+    reseal(folder)
+    with pytest.raises(PublishError, match=r"; nothing was sent$"):
+        publish_to_folder(Options(folder=str(folder), to_folder=str(folder.parent / "out")))
+    assert not (folder.parent / "out").exists()
+
+
 def test_what_could_not_be_verified_afterwards_is_not_sent(hub, client, folder):
     error = publish(client, folder, "org/unsent", num_images=0).error
     assert "--num-images: expected at least 1, got 0" in error
