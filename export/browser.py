@@ -9,7 +9,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from zoo.hub import read_config
+from zoo.hub import CONFIG, read_config
 
 PREPROCESSOR = "preprocessor_config.json"
 RESAMPLE = {
@@ -36,12 +36,18 @@ def preprocessor(folder: Path) -> str | None:
     channels, height, width = cfg["input_size"]
     if channels != 3:
         return None
+    crop, interpolation = cfg.get("crop_pct"), cfg.get("interpolation")
+    if not isinstance(crop, int | float) or crop <= 0 or interpolation not in RESAMPLE:
+        raise ValueError(
+            f"{folder / CONFIG}: expected crop_pct > 0 and interpolation as one of "
+            f"{[*RESAMPLE]} in pretrained_cfg, got {crop!r} and {interpolation!r}"
+        )
     described = {
         "image_processor_type": "CLIPImageProcessor",  # it resizes, crops and normalises as timm
         "do_convert_rgb": True,
         "do_resize": True,
-        "size": {"shortest_edge": round(min(height, width) / cfg["crop_pct"])},
-        "resample": RESAMPLE[cfg["interpolation"]],
+        "size": {"shortest_edge": round(min(height, width) / crop)},
+        "resample": RESAMPLE[interpolation],
         "do_center_crop": True,
         "crop_size": {"height": height, "width": width},
         "do_rescale": True,

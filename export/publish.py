@@ -104,26 +104,35 @@ def check_verified(folder: Path) -> None:
 def copy_of(folder: Path, scratch: Path) -> Path:
     """The folder as it is now, in a scratch folder, since another export may take its place while
     it is verified and sent.
+
+    Raises:
+        PublishError: As check_verified, of the copy.
+        OSError: There is no room for it.
     """
     copy = scratch / folder.resolve().name
-    for path in (path for path in folder.rglob("*") if path.is_file()):
-        place = copy / path.relative_to(folder)
+    for name in hashes(folder, but=""):
+        place = copy / name
         place.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path, place)  # of a full disk copytree would hide which error it was
+        shutil.copyfile(folder / name, place)  # copytree would hide that a disk is full
     check_verified(copy)
     return copy
 
 
 def check_anew(folder: Path, options: Options) -> Images:
-    """Raise unless a folder passes every check of export/verify.py; the images it was held to."""
+    """The images on which a folder passes every check of export/verify.py.
+
+    Raises:
+        PublishError: It does not.
+        ValueError, FileNotFoundError: There is no such network, or there are no such images.
+    """
     model = zoo.create_model(f"local-dir:{folder}", pretrained=True).eval()
     images = images_of(model, read_config(folder), options.data_root, options.num_images)
     try:
         report = verify(folder, model, images)
     except NOT_A_GRAPH as error:
-        raise PublishError(f"{error}; nothing was sent") from None
+        raise PublishError(f"{error}; it is not published") from None
     if not report["passed"]:
-        raise PublishError(f"{failures(report)}\nnothing was sent, since these checks failed")
+        raise PublishError(f"{failures(report)}\nit is not published, since these checks failed")
     return images
 
 
@@ -135,6 +144,7 @@ def publish_to_folder(options: Options) -> str:
 
     Raises:
         PublishError: The folder may not be published.
+        ValueError, FileNotFoundError: As check_anew.
         FileExistsError, OSError: The target is taken, or there is no room.
     """
     folder, target = Path(options.folder).resolve(), Path(options.to_folder).resolve()
@@ -234,22 +244,28 @@ def publish_to_hub(options: Options) -> str:
     validate_repo_id(repo_id)
     check_asked(options.num_images)
     check_verified(Path(options.folder))
-    with tempfile.TemporaryDirectory(prefix="publishing_") as scratch:
-        return _publish(copy_of(Path(options.folder), Path(scratch)), options)
-
-
-def _publish(folder: Path, options: Options) -> str:
-    repo_id = options.to
     api = HfApi(library_name="short-bp-zoo", library_version=zoo.__version__)
-    made = ""
     try:
         with answer_of_a_hub(repo_id):
             name = retried(lambda: api.whoami())["name"]
-            found = plan(api, folder, repo_id, options.private)
-        if found.is_done and found.tag:
-            return f"{repo_id} holds this very network already, as {found.tag} at {found.head}"
-        if not options.confirm:
-            return describe(found, folder, repo_id, name, options.private)
+            found = plan(api, Path(options.folder), repo_id, options.private)
+    except HTTPError as error:
+        raise PublishError(f"{explain(error, repo_id)}; nothing was sent") from None
+    if found.is_done and found.tag:
+        return f"{repo_id} holds this very network already, as {found.tag} at {found.head}"
+    if not options.confirm:
+        return describe(found, Path(options.folder), repo_id, name, options.private)
+    with tempfile.TemporaryDirectory(prefix="publishing_") as scratch:
+        copy = copy_of(Path(options.folder), Path(scratch))
+        if hashes(copy, but="") != found.digests:
+            raise PublishError(f"{options.folder}: another export took its place; publish again")
+        return _send(copy, found, api, options)
+
+
+def _send(folder: Path, found: Plan, api: HfApi, options: Options) -> str:
+    """Publish as planned, from a folder that nobody changes any more."""
+    repo_id, made = options.to, ""
+    try:
         images = check_anew(folder, options)
         if found.head is None:
             with answer_of_a_hub(repo_id):

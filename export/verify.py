@@ -254,15 +254,17 @@ def check_said(folder: Path, rule: str, checks: list[Check]) -> Check:
     """What a folder says of itself beside its weights is what they give: its pre-processing, and
     with a report of its own the rule and the certificate in it.
     """
-    path, wrong = folder / PREPROCESSOR, []
-    if (path.read_text() if path.is_file() else None) != preprocessor(folder):
+    path, expected, wrong = folder / PREPROCESSOR, preprocessor(folder), []
+    if (path.read_bytes() if path.is_file() else None) != (expected and expected.encode()):
         wrong.append(PREPROCESSOR)
     if (folder / REPORT).is_file():
         said = read_report(folder)
-        found = json.loads(json.dumps([asdict(c) for c in checks if c.name == CERTIFICATE]))
-        wrong += ["rule"] * (said.get("rule") != rule)
-        wrong += [c["name"] for c in found if c not in said.get("checks", [])]
-    return Check("the folder says what was found", not wrong, {"that_differ": wrong})
+        theirs = [c for c in said.get("checks", []) if isinstance(c, dict)]
+        theirs = [c for c in theirs if c.get("name") == CERTIFICATE]
+        ours = json.loads(json.dumps([asdict(c) for c in checks if c.name == CERTIFICATE]))
+        wrong += ["rule"] * (said.get("rule") != rule) + [CERTIFICATE] * (theirs != ours)
+    name = "rule, certificate and pre-processing are as said"
+    return Check(name, not wrong, {"that_differ": wrong})
 
 
 def check_certificate(folder: Path) -> Check:

@@ -112,9 +112,9 @@ def test_what_does_not_verify_is_not_sent(hub, client, folder):
     reseal(folder)
     error = publish(client, folder, "org/other-weights").error
     assert "graphs hold the weights" in error
-    assert "nothing was sent, since these checks failed" in error
+    assert "it is not published, since these checks failed" in error
     assert "org/other-weights" not in hub.repos
-    with pytest.raises(PublishError, match="nothing was sent, since these checks failed"):
+    with pytest.raises(PublishError, match="it is not published, since these checks failed"):
         publish_to_folder(Options(folder=str(folder), to_folder=str(folder.parent / "out")))
     assert not (folder.parent / "out").exists()
 
@@ -122,7 +122,7 @@ def test_what_does_not_verify_is_not_sent(hub, client, folder):
 def test_a_graph_that_is_none_is_not_sent(folder):
     (folder / "onnx/model.onnx").write_bytes(b"none")
     reseal(folder)
-    with pytest.raises(PublishError, match=r"; nothing was sent$"):
+    with pytest.raises(PublishError, match=r"; it is not published$"):
         publish_to_folder(Options(folder=str(folder), to_folder=str(folder.parent / "out")))
     assert not (folder.parent / "out").exists()
 

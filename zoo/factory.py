@@ -52,7 +52,8 @@ def create_model(
 
     Raises:
         ValueError: An unknown name (the message has the closest ones), no weights to load, a folder
-            that does not hold a network of ours, or files that are not those it was published with.
+            that does not hold a network of ours, files that are not those it was published with,
+            a checkpoint_path beside its config.json, or other weights in pretrained_cfg_overlay.
         FileNotFoundError: The folder lacks config.json or model.safetensors.
         PullError: The Hub does not give it; the message says why and what to do.
     """

@@ -60,18 +60,23 @@ def neuron_constants(model: nn.Module) -> dict[str, Any]:
     return found[0]
 
 
-def save_pretrained(model: nn.Module, folder: Path, **extra: Any) -> None:
-    """Write model.safetensors and config.json into an existing folder, for create_model to load by
-    local-dir:, with shortcut heads if there are any.
+def save_pretrained(model: nn.Module, folder: str | Path, **extra: Any) -> None:
+    """Write model.safetensors and config.json into a folder that create_model loads by local-dir:,
+    with shortcut heads if there are any.
 
     Args:
         extra: More keys for config.json, e.g. label_names.
+
+    Raises:
+        ValueError: Its neurons are none that config.json can hold, as neuron_constants says.
     """
     model_args = {
         "time_steps": model.time_steps,
         "spike_layer": neuron_constants(model),
         "shortcut_heads": model.shortcut_heads is not None,
     }
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
     tensors = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
     (folder / WEIGHTS).write_bytes(save(tensors, metadata={"format": "pt"}))
     save_config_for_hf(model, folder / CONFIG, model_config=extra, model_args=model_args)

@@ -9,7 +9,7 @@ from zoo.data.files import ImageFiles, image_files
 from zoo.data.sets import ImageSet, normalise
 from zoo.data.small import digits, image_folder, torchvision_set
 
-__all__ = ["DataConfig", "ImageSet", "Split", "load_images", "normalise"]
+__all__ = ["DataConfig", "ImageFiles", "ImageSet", "Split", "load_images", "normalise"]
 
 
 def load_images(config: DataConfig, split: Split) -> ImageSet | ImageFiles:

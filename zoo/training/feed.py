@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
-from zoo.data import ImageSet
+from zoo.data import ImageFiles, ImageSet
 from zoo.training.augment import image_policy
 from zoo.training.config import Config
 
@@ -38,7 +38,9 @@ class Feed:
         ValueError: There are fewer images in a step than chunks to cut it into.
     """
 
-    def __init__(self, config: Config, images: ImageSet, rank: int = 0, processes: int = 1):
+    def __init__(
+        self, config: Config, images: ImageSet | ImageFiles, rank: int = 0, processes: int = 1
+    ):
         self.config, self.images = config, images
         self.chunks = processes * config.gradient_accumulation
         self.first_chunk = rank * config.gradient_accumulation
@@ -76,7 +78,7 @@ class Feed:
 
 
 def measured_batches(
-    config: Config, images: ImageSet, rank: int = 0, processes: int = 1
+    config: Config, images: ImageSet | ImageFiles, rank: int = 0, processes: int = 1
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """One process's share of the images that are measured: uint8 [B, C, H, W] and labels [B].
 
@@ -110,7 +112,7 @@ def _seeded(chunks: Iterator, seeds: list[tuple[int, ...]]) -> Iterator[tuple[Te
 class _Measured(Dataset):
     """Images by lists of indices."""
 
-    def __init__(self, images: ImageSet):
+    def __init__(self, images: ImageSet | ImageFiles):
         self.images = images
 
     def __len__(self) -> int:
@@ -127,7 +129,9 @@ class _Training(_Measured):
         seed: Of the epoch.
     """
 
-    def __init__(self, images: ImageSet, policy: v2.Transform | None, seed: tuple[int, ...]):
+    def __init__(
+        self, images: ImageSet | ImageFiles, policy: v2.Transform | None, seed: tuple[int, ...]
+    ):
         super().__init__(images)
         self.policy, self.seed = policy, seed
 

@@ -167,6 +167,9 @@ def _check_held_out(config: Config, training: dict[str, Any] | None) -> None:
 def origin(config: Config, found: Path | None) -> dict[str, Any]:
     """The weights that a run began with, by their hash, and how those were trained in their turn,
     from its own checkpoint if it has one; empty where they were random.
+
+    Raises:
+        ValueError, FileNotFoundError: As start_folder.
     """
     if found:
         before = hub.read_config(found)["training"]

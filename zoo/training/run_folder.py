@@ -31,7 +31,11 @@ FOUND = ("began_with", "built_with", "log")  # of a checkpoint's "training", and
 
 @contextmanager
 def alone(run: Path, accelerator: Accelerator) -> Iterator[None]:
-    """Hold the run folder, so that the same command started twice trains once."""
+    """Hold the run folder, so that the same command started twice trains once.
+
+    Raises:
+        ValueError: Another process trains in it.
+    """
     with ExitStack() as held:
         taken = False
         if accelerator.is_main_process:
@@ -56,7 +60,11 @@ def _leave(run: Path) -> None:
 
 
 def check_run_folder(config: Config) -> None:
-    """Raise where the folder holds another run; what changes no bit of a run may differ."""
+    """See that the folder is free or holds this very run; what changes no bit of it may differ.
+
+    Raises:
+        ValueError: It holds another.
+    """
     if not config.output:
         raise ValueError("output: expected a folder, got none")
     run = Path(config.output)
@@ -86,7 +94,11 @@ def check_run_folder(config: Config) -> None:
 
 
 def check_shared(accelerator: Accelerator, found: Path | None) -> None:
-    """Raise unless all processes go on from the same step."""
+    """See that all processes go on from the same step.
+
+    Raises:
+        ValueError: They see different checkpoints.
+    """
     step = int(found.name.removeprefix("step_")) if found else -1
     steps = accelerator.gather(torch.tensor([step], device=accelerator.device)).tolist()
     if len(set(steps)) > 1:
@@ -102,4 +114,9 @@ def in_short(entry: dict[str, Any]) -> dict[str, Any]:
 
 
 def write_log(run: Path, log: list[dict[str, Any]]) -> None:
+    """Write log.jsonl, a line for each epoch.
+
+    Raises:
+        OSError: There is no room for it; what stood there stands.
+    """
     runs.write(run / LOG, "".join(json.dumps(entry) + "\n" for entry in log))
