@@ -285,10 +285,9 @@ def _send(folder: Path, found: Plan, api: HfApi, options: Options) -> str:
             retried(lambda: api.create_tag(repo_id, tag=tag, revision=sha, exist_ok=True))
             refs = retried(lambda: api.list_repo_refs(repo_id))
     except (HTTPError, PullError) as error:
-        said = explain(error, repo_id) if isinstance(error, HTTPError) else error
         raise PublishError(
-            f"{said}; the commit {sha} is there, whole and verified, but may have no tag; the same "
-            "command goes on from here"
+            f"{explain(error, repo_id)}; the commit {sha} is there, whole and verified, but may "
+            "have no tag; the same command goes on from here"
         ) from None
     if {ref.name: ref.target_commit for ref in refs.tags}.get(tag) != sha:
         raise PublishError(
@@ -363,10 +362,9 @@ def head_after(api: HfApi, folder: Path, repo_id: str, before: Plan) -> str:
         with answer_of_a_hub(repo_id):
             now = plan(api, folder, repo_id, private=False)
     except (HTTPError, PullError) as error:
-        said = explain(error, repo_id) if isinstance(error, HTTPError) else error
         raise PublishError(
-            f"{said}; the commit has happened whole or not at all. The same command finds out, and "
-            "goes on"
+            f"{explain(error, repo_id)}; the commit has happened whole or not at all. The same "
+            "command finds out, and goes on"
         ) from None
     if now.head != before.head and not now.is_done:
         raise PublishError(

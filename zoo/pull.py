@@ -294,6 +294,8 @@ def asked_wait(error: Exception, wait: float) -> float:
 
 def explain(error: Exception, place: str) -> str:
     """What failed, and what to do."""
+    if isinstance(error, PullError):  # which says it itself
+        return str(error)
     status, log_in = status_of(error), "log in with `hf auth login` or set HF_TOKEN"
     if isinstance(error, GatedRepoError):
         return f"{place}: its owner asks for terms to be accepted on the Hub first; then {log_in}"
