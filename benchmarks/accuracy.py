@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 
 import torch
-from measure import report, run_script
+from measure import of_weights, report, run_script
 from torch import Tensor, nn
 
 import zoo
@@ -58,7 +58,8 @@ def main(root: str) -> None:
         )
     content = {"command": COMMAND, "correct": correct, "indices": indices.tolist()}
     FILE.write_text(json.dumps(content) + "\n")
-    report("accuracy", "Released networks on test images, on the exact grid", rows, COMMAND)
+    title = "Released networks on test images, on the exact grid"
+    report("accuracy", title, rows, COMMAND, **of_weights(correct))
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
-from measure import RESULTS, report, run_script
+from measure import RESULTS, of_weights, report, run_script
 
 import zoo
 from export.images import data_images
@@ -38,7 +38,8 @@ def main(root: str) -> None:
         rates[name] = firing_rates(model, batches)
         rows.append(row(name, model, operations, rates[name]))
     facts = {"images": f"{IMAGES} test images of CIFAR-10 (JPEG)", "energy": SOURCE}
-    report("energy", "What an image costs the released networks", rows, COMMAND, **facts)
+    title = "What an image costs the released networks"
+    report("energy", title, rows, COMMAND, **facts, **of_weights(rates))
     figure = Figure(figsize=(9, 4), layout="constrained")
     axes = figure.subplots()
     for (name, found), style in zip(rates.items(), itertools.cycle(("o-", "s--"))):

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from measure import report, run_script
+from measure import of_weights, report, run_script
 from torch import Tensor, nn
 
 import zoo
@@ -56,8 +56,8 @@ def main(root: str) -> None:
     Args:
         root: A folder or tar archive with train/CLASS/IMAGE and test/CLASS/IMAGE.
     """
-    rows = []
-    for name in zoo.list_models(pretrained=True):
+    rows, names = [], zoo.list_models(pretrained=True)
+    for name in names:
         model = zoo.create_model(name, pretrained=True).eval()
         config = hub.read_config(hub.find_pretrained(name))
         x = data_images(model, config, root, IMAGES).values
@@ -77,6 +77,7 @@ def main(root: str) -> None:
     facts = {
         "images": f"{IMAGES} test images of CIFAR-10 (JPEG)",
         "a change": f"more than {CHANGE}",
+        **of_weights(names),
     }
     report("grid", "What the exact grid changes, by layer", rows, COMMAND, **facts)
 

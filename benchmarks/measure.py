@@ -5,7 +5,7 @@ import platform
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,12 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from zoo import hub
 from zoo.training.machine import processor
 
 SETTLE = 0.05  # seconds; threads of the contestant before still spin for some milliseconds
 MOST_COLUMNS = 1000  # of characters; a table is not cut off where its lines only have to wrap
+WEIGHTS = "sha256 of the weights"
 RESULTS = Path(__file__).parent.parent / "docs" / "results"
 
 
@@ -55,6 +57,12 @@ def machine() -> dict[str, str]:
 def instruction_set() -> str:
     """Of this CPU, for the name of a table whose contestants compare otherwise on another."""
     return torch.backends.cpu.get_cpu_capability().lower()
+
+
+def of_weights(names: Iterable[str]) -> dict[str, dict[str, str]]:
+    """Which weights of released networks were measured, for a table's facts."""
+    paths = {name: hub.find_pretrained(name) / hub.WEIGHTS for name in names}
+    return {WEIGHTS: {name: hub.file_sha256(path) for name, path in paths.items()}}
 
 
 def run_script(main: Callable[..., Any]) -> Any:

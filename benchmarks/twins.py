@@ -49,6 +49,7 @@ def main(root: str, run: Annotated[list[Path], tyro.conf.Positional]) -> None:
             is_right(ours, found.images, found.labels, name),
             is_right(source.model, found.images, found.labels, f"{name}'s twin"),
         ) | {
+            "sha256 of the release": hub.file_sha256(hub.find_pretrained(name) / hub.WEIGHTS),
             "trained on": machines(released),
             "twin trained on": machines(source.config["training"]),
         }

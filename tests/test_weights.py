@@ -18,7 +18,7 @@ from zoo.data import DataConfig, load_images
 RELEASES = zoo.list_models(pretrained=True)
 DATA = os.environ.get("SHORT_BP_ZOO_CIFAR10")  # a folder or tar with test/CLASS/IMAGE
 COUNTED = json.loads((Path(__file__).parent / "released.json").read_text())
-ALL = Path(__file__).parent.parent / "docs" / "results" / "accuracy.json"
+RESULTS = Path(__file__).parent.parent / "docs" / "results"
 
 
 @pytest.fixture(params=RELEASES)
@@ -85,8 +85,24 @@ def test_every_release_for_the_images_of_the_subset_was_counted():
     assert sorted(COUNTED["correct"]) == of_these
     assert sorted(set(COUNTED["indices"])) == COUNTED["indices"]
     assert len(COUNTED["indices"]) == 1000
-    rows = json.loads(ALL.read_text())["rows"]
+    rows = json.loads((RESULTS / "accuracy.json").read_text())["rows"]
     assert {row["network"]: row["right of 1000"] for row in rows} == COUNTED["correct"]
+
+
+@pytest.mark.parametrize("table", ["accuracy", "energy", "grid"])
+def test_a_table_of_the_releases_is_of_their_weights(table):
+    content = json.loads((RESULTS / f"{table}.json").read_text())
+    measured = content["sha256 of the weights"]
+    assert measured.keys() == {row["network"] for row in content["rows"]}
+    for name, digest in measured.items():
+        assert hub.file_sha256(hub.find_pretrained(name) / hub.WEIGHTS) == digest
+
+
+def test_a_twin_stands_beside_the_release_that_it_was_counted_with():
+    path = RESULTS / "twins.json"
+    for row in json.loads(path.read_text())["rows"] if path.exists() else []:
+        weights = hub.find_pretrained(row["network"]) / hub.WEIGHTS
+        assert hub.file_sha256(weights) == row["sha256 of the release"]
 
 
 @pytest.mark.skipif(not DATA, reason="SHORT_BP_ZOO_CIFAR10 names no images")
