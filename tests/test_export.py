@@ -89,7 +89,7 @@ def test_the_report_names_every_file_by_its_hash(exported):
     assert report["passed"] is True
     assert report["images"] == "360 test images of digits"
     assert report["rule"] == "exact"
-    assert len(report["checks"]) == 9
+    assert len(report["checks"]) == 10
     for name, digest in report["sha256"].items():
         assert hashlib.sha256((exported / name).read_bytes()).hexdigest() == digest
     assert "root" not in json.loads((exported / "config.json").read_text())["training"]["data"]
