@@ -110,10 +110,11 @@ def copy_of(folder: Path, scratch: Path) -> Path:
         OSError: There is no room for it.
     """
     copy = scratch / folder.resolve().name
-    for name in hashes(folder, but=""):
-        place = copy / name
-        place.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(folder / name, place)  # copytree would hide that a disk is full
+    for path in folder.rglob("*"):
+        if path.is_file():
+            place = copy / path.relative_to(folder)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, place)  # copytree would hide that a disk is full
     check_verified(copy)
     return copy
 

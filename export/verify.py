@@ -110,6 +110,7 @@ def verify(
         What verification.json holds, less the hashes: rule, images, checks, energy and versions.
     """
     deployed, reason = deploy_by_rule(model)
+    rule = "exact" if reason is None else "spike-aware"
     checks = [
         check_no_heads(folder),
         check_liveness(model, images.values[:SAMPLE]),
@@ -122,10 +123,10 @@ def verify(
     else:
         checks += check_spike_aware(model, folder / GRAPH, images.values, images.labels)
         checks += [check_other_graphs(folder, images)]
-    checks += [check_said(folder, "spike-aware" if reason else "exact", checks)]
+    checks += [check_said(folder, rule, checks)]
     report = {
         "passed": all(check.passed for check in checks),
-        "rule": "exact" if reason is None else "spike-aware",
+        "rule": rule,
         "images": images.are,
         "checks": [asdict(check) for check in checks],
         "energy": measure_energy(model, images.values[:SAMPLE]),

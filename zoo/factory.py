@@ -12,7 +12,7 @@ from torch import nn
 from zoo import hub, models
 
 UNTRAINED = "untrained"  # the tag of every architecture in timm's registry
-WEIGHT_SOURCES = {"file", "url", "hf_hub_id", "hf_hub_filename", "state_dict", "source"}
+SOURCES = ("file", "url", "hf_hub_id", "hf_hub_filename", "state_dict", "source")  # timm's
 
 
 def list_models(filter: str = "", pretrained: bool = False) -> list[str]:
@@ -103,7 +103,7 @@ def _check_alone(checkpoint: str | Path | None) -> None:
 
 def _check_overlay(overlay: Mapping[str, Any]) -> None:
     """Raise for what timm would load other weights by, or leave the classifier random for."""
-    if wrong := sorted(overlay.keys() & {*WEIGHT_SOURCES, "num_classes"}):
+    if wrong := sorted(overlay.keys() & {*SOURCES, "num_classes"}):
         raise ValueError(
             f"pretrained_cfg_overlay: expected nothing about which weights, got {wrong}; other "
             "weights are another name, as local-dir:FOLDER, and num_classes is an argument itself"

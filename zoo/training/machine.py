@@ -1,4 +1,4 @@
-"""What a network is trained or timed on: its name, and the memory taken there."""
+"""What a network is trained or timed on: its name, the memory taken there, and if bf16 pays."""
 
 import platform
 import resource
