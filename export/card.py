@@ -1,7 +1,4 @@
-"""The model card: README.md of a published folder, from its config.json and its checks.
-
-python export/card.py   # writes MODEL_CARDS.md, of what zoo/weights holds
-"""
+"""The model card: README.md of a published folder, from its config.json and its checks."""
 
 import json
 import math
@@ -10,11 +7,16 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-import zoo
 from export.browser import PREPROCESSOR
 from export.checks import STRIPPING
-from export.folder import GRAPHS, read_report
-from export.history import CURVES, all_runs, each_run, epochs, history, of_levels
+from export.history import CURVES, all_runs, each_run, epochs, history
+from export.measured import (
+    how_measured,
+    measured_accuracy,
+    parameter_count,
+    told_accuracy,
+    told_operations,
+)
 from zoo import hub
 from zoo.classifier import MODES
 from zoo.grid import BITS
@@ -28,99 +30,8 @@ DATASETS = {
     "imagenet": ("ILSVRC/imagenet-1k", "ImageNet"),
 }
 
-ROOT = Path(__file__).parent.parent
 PAPERS = Path(__file__).parent / "papers.bib"
-COUNTED = ROOT / "docs" / "results" / "accuracy.json"
-
-BODY = """
-# {name}
-
-A spiking network of short-bp-zoo: {architecture} with {parameters:.2f} M parameters, run for
-{time_steps} time step{s}, {classes} classes, images of {width} x {height}. {trained_with}
-
-## Use
-
-In this folder; from elsewhere `local-dir:` and its path, from the Hub `hf-hub:` and the
-repository's name:
-
-```python
-import zoo
-
-model = zoo.create_model("local-dir:.", pretrained=True).eval()
-logits = model(pixel_values)  # [B, {channels}, {height}, {width}] -> [B, {classes}]
-```
-
-```python
-import zoo
-
-session = zoo.load_onnx("local-dir:.")  # onnxruntime, with the pre-processing
-for label, probability in session.classify("image.png"):
-    print(f"{{probability:.3f}}  {{label}}")
-```
-
-With onnxruntime alone, on pixels of {width} x {height} as they are:
-
-```python
-import numpy as np
-import onnxruntime
-from PIL import Image
-
-session = onnxruntime.InferenceSession("onnx/model_uint8.onnx")
-image = Image.open("image.png").convert("{mode}").resize(({width}, {height}))
-pixels = np.asarray(image).reshape(1, {height}, {width}, {channels}).transpose(0, 3, 1, 2)
-(logits,) = session.run(["logits"], {{"pixel_values": pixels}})
-```
-{browser}
-`onnx/model.onnx` takes (pixel - mean) / std with pixels from 0 to 255, mean {mean} and std {std};
-`onnx/model_readable.onnx` is the same once more, each neuron one node.
-
-## Results
-
-{accuracy}
-
-`{command}` measures these figures anew{stripping}.
-{data}
-## Neurons
-
-Leaky integrate-and-fire: v = {decay} v + x, {given_off}, reset to
-{reset}. {in_other_terms}These constants change every output
-and are not in the weight file; `config.json` holds them.
-
-| layer | firing rate |
-|---|---|
-{rates}
-
-## Exactness
-
-{exactness}
-
-{energy}## Verification
-
-By the {rule} rule, on {images}; every figure is in `verification.json`, with the sha256 of every
-file of this folder.
-
-| check | measured |
-|---|---|
-{checks}
-
-Made with {versions}.
-
-## Training
-
-{history}.
-{epochs}
-```json
-{training}
-```
-
-## Limits
-
-{limits}
-
-## Citation
-
-{citation}
-"""
+TEMPLATE = Path(__file__).parent / "card.md"
 
 EPOCHS = """{curves}
 <details><summary>Epoch by epoch</summary>
@@ -163,30 +74,6 @@ DATA = "`DATA` is a folder or tar archive of the images, in `train/CLASS/` and `
 RESOLUTION = "The graphs are made for {width} x {height} pixels."
 FP32 = " What is proved is proved of fp32: TF32, fp16 or int8 give other bits."
 
-RELEASES = """# Released weights
-
-Written by `python export/card.py` from the folders in `zoo/weights/`, whose own cards say more.
-`DATA` and `FOLDER_OR_TAR` are the images that a network was trained on, as
-[docs/training.md](docs/training.md#data) says.
-
-{sections}"""
-
-RELEASE = """## {heading}
-
-{accuracy}{counted}
-
-| | |
-|---|---|
-| network | {architecture}, {parameters:.2f} M parameters, {classes} classes, {size} |
-| neurons | LIF, {time_steps} time step{s}, {constants}{rates} |
-| export | {rule} rule |
-| an image takes | {operations} |
-| trained | {history} |
-| where | {place} |
-| sha256 of the weights | `{sha256}` |
-| measured by | `{command}` |
-"""
-
 
 def write_card(folder: Path, report: dict[str, Any]) -> None:
     """Write README.md into a folder that has config.json and model.safetensors.
@@ -198,43 +85,6 @@ def write_card(folder: Path, report: dict[str, Any]) -> None:
     checks = {check["name"]: check["measured"] for check in report["checks"]}
     text = _front_matter(config, checks, report["images"]) + _body(folder, config, report)
     ModelCard(text).save(folder / "README.md")
-
-
-def model_cards() -> str:
-    """MODEL_CARDS.md: a section for each released weight, in the package or on the Hub."""
-    folders = sorted(config.parent for config in hub.BUNDLED.glob(f"*/{hub.CONFIG}"))
-    sections = "\n".join(_release(folder) for folder in folders)
-    return RELEASES.format(sections=sections or "None yet.\n")
-
-
-def _release(folder: Path) -> str:
-    config, report = hub.read_config(folder), read_report(folder)
-    checks = {check["name"]: check["measured"] for check in report["checks"]}
-    args, (channels, height, width) = config["model_args"], config["pretrained_cfg"]["input_size"]
-    measured, on_the_hub = report.get("energy"), hub.released_on_hub()
-    return RELEASE.format(
-        heading=_heading(folder),
-        accuracy=_accuracy(_measured_accuracy(checks), report["images"]),
-        counted=_counted(folder.name),
-        architecture=config["architecture"],
-        parameters=_parameters(folder) / 1e6,
-        classes=config["num_classes"],
-        size=f"{width} x {height} x {channels}",
-        time_steps=args["time_steps"],
-        constants=", ".join(
-            f"{key} {args['spike_layer'][key]}" for key in ("decay", "v_threshold", "reset")
-        ),
-        s="s" * (args["time_steps"] > 1),
-        rates=of_levels(args),
-        rule=report["rule"],
-        operations=_operations(measured) if measured else "not measured",
-        history=history(config.get("training", {})),
-        place=f"Hub, `{on_the_hub[folder.name]}`"
-        if folder.name in on_the_hub
-        else "the package" + _left_out(folder),
-        sha256=report["sha256"][hub.WEIGHTS],
-        command=_command(report["images"], config.get("training", {}), _made_anew(folder)),
-    )
 
 
 def _in_other_terms(decay: float, levels: int = 1, **_: Any) -> str:
@@ -250,23 +100,6 @@ def _given_off(v_threshold: float, levels: int = 1, **_: Any) -> str:
     return f"a rate s = floor({levels} v / {v_threshold}) / {levels}, between 0 and 1"
 
 
-def _heading(folder: Path) -> str:
-    """Its name, and where its own card is here, that."""
-    has_card = (folder / "README.md").is_file()
-    return f"[{folder.name}](zoo/weights/{folder.name}/README.md)" if has_card else folder.name
-
-
-def _left_out(folder: Path) -> str:
-    missing = [f"`{graph}`" for graph in GRAPHS if not (folder / graph).is_file()]
-    return f", without {' and '.join(missing)}" if missing else ""
-
-
-def _made_anew(folder: Path) -> str:
-    """A release that the package holds without all its graphs, which a command makes first."""
-    whole = all((folder / graph).is_file() for graph in GRAPHS)
-    return "" if whole or folder.name in hub.released_on_hub() else folder.name
-
-
 def _front_matter(config: dict[str, Any], checks: dict[str, Any], images: str) -> str:
     training = config.get("training", {})
     data = training.get("data", {"name": "image_folder"})
@@ -274,7 +107,7 @@ def _front_matter(config: dict[str, Any], checks: dict[str, Any], images: str) -
     dataset = _on_the_hub(data, config)
     found = dict.fromkeys(_on_the_hub(run["data"], config) for run in all_runs(training))
     arguments: dict[str, Any] = {}
-    if accuracy := _measured_accuracy(checks):
+    if accuracy := measured_accuracy(checks):
         arguments["model_name"] = f"{config['architecture']}.{config['pretrained_cfg']['tag']}"
         arguments["eval_results"] = [
             EvalResult(
@@ -303,11 +136,11 @@ def _body(folder: Path, config: dict[str, Any], report: dict[str, Any]) -> str:
     neuron = args["spike_layer"]
     checks = {check["name"]: check["measured"] for check in report["checks"]}
     channels, height, width = cfg["input_size"]
-    command = _command(report["images"], training)
-    return BODY.format(
+    command = how_measured(report["images"], training)
+    return TEMPLATE.read_text().format(
         name=f"{config['architecture']}.{cfg['tag']}",
         architecture=config["architecture"],
-        parameters=_parameters(folder) / 1e6,
+        parameters=parameter_count(folder) / 1e6,
         time_steps=args["time_steps"],
         classes=config["num_classes"],
         channels=channels,
@@ -330,7 +163,7 @@ def _body(folder: Path, config: dict[str, Any], report: dict[str, Any]) -> str:
         citation=_citation(cfg),
         mean=[round(255 * value) for value in cfg["mean"]],
         std=[round(255 * value) for value in cfg["std"]],
-        accuracy=_accuracy(_measured_accuracy(checks), report["images"]),
+        accuracy=told_accuracy(checks, report["images"]),
         decay=neuron["decay"],
         given_off=_given_off(**neuron),
         reset="zero" if neuron["reset"] == "zero" else "v - v_threshold s",
@@ -393,32 +226,11 @@ def _exactness(report: dict[str, Any], checks: dict[str, Any]) -> str:
     )
 
 
-def _command(images: str, training: dict[str, Any], release: str = "") -> str:
-    """What measures the results once more, in the folder's own words; of a release that it has to
-    be made of anew, if named.
-    """
-    count = int(images.split()[0])
-    made = f"to_onnx.py {release} --output FOLDER" if release else "verify.py FOLDER"
-    if images.startswith(f"{count} random images, seed"):
-        made += " --random-images"
-    elif training["data"]["name"] != "digits":
-        made += " --data-root DATA"
-    return f"python export/{made} --num-images {count}"
-
-
 def _energy(report: dict[str, Any]) -> str:
     if "energy" not in report:
         return ""
     measured = report["energy"]
-    return ENERGY.format(operations=_operations(measured), images=measured["images"])
-
-
-def _operations(measured: dict[str, Any]) -> str:
-    return (
-        f"{measured['accumulates'] / 1e6:.2f} M additions, "
-        f"{measured['multiply_accumulates'] / 1e6:.2f} M multiply-accumulates, "
-        f"{measured['picojoules'] / 1e6:.2f} uJ ({measured['source']})"
-    )
+    return ENERGY.format(operations=told_operations(measured), images=measured["images"])
 
 
 def _epochs(folder: Path, training: dict[str, Any]) -> str:
@@ -472,47 +284,6 @@ def _trained_with(training: dict[str, Any]) -> str:
     return "It was trained with shortcut heads; what is published here is the network alone."
 
 
-def _parameters(folder: Path) -> int:
-    network = zoo.create_model(f"local-dir:{folder}", device="meta")
-    return sum(parameter.numel() for parameter in network.parameters())
-
-
-def _measured_accuracy(checks: dict[str, Any]) -> dict[str, Any] | None:
-    """Of either rule; None where the images had no labels."""
-    names = ("the grid keeps the accuracy", "accuracy is the same")
-    found = [checks[name] for name in names if "onnxruntime_percent" in checks.get(name, {})]
-    return found[0] if found else None
-
-
-def _accuracy(measured: dict[str, Any] | None, images: str) -> str:
-    if measured is None:
-        return "Not measured: the network was verified on pixels without labels."
-    return (
-        f"Top-1 on {images}: {measured['trained_percent']:.2f} % as trained, in PyTorch, "
-        f"{measured['onnxruntime_percent']:.2f} % in onnxruntime."
-    )
-
-
-def _counted(name: str) -> str:
-    """What benchmarks/accuracy.py found, if it saw this release."""
-    counted = json.loads(COUNTED.read_text())
-    for row in counted["rows"]:
-        if row["network"] == name:
-            return (
-                f" Of all {row['test images']} test images {row['right']} are right, "
-                f"{row['accuracy, %']:.2f} %, on the exact grid (`{counted['command']}`)."
-            )
-    return ""
-
-
 def _short(measured: dict[str, Any]) -> str:
     plain = {k: v for k, v in measured.items() if not isinstance(v, dict | list)}
     return ", ".join(f"{key.replace('_', ' ')} {value:.6g}" for key, value in plain.items())
-
-
-def main() -> None:
-    (ROOT / "MODEL_CARDS.md").write_text(model_cards())
-
-
-if __name__ == "__main__":
-    main()

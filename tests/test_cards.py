@@ -15,16 +15,9 @@ import yaml
 from PIL import Image
 
 import zoo
-from export.card import (
-    DATASETS,
-    PAPERS,
-    _front_matter,
-    _title,
-    _trained_with,
-    model_cards,
-    write_card,
-)
+from export.card import DATASETS, PAPERS, _front_matter, _title, _trained_with, write_card
 from export.history import history
+from export.releases import model_cards
 from export.strip import load_source, write_stripped
 from zoo import hub
 from zoo.data.config import EVENTS, DatasetName

@@ -1,0 +1,113 @@
+"""MODEL_CARDS.md: a section for each released weight, from the folders in zoo/weights.
+
+python export/releases.py   # writes it
+"""
+
+import json
+from pathlib import Path
+
+from export.folder import GRAPHS, read_report
+from export.history import history, of_levels
+from export.measured import how_measured, parameter_count, told_accuracy, told_operations
+from zoo import hub
+
+ROOT = Path(__file__).parent.parent
+COUNTED = ROOT / "docs" / "results" / "accuracy.json"
+
+RELEASES = """# Released weights
+
+Written by `python export/releases.py` from the folders in `zoo/weights/`, whose own cards say more.
+`DATA` and `FOLDER_OR_TAR` are the images that a network was trained on, as
+[docs/training.md](docs/training.md#data) says.
+
+{sections}"""
+
+RELEASE = """## {heading}
+
+{accuracy}{counted}
+
+| | |
+|---|---|
+| network | {architecture}, {parameters:.2f} M parameters, {classes} classes, {size} |
+| neurons | LIF, {time_steps} time step{s}, {constants}{rates} |
+| export | {rule} rule |
+| an image takes | {operations} |
+| trained | {history} |
+| where | {place} |
+| sha256 of the weights | `{sha256}` |
+| measured by | `{command}` |
+"""
+
+
+def model_cards() -> str:
+    """MODEL_CARDS.md: a section for each released weight, in the package or on the Hub."""
+    folders = sorted(config.parent for config in hub.BUNDLED.glob(f"*/{hub.CONFIG}"))
+    sections = "\n".join(_release(folder) for folder in folders)
+    return RELEASES.format(sections=sections or "None yet.\n")
+
+
+def _release(folder: Path) -> str:
+    config, report = hub.read_config(folder), read_report(folder)
+    checks = {check["name"]: check["measured"] for check in report["checks"]}
+    args, (channels, height, width) = config["model_args"], config["pretrained_cfg"]["input_size"]
+    measured, on_the_hub = report.get("energy"), hub.released_on_hub()
+    return RELEASE.format(
+        heading=_heading(folder),
+        accuracy=told_accuracy(checks, report["images"]),
+        counted=_counted(folder.name),
+        architecture=config["architecture"],
+        parameters=parameter_count(folder) / 1e6,
+        classes=config["num_classes"],
+        size=f"{width} x {height} x {channels}",
+        time_steps=args["time_steps"],
+        constants=", ".join(
+            f"{key} {args['spike_layer'][key]}" for key in ("decay", "v_threshold", "reset")
+        ),
+        s="s" * (args["time_steps"] > 1),
+        rates=of_levels(args),
+        rule=report["rule"],
+        operations=told_operations(measured) if measured else "not measured",
+        history=history(config.get("training", {})),
+        place=f"Hub, `{on_the_hub[folder.name]}`"
+        if folder.name in on_the_hub
+        else "the package" + _left_out(folder),
+        sha256=report["sha256"][hub.WEIGHTS],
+        command=how_measured(report["images"], config.get("training", {}), _made_anew(folder)),
+    )
+
+
+def _heading(folder: Path) -> str:
+    """Its name, and where its own card is here, that."""
+    has_card = (folder / "README.md").is_file()
+    return f"[{folder.name}](zoo/weights/{folder.name}/README.md)" if has_card else folder.name
+
+
+def _left_out(folder: Path) -> str:
+    missing = [f"`{graph}`" for graph in GRAPHS if not (folder / graph).is_file()]
+    return f", without {' and '.join(missing)}" if missing else ""
+
+
+def _made_anew(folder: Path) -> str:
+    """A release that the package holds without all its graphs, which a command makes first."""
+    whole = all((folder / graph).is_file() for graph in GRAPHS)
+    return "" if whole or folder.name in hub.released_on_hub() else folder.name
+
+
+def _counted(name: str) -> str:
+    """What benchmarks/accuracy.py found, if it saw this release."""
+    counted = json.loads(COUNTED.read_text())
+    for row in counted["rows"]:
+        if row["network"] == name:
+            return (
+                f" Of all {row['test images']} test images {row['right']} are right, "
+                f"{row['accuracy, %']:.2f} %, on the exact grid (`{counted['command']}`)."
+            )
+    return ""
+
+
+def main() -> None:
+    (ROOT / "MODEL_CARDS.md").write_text(model_cards())
+
+
+if __name__ == "__main__":
+    main()
