@@ -54,7 +54,7 @@ def main(root: str) -> None:
 def row(name: str, model, operations, rates: dict[str, float]) -> dict[str, Any]:
     twin = zoo.create_model(name.partition(".")[0], time_steps=1, num_classes=model.num_classes)
     x = torch.zeros(1, *model.pretrained_cfg["input_size"])
-    macs = sum(count_connections(twin, x).values())
+    macs = sum(count_connections(twin, x, padding=False).values())
     energy = sum(layer.energy for layer in operations)
     return {
         "network": name,

@@ -257,8 +257,8 @@ def energy() -> str:
     ]
     found = (
         table(columns, lines) + "\n\nThe twin is the same convolutions on real numbers, run once. "
-        "Only arithmetic is counted, no memory; the network adds for its spikes alone, the twin "
-        "multiplies its zeros too. "
+        "Only arithmetic is counted, no memory, and nothing for the zeros beyond a border; the "
+        "network adds for its spikes alone, the twin multiplies its own zeros too. "
         f"{content['energy']}."
     )
     claim = "Nothing of its own; heads are dropped, and so is what they cost."

@@ -71,6 +71,13 @@ def test_a_single_spike_in_a_corner_meets_four_taps_of_nine():
     assert only(nn.Conv2d(1, 10, 3, padding=1), spike) == ("binary", 0, 40)
 
 
+def test_connections_without_padding_are_those_that_spikes_everywhere_meet():
+    conv, spikes = nn.Conv2d(2, 10, 3, stride=2, padding=1), torch.ones(1, 2, 5, 5)
+    assert count_connections(conv, spikes) == {"": 10 * 2 * 3 * 3 * 9}
+    assert count_connections(conv, spikes, padding=False) == {"": 10 * 2 * 49}
+    assert only(conv, spikes) == ("binary", 0, 10 * 2 * 49)
+
+
 def test_whole_numbers_skip_zeros_add_ones_and_multiply_the_rest():
     whole = torch.tensor([0.0, 1, 3, -1]).view(1, 1, 1, 4)
     assert only(nn.Linear(4, 5), whole) == ("integer", 5, 10)

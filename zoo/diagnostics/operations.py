@@ -83,11 +83,15 @@ def count_operations(model: nn.Module, batches: Iterable[Tensor]) -> list[Operat
     ]
 
 
-def count_connections(model: nn.Module, x: Tensor) -> dict[str, int]:
+def count_connections(model: nn.Module, x: Tensor, padding: bool = True) -> dict[str, int]:
     """Multiply-accumulates of each layer for a batch if all that it is given were real numbers; on
-    the meta device as well.
+    the meta device as well, with padding.
+
+    Args:
+        padding: Whether those with the zeros beyond a border are among them, as the operations of
+            ordinary networks are counted. Spikes never are, and compare with those without.
     """
-    counter = _Counter(dense=True)
+    counter = _Counter(dense=True, padding=padding)
     with torch.no_grad(), eval_mode(model), _inside(model, counter), counter:
         model(x)
     return {layer: multiplied for layer, (_, multiplied, _) in counter.layers.items()}
@@ -111,9 +115,9 @@ def part_connections(model: nn.Module, x: Tensor) -> tuple[dict[str, int], dict[
 class _Counter(TorchDispatchMode):
     """Sees every operator of torch on its way to the kernel."""
 
-    def __init__(self, dense: bool = False, levels: int = 1):
+    def __init__(self, dense: bool = False, levels: int = 1, padding: bool = True):
         super().__init__()
-        self.dense, self.levels = dense, levels
+        self.dense, self.levels, self.padding = dense, levels, padding
         self.layers: dict[str, tuple[int, int, int]] = {}  # kind, multiplied, added
         self.within: list[tuple[str, nn.Module]] = []
 
@@ -167,7 +171,7 @@ class _Counter(TorchDispatchMode):
             x = x * self.levels  # the weights may be those of whole numbers as well
             kind = _kind(x)
         if kind == 2:
-            return kind, every, 0
+            return kind, every if self.padding else meetings(torch.ones_like(x)), 0
         ones = meetings(x.abs() == 1)
         return kind, (meetings(x.abs() > 1) if kind else 0), ones
 
