@@ -113,6 +113,30 @@ def test_a_truncated_archive_is_refused(folder, tmp_path):
         load_images(config(archive), "train")
 
 
+@pytest.mark.parametrize("damage", ["a bit", "a cut"])
+def test_an_archive_that_is_damaged_at_a_header_is_refused(folder, tmp_path, damage):
+    archive = tmp_path / "set.tar"
+    with tarfile.open(archive, "w") as files:
+        files.add(folder, arcname=".")
+        at = files.getmembers()[-3].offset
+    content = bytearray(archive.read_bytes())
+    content[at] ^= 1
+    archive.write_bytes(content if damage == "a bit" else content[:at])
+    with pytest.raises(ValueError, match=r"expected a tar archive, got .* cut or damaged"):
+        load_images(config(archive), "train")
+
+
+@pytest.mark.parametrize("kind", ["hard", "symbolic"])
+def test_a_link_in_an_archive_is_refused(folder, tmp_path, kind):
+    image = folder / "train" / "ant" / "0.png"
+    link = folder / "train" / "ant" / "link.png"
+    link.hardlink_to(image) if kind == "hard" else link.symlink_to(image)
+    with tarfile.open(tmp_path / "set.tar", "w") as files:
+        files.add(folder, arcname=".")
+    with pytest.raises(ValueError, match=r"expected images themselves, got a link, .*\.png"):
+        load_images(config(tmp_path / "set.tar"), "train")
+
+
 def test_means_for_other_channels_are_refused(folder):
     with pytest.raises(ValueError, match=r"data\.mean and data\.std: expected 3 values each"):
         load_images(config(folder, mean=(78,), std=(96,)), "train")

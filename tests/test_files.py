@@ -6,8 +6,10 @@ import tarfile
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torchvision.io import write_jpeg, write_png
 
 import zoo
@@ -95,6 +97,50 @@ def test_a_png_that_is_damaged_inside_is_named(folder, tmp_path):
     path.write_bytes(content.replace(b"IDAT", b"\0\0\0\0"))
     images = load_images(config(copy), "test")
     with pytest.raises(ValueError, match=r"data.root: expected an image, got .*damaged.png"):
+        images.take(range(len(images)))
+
+
+def damaged(archive: Path, damage: str) -> None:
+    """Flip a bit in a header inside, or cut there."""
+    with tarfile.open(archive) as files:
+        at = files.getmembers()[-3].offset
+    content = bytearray(archive.read_bytes())
+    content[at] ^= 1
+    archive.write_bytes(content if damage == "a bit" else content[:at])
+
+
+@pytest.mark.parametrize("damage", ["a bit", "a cut"])
+@pytest.mark.parametrize("inside", [False, True])
+def test_an_archive_that_is_damaged_at_a_header_is_refused(folder, tmp_path, damage, inside):
+    with tarfile.open(tmp_path / "train.tar", "w") as archive:
+        for name in ("n01", "n02"):
+            archive.add(folder / "train" / name, name)
+    damaged(tmp_path / "train.tar", damage)
+    if inside:
+        (tmp_path / "train.tar").rename(tmp_path / "n01.tar")
+        with tarfile.open(tmp_path / "train.tar", "w") as archive:
+            archive.add(tmp_path / "n01.tar", "n01.tar")
+    with pytest.raises(FileNotFoundError, match=r"data.root: expected .* cut or damaged"):
+        load_images(config(tmp_path), "train")
+
+
+def test_images_below_their_class_are_refused(folder, tmp_path):
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    for name in ("n01", "n02"):
+        (copy / "val" / name).rename(copy / "val" / "images")
+        (copy / "val" / name).mkdir()
+        (copy / "val" / "images").rename(copy / "val" / name / "images")
+    message = r"data.root: expected CLASS/IMAGE .* got n01/images/\S+ and n02/images"
+    with pytest.raises(ValueError, match=message):
+        load_images(config(copy), "test")
+
+
+def test_images_of_more_than_8_bits_a_channel_are_refused(folder, tmp_path):
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    grey = np.full((64, 64), 40_000, dtype=np.uint16)
+    Image.fromarray(grey).save(copy / "val" / "n02" / "grey.png")
+    images = load_images(config(copy), "test")
+    with pytest.raises(ValueError, match=r"expected 8 bits a channel, got I;16 in .*grey.png"):
         images.take(range(len(images)))
 
 

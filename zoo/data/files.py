@@ -7,6 +7,7 @@ import tarfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import torch
 from PIL import Image
@@ -16,7 +17,9 @@ from timm.data.readers.reader_image_in_tar import ReaderImageInTar
 from torch import Tensor
 from torchvision.transforms import v2
 
+from zoo.data.archive import StrictHeader
 from zoo.data.config import CENTRE, DataConfig, Split
+from zoo.progress import watched
 
 SPLITS = {"train": "train", "test": "val"}
 BICUBIC = v2.InterpolationMode.BICUBIC
@@ -60,10 +63,16 @@ class ImageFiles:
 
     def _read(self, index: int) -> tuple[Image.Image, int]:
         file, label = self.reader[index]  # timm's dataset would pass over a broken file in silence
+        name = self.reader.filename(index, absolute=True)
         try:
-            return Image.open(file).convert("RGB"), int(label)
-        except (OSError, SyntaxError) as error:  # the latter is PIL's of a damaged PNG
-            name = self.reader.filename(index, absolute=True)
+            image = Image.open(file)
+            if image.mode[0] in "IF":  # PIL would clip their values to 255
+                raise ValueError(
+                    f"data.root: expected 8 bits a channel, got {image.mode} in {name}"
+                )
+            return image.convert("RGB"), int(label)
+        except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+            # SyntaxError is PIL's of a damaged PNG
             raise ValueError(f"data.root: expected an image, got {name}: {error}") from None
 
 
@@ -72,7 +81,9 @@ def image_files(config: DataConfig, split: Split) -> ImageFiles:
     place = Path(config.root) / SPLITS[split]
     archive = place.with_suffix(".tar")
     try:
-        if archive.is_file():  # timm would cache a large archive's index as a pickle
+        if archive.is_file():
+            _check_whole(archive)
+            # timm would cache a large archive's index as a pickle
             reader = ReaderImageInTar(str(archive), cache_tarinfo=False)
             numbers = reader.class_name_to_idx
         else:
@@ -81,8 +92,31 @@ def image_files(config: DataConfig, split: Split) -> ImageFiles:
     except (AssertionError, RuntimeError, OSError, ValueError, tarfile.TarError) as error:
         raise FileNotFoundError(
             f"data.root: expected {config.root!r} with train/CLASS/IMAGE and val/CLASS/IMAGE, or "
-            f"train.tar and val.tar of such, found none ({error}); ImageNet comes from "
+            f"train.tar and val.tar of such, got: {error}; ImageNet comes from "
             "https://image-net.org/download-images on request"
         ) from None
+    _check_layout(reader, place)
     names = tuple(sorted(numbers, key=numbers.get))
     return ImageFiles(reader, torch.arange(len(reader)), names, config.size)
+
+
+def _check_whole(archive: Path | IO[bytes]) -> None:
+    """Raise for an archive, or one inside it, that ends early; timm would read what is there."""
+    place = {"name": archive} if isinstance(archive, Path) else {"fileobj": archive}
+    with tarfile.open(**place, mode="r:", tarinfo=StrictHeader) as files:
+        for member in watched(files, "looking through the archive"):
+            if member.name.endswith(".tar") and member.isfile():
+                _check_whole(files.extractfile(member))
+
+
+def _check_layout(reader: Reader, place: Path) -> None:
+    """Raise where images lie at different places above their class, whose name timm takes from the
+    innermost folder alone.
+    """
+    first: dict[Path, str] = {}
+    for i in range(len(reader)):
+        name = reader.filename(i)
+        first.setdefault(Path(name).parent.parent, name)
+        if len(first) > 1:
+            found = " and ".join(first.values())
+            raise ValueError(f"data.root: expected CLASS/IMAGE in {str(place)!r}, got {found}")

@@ -12,6 +12,7 @@ from torch import Tensor
 from torchvision import datasets
 from torchvision.io import ImageReadMode, decode_image
 
+from zoo.data.archive import StrictHeader
 from zoo.data.config import DataConfig, Split
 from zoo.data.sets import ImageSet
 from zoo.progress import watched
@@ -107,12 +108,18 @@ def _folder_files(root: Path, split: Split) -> Iterator[tuple[str, str, bytes]]:
 
 def _tar_files(root: Path, split: Split) -> Iterator[tuple[str, str, bytes]]:
     try:
-        with tarfile.open(root, "r|*") as archive:
+        with tarfile.open(root, "r|*", tarinfo=StrictHeader) as archive:
             for member in archive:
                 path = Path(member.name)
-                if member.isfile() and path.suffix.lower() in IMAGE_SUFFIXES:
-                    *_, folder, name, _ = ("", "", *path.parts)
-                    if folder == split:
-                        yield name, path.name, archive.extractfile(member).read()
+                *_, folder, name, _ = ("", "", "", *path.parts)
+                if folder != split or path.suffix.lower() not in IMAGE_SUFFIXES:
+                    continue
+                if member.islnk() or member.issym():
+                    raise ValueError(
+                        f"data.root: expected images themselves, got a link, {member.name} in "
+                        f"{str(root)!r}; pack with tar --dereference --hard-dereference"
+                    )
+                if member.isfile():
+                    yield name, path.name, archive.extractfile(member).read()
     except (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError) as error:
         raise ValueError(f"data.root: expected a tar archive, got {str(root)!r}: {error}") from None
