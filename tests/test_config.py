@@ -58,6 +58,8 @@ def test_every_recipe_passes_its_rehearsal(path):
         ("loss: {name: sum}", "recipe.yaml: loss: name: expected one of ['vanilla', 'shortcut', "),
         ("optim: adamw", "recipe.yaml: optim: expected keys and values, got 'adamw'"),
         ("epochs: [", "recipe.yaml: expected YAML, got "),
+        ("data: {}\ndata: {limit: 1}", "recipe.yaml: expected YAML, got the key 'data' twice"),
+        ("optim: {lr: 1, lr: 2}", "recipe.yaml: expected YAML, got the key 'lr' twice"),
         ("epochs: 0", "epochs: expected a number >= 1, got 0"),
         ("batch_size: 0", "batch_size: expected a number >= 1, got 0"),
         ("data: {holdout: -5}", "data.holdout: expected a number >= 0, got -5"),
@@ -121,6 +123,11 @@ def test_a_rehearsal_has_the_shape_of_what_the_run_begins_with(recipe, tmp_path,
     assert built[0].num_features == 24
     rehearse(replace(recipe, start_from=str(tmp_path / "not_yet")))
     assert built[1].num_features == 64
+
+
+def test_a_rehearsal_crops_as_large_as_the_recipe(tmp_path):
+    text = "model: short_bp_resnet20_slim\ndata: {name: image_folder}\naugment: {crop_size: 48}"
+    assert len(rehearse(load_config(write(tmp_path, text)))) == 2
 
 
 def test_a_rehearsal_refuses_means_for_other_channels(tmp_path):

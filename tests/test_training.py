@@ -475,6 +475,22 @@ def test_images_that_trained_the_weights_to_begin_with_are_not_held_out(recipe, 
     assert train(replace(third, data=others))["holdout_accuracy"] >= 0
 
 
+def test_a_set_that_grew_holds_out_other_images_and_is_refused(recipe, tmp_path):
+    for i in range(12):
+        image = torch.full((3, 8, 8), 20 * i, dtype=torch.uint8)
+        (tmp_path / "set" / "train" / f"{i % 2}").mkdir(parents=True, exist_ok=True)
+        write_png(image, str(tmp_path / "set" / "train" / f"{i % 2}" / f"{i}.png"))
+    data = DataConfig(name="image_folder", root=str(tmp_path / "set"), holdout=4)
+    first = replace(recipe, output=str(tmp_path / "first"), data=data, epochs=1)
+    train(first)
+    second = replace(first, output=str(tmp_path / "second"), start_from=first.output)
+    train(second)
+    write_png(image, str(tmp_path / "set" / "train" / "0" / "new.png"))
+    third = replace(second, output=str(tmp_path / "third"), start_from=second.output)
+    with pytest.raises(ValueError, match=r"expected the 12 training images .*, got 13; take those"):
+        train(third)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -93,6 +93,13 @@ def test_a_report_draws_the_curves(run):
     path.unlink()
 
 
+def test_a_report_of_one_epoch_of_a_deep_network_is_drawn(run, tmp_path):
+    (entry, *_) = report.read_log(run)
+    deep = {f"stages.2.{i}.spike2": 0.1 for i in range(151)}
+    (tmp_path / "log.jsonl").write_text(json.dumps(entry | {"firing_rates": deep}) + "\n")
+    assert report.draw(tmp_path).stat().st_size > 10_000
+
+
 def test_a_report_without_an_epoch_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match="expected a run's log with an epoch in it"):
         report.draw(tmp_path)

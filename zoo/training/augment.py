@@ -33,7 +33,7 @@ class AugmentConfig:
     mixup: float = 0.0
     """Beta parameter of mixup; 0 does not mix."""
     cutmix: float = 0.0
-    """Beta parameter of CutMix; where mixup is set too, each step draws one of both."""
+    """Beta parameter of CutMix; where mixup is set too, each piece of a step draws one."""
 
     def __post_init__(self):
         for key in ("crop_padding", "crop_size", "roll", "cutout", "mixup", "cutmix"):

@@ -29,9 +29,9 @@ class OptimConfig:
     warmup_epochs: float = 0.0
     """Epochs over which the learning rate rises to its peak; cosine to 0 after that."""
     ema_decay: float = 0.0
-    """Share of the moving average of the weights that a step keeps, in the end: step n keeps
-    1 - (1 + n)^(-2/3) of it while that is less; 0 has no average. Where there is one, it is what is
-    measured, saved and exported."""
+    """Share of the moving average of the weights that a step keeps, in the end: step n, from 0,
+    keeps 1 - n^(-2/3) of it while that is less, and the first two keep none; 0 has no average.
+    Where there is one, it is what is measured, saved and exported."""
 
     def __post_init__(self):
         _at_least("optim.lr", self.lr, 0)
@@ -114,6 +114,18 @@ def _at_least(name: str, value: float, least: float) -> None:
         raise ValueError(f"{name}: expected a number >= {least}, got {value}")
 
 
+class _Recipe(yaml.SafeLoader):
+    """YAML whose keys are there once: of two sections of a name the first would be gone."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        names = [key.value for key, _ in node.value]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise yaml.constructor.ConstructorError(
+                None, None, f"the key {twice[0]!r} twice", node.start_mark
+            )
+        return super().construct_mapping(node, deep)
+
+
 def load_config(path: Path) -> Config:
     """Read a recipe: YAML that holds only what differs from the defaults.
 
@@ -124,7 +136,7 @@ def load_config(path: Path) -> Config:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: expected a recipe, found no such file")
     try:
-        values = yaml.safe_load(path.read_text()) or {}
+        values = yaml.load(path.read_text(), _Recipe) or {}
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: expected YAML, got {error}") from None
     config = _build(Config, values, str(path))

@@ -90,7 +90,7 @@ def _train(config: Config, data: Data, accelerator: Accelerator) -> dict[str, An
     found = runs.newest_checkpoint(run)
     check_shared(accelerator, found)
     torch.manual_seed(config.seed)
-    training = dataclasses.asdict(config) | origin(config, found)
+    training = dataclasses.asdict(config) | origin(config, found, data.whole)
     # A run goes on with the arguments that it began with, of which some may be start_from's.
     begun = dataclasses.replace(config, start_from=str(found)) if found else config
     learner = Learner(config, build_model(begun, data.train), feed.steps, accelerator)
@@ -118,7 +118,7 @@ def _train(config: Config, data: Data, accelerator: Accelerator) -> dict[str, An
         write_log(run, position.log)
     accelerator.wait_for_everyone()
     if config.trackers:
-        accelerator.init_trackers("", config=None)
+        accelerator.init_trackers(run.name)
 
     def save() -> None:
         """Write a checkpoint of this position, for all processes."""

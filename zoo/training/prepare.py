@@ -11,14 +11,19 @@ from zoo import create_model, hub, runs
 from zoo.data import ImageFiles, ImageSet, load_images
 from zoo.training.config import Config
 
+WHOLE = "training_images"  # what a checkpoint's config.json calls Data.whole
+
 
 @dataclass(frozen=True)
 class Data:
-    """Training images, the images to measure on, and what those are called."""
+    """Training images, the images to measure on, what those are called, and how many training
+    images there are, with those that are held out or left out.
+    """
 
     train: ImageSet | ImageFiles
     measured: ImageSet | ImageFiles
     name: str
+    whole: int
 
 
 def load_data(config: Config) -> Data:
@@ -30,13 +35,14 @@ def load_data(config: Config) -> Data:
             their classes or sizes.
     """
     train_set = load_images(config.data, "train")
-    if config.data.holdout >= len(train_set):
+    whole = len(train_set)
+    if config.data.holdout >= whole:
         raise ValueError(
-            f"data.holdout: expected fewer than the {len(train_set)} training images, "
+            f"data.holdout: expected fewer than the {whole} training images, "
             f"got {config.data.holdout}"
         )
     # Of the set, not of the run: every seed holds out the same images.
-    order = torch.randperm(len(train_set), generator=torch.Generator().manual_seed(0))
+    order = torch.randperm(whole, generator=torch.Generator().manual_seed(0))
     held_out, order = order[: config.data.holdout], order[config.data.holdout :]
     if config.data.holdout:
         other, name = train_set.subset(held_out), "holdout"
@@ -59,7 +65,7 @@ def load_data(config: Config) -> Data:
         )
     if config.data.holdout or config.data.limit:
         train_set = train_set.subset(order[: config.data.limit or None])
-    return Data(train_set, other, name)
+    return Data(train_set, other, name, whole)
 
 
 def build_model(config: Config, images: ImageSet | ImageFiles) -> nn.Module:
@@ -125,8 +131,11 @@ def build_model(config: Config, images: ImageSet | ImageFiles) -> nn.Module:
     return model
 
 
-def start_folder(config: Config) -> Path:
+def start_folder(config: Config, whole: int | None = None) -> Path:
     """The folder of the weights that a run begins with.
+
+    Args:
+        whole: Data.whole, where the data are there.
 
     Raises:
         FileNotFoundError: There is none.
@@ -143,13 +152,14 @@ def start_folder(config: Config) -> Path:
     found = hub.read_config(folder)
     if (architecture := found["architecture"]) != config.model:
         raise ValueError(f"start_from: expected {config.model}, got {architecture} in {folder}")
-    _check_held_out(config, found.get("training"))
+    _check_held_out(config, found.get("training"), whole)
     return folder
 
 
-def _check_held_out(config: Config, training: dict[str, Any] | None) -> None:
+def _check_held_out(config: Config, training: dict[str, Any] | None, whole: int | None) -> None:
     """Raise where the weights to begin with, or those that they began with, were trained on images
-    that this run would measure. Each run sets aside the first ones of one order.
+    that this run would measure. Each run sets aside the first ones of one order, which is another
+    of another number of images; runs of before that was written say no number.
     """
     own = config.data
     while training:
@@ -161,21 +171,30 @@ def _check_held_out(config: Config, training: dict[str, Any] | None) -> None:
                 f"of start_from were not trained on, got {own.holdout}; if these are other images, "
                 "give them another data.title"
             )
+        before = training.get(WHOLE, whole)
+        if same and own.holdout and whole and before != whole:
+            raise ValueError(
+                f"data.holdout: expected the {before} training images that start_from was trained "
+                f"on, of which the same are held out, got {whole}; take those images, or hold none "
+                "out; if these are other images, give them another data.title"
+            )
         training = training.get("began_with", {}).get("training")
 
 
-def origin(config: Config, found: Path | None) -> dict[str, Any]:
-    """The weights that a run began with, by their hash, and how those were trained in their turn,
-    from its own checkpoint if it has one; empty where they were random.
+def origin(config: Config, found: Path | None, whole: int) -> dict[str, Any]:
+    """How many training images there are, and the weights that a run began with, by their hash, and
+    how those were trained in their turn, from its own checkpoint if it has one; without the latter
+    where they were random.
 
     Raises:
         ValueError, FileNotFoundError: As start_folder.
     """
     if found:
         before = hub.read_config(found)["training"]
-        return {key: before[key] for key in ("began_with",) if key in before}
+        return {key: before[key] for key in ("began_with", WHOLE) if key in before}
     if not config.start_from:
-        return {}
-    folder = start_folder(config)
+        return {WHOLE: whole}
+    folder = start_folder(config, whole)
     weights, training = hub.file_sha256(folder / hub.WEIGHTS), hub.read_config(folder)
-    return {"began_with": {"sha256": weights, "training": training.get("training")}}
+    began = {"sha256": weights, "training": training.get("training")}
+    return {WHOLE: whole, "began_with": began}

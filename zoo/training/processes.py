@@ -1,5 +1,7 @@
 """This process among all that train, as torchrun or accelerate launched them."""
 
+from pathlib import Path
+
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
@@ -23,7 +25,7 @@ def make_accelerator(config: Config) -> Accelerator:
         mixed_precision="no",  # the learner casts, so that what is measured stays fp32
         cpu=not _cuda(config),
         log_with=list(config.trackers) or None,
-        project_dir=config.output,
+        project_dir=Path(config.output).parent,  # trackers are told the run's name
     )
     found = [str(tracker) for tracker in accelerator.log_with]
     if missing := [name for name in config.trackers if name not in found]:

@@ -31,6 +31,9 @@ def rehearse(config: Config) -> list[float]:
     """
     check_run_folder(config)
     shape, num_classes = config.data.usual
+    if config.data.name == "image_folder":  # whose images may be larger
+        side = max(shape[-1], config.augment.crop_size)
+        shape = (shape[0], side, side)
     config.data.check_channels(shape[-3])
     accelerator = make_accelerator(dataclasses.replace(config, trackers=()))
     batch = 2 * config.gradient_accumulation * accelerator.num_processes

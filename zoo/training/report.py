@@ -1,11 +1,14 @@
 """python -m zoo.training.report RUN: the curves of a run as RUN/report.png."""
 
 import json
+import math
 import sys
 from pathlib import Path
 from typing import Any
 
 from zoo.training.run_folder import LOG
+
+MOST_NAMES = 30  # of layers, legible beside the picture
 
 
 def read_log(run: Path) -> list[dict[str, Any]]:
@@ -44,14 +47,16 @@ def draw(run: Path) -> Path:
     accuracies.plot(epochs, [entry["accuracy"] for entry in log], marker=".", label="training")
     for i in range(len(log[0]["head_accuracies"])):
         by_head = [entry["head_accuracies"][i] for entry in log]
-        accuracies.plot(epochs, by_head, "--", label=f"head {i + 1} alone, training")
+        accuracies.plot(epochs, by_head, "--", marker=".", label=f"head {i + 1} alone, training")
     accuracies.set(title="Accuracy", xlabel="epoch", ylabel="top-1, %")
     accuracies.legend()
 
-    schedules.plot(epochs, [entry["learning_rate"] for entry in log], label="learning rate")
+    learning_rates = [entry["learning_rate"] for entry in log]
+    schedules.plot(epochs, learning_rates, marker=".", label="learning rate")
     schedules.set(title="Schedules", xlabel="epoch", ylabel="learning rate")
     weights = schedules.twinx()
-    weights.plot(epochs, [entry["head_weight"] for entry in log], "C1--", label="lambda")
+    head_weights = [entry["head_weight"] for entry in log]
+    weights.plot(epochs, head_weights, "C1--", marker=".", label="lambda")
     weights.set_ylabel("weight of the heads, lambda")
     schedules.legend(handles=[*schedules.lines, *weights.lines])
 
@@ -63,7 +68,8 @@ def draw(run: Path) -> Path:
         extent=(epochs[0] - 0.5, epochs[-1] + 0.5, len(layers) - 0.5, -0.5),
     )
     rates.set(title="Firing rates", xlabel="epoch")
-    rates.set_yticks(range(len(layers)), layers, fontsize=6)
+    named = range(0, len(layers), math.ceil(len(layers) / MOST_NAMES))
+    rates.set_yticks(named, [layers[i] for i in named], fontsize=6)
     figure.colorbar(image, label="spikes per neuron and time step")
 
     for axes in (losses, accuracies, schedules, rates):

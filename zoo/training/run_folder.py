@@ -14,6 +14,7 @@ from huggingface_hub.utils import WeakFileLock
 
 from zoo import hub, runs
 from zoo.training.config import Config, filled_up, flat
+from zoo.training.prepare import WHOLE
 from zoo.training.processes import agreed
 
 LOG, RESOLVED, LOCK = "log.jsonl", "config.json", ".lock"
@@ -26,7 +27,7 @@ FREE = (
     "data.root",
     "data.download",
 )
-FOUND = ("began_with", "built_with", "log")  # of a checkpoint's "training", and no recipe's
+FOUND = ("began_with", "built_with", "log", WHOLE)  # of a checkpoint's "training", and no recipe's
 
 
 @contextmanager
