@@ -58,7 +58,7 @@ def draw(training: dict[str, Any], path: Path) -> None:
     accuracies.set(xlabel="epoch", ylabel="top-1, %")
     accuracies.legend()
     for axes in (losses, accuracies):
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         end = 0
         for log in logs[:-1]:
             end += len(log)

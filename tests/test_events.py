@@ -1,13 +1,15 @@
 """Event streams: tonic's arrays become frames, and frames train a network."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import flatbuffers
 import numpy as np
 import pytest
 import torch
 from tonic import transforms
-from tonic.datasets import DVSGesture
+from tonic.datasets import CIFAR10DVS, DVSGesture
 
 import zoo
 from zoo import runs
@@ -77,12 +79,14 @@ def gestures(tmp_path_factory) -> Path:
                 polarity = events["p"] * label
                 columns = (events["x"], events["y"], polarity, events["t"] // 1000)
                 np.save(folder / f"user{user:02d}_led" / f"{label}.npy", np.stack(columns, 1))
+        for label in range(2, 11):  # one stream each of the others
+            np.save(folder / "user00_led" / f"{label}.npy", np.stack(columns, 1))
     return root
 
 
 def test_a_set_of_streams_is_counted_once_and_held(gestures):
     images = load_images(DataConfig(root=str(gestures), **EVENTS), "train")
-    assert images.images.shape == (100, 4, 2, 16, 16)
+    assert images.images.shape == (109, 4, 2, 16, 16)
     assert images.shape == (4, 2, 16, 16)
     assert len(images.classes) == 11
 
@@ -90,14 +94,14 @@ def test_a_set_of_streams_is_counted_once_and_held(gestures):
 def test_a_run_learns_from_event_frames_and_its_network_takes_them(recipe, gestures, tmp_path):
     config = replace(
         recipe,
-        epochs=6,
+        epochs=12,
         batch_size=25,
         model_args={},
         data=DataConfig(root=str(gestures), **EVENTS),
         augment=AugmentConfig(crop_padding=0, roll=2),
         output=str(tmp_path),
     )
-    assert train(config)["accuracy"] > 90
+    assert train(config)["accuracy"] > 75  # of the 92 that are of two classes
     model = zoo.create_model(f"local-dir:{runs.newest_checkpoint(tmp_path)}", pretrained=True)
     assert model.in_chans == 2
     assert model.eval()(torch.rand(4, 3, 2, 16, 16)).shape == (3, 11)
@@ -109,6 +113,69 @@ def test_a_network_has_as_many_time_steps_as_its_streams_have_frames(recipe, ges
     assert build_model(replace(recipe, data=data, model_args={}), images).time_steps == 4
     with pytest.raises(ValueError, match=r"time_steps: expected the 4 of data.frames, got 3"):
         build_model(replace(recipe, data=data, model_args={"time_steps": 3}), images)
+
+
+def test_gestures_that_are_partly_unpacked_are_refused(gestures, tmp_path):
+    copy = shutil.copytree(gestures, tmp_path / "copy")
+    for path in copy.rglob("7.npy"):
+        path.unlink()
+    with pytest.raises(ValueError, match=r"expected 1 streams .* of Arm roll .* got 0; delete"):
+        load_images(DataConfig(root=str(copy), **EVENTS), "train")
+
+
+def write_aedat4(path: Path, events: np.ndarray) -> None:
+    """A file of AEDAT 4: a header that says what its one stream is, and one packet."""
+    attributes = {"compression": "NONE", "typeIdentifier": "EVTS", "originalOutputName": "events"}
+    told = "".join(f'<attr key="{k}" type="string">{v}</attr>' for k, v in attributes.items())
+    size = "".join(f'<attr key="size{axis}" type="int">128</attr>' for axis in "XY")
+    info = f'<node name="0" path="/0/">{told}<node name="info" path="/0/info/">{size}</node></node>'
+    header = flatbuffers.Builder()
+    text = header.CreateString(f'<dv><node name="outInfo" path="/">{info}</node></dv>')
+    header.StartObject(3)
+    header.PrependInt64Slot(1, -1, 0)  # there is no table of packets
+    header.PrependUOffsetTRelativeSlot(2, text, 0)
+    header.FinishSizePrefixed(header.EndObject(), b"IOHE")
+    packet = flatbuffers.Builder()
+    packet.StartVector(16, len(events), 8)
+    for event in reversed(events):
+        packet.Prep(8, 16)
+        packet.Pad(3)
+        packet.PrependBool(bool(event["p"]))
+        packet.PrependInt16(int(event["y"]))
+        packet.PrependInt16(int(event["x"]))
+        packet.PrependInt64(int(event["t"]))
+    vector = packet.EndVector()
+    packet.StartObject(1)
+    packet.PrependUOffsetTRelativeSlot(0, vector, 0)
+    packet.FinishSizePrefixed(packet.EndObject(), b"EVTS")
+    body = bytes(packet.Output())
+    framed = np.array([0, len(body)], dtype="<i4").tobytes() + body
+    path.write_bytes(b"#!AER-DAT4.0\r\n" + bytes(header.Output()) + framed)
+
+
+def test_streams_of_cifar10_dvs_are_read_from_their_own_format(tmp_path, monkeypatch):
+    monkeypatch.setattr("zoo.data.events.STREAMS", 100)
+    root = tmp_path / "CIFAR10DVS"
+    root.mkdir()
+    (root / CIFAR10DVS.filename).write_bytes(b"unpacked")
+    events = stream(200)
+    write_aedat4(tmp_path / "stream.aedat4", events)
+    for name in CIFAR10DVS.classes:
+        (root / name).mkdir()
+        for i in range(100):
+            (root / name / f"{i}.aedat4").hardlink_to(tmp_path / "stream.aedat4")
+    config = DataConfig(**(EVENTS | {"name": "cifar10_dvs"}), root=str(tmp_path))
+    images = load_images(config, "test")
+    assert images.labels.bincount().tolist() == [10] * 10
+    assert torch.equal(images.images[0], frames(events, (128, 128, 2), 4, 16))
+
+    shutil.rmtree(root / "truck")
+    for i in range(100, 200):  # tonic wants no more than a thousand of any class
+        (root / "cat" / f"{i}.aedat4").hardlink_to(tmp_path / "stream.aedat4")
+    with pytest.raises(
+        ValueError, match=r"expected 100 streams or more of truck .* got 0; delete"
+    ):
+        load_images(config, "test")
 
 
 @pytest.mark.parametrize("name", ["cifar10_dvs", "dvs_gesture"])

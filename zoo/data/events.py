@@ -5,6 +5,7 @@ numbers as other images are.
 Shapes: N streams, T frames, H height, W width; 2 channels, one for each polarity.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from zoo.data.sets import ImageSet
 from zoo.progress import watched
 
 TONIC = {"cifar10_dvs": "CIFAR10DVS", "dvs_gesture": "DVSGesture"}
+STREAMS = 1000  # of each class of CIFAR10-DVS
 TEST_SHARE = 10  # of CIFAR10-DVS, which has no split: every tenth stream of a class
 
 
@@ -39,6 +41,7 @@ def frames(events: np.ndarray, sensor: Sequence[int], count: int, size: int) -> 
 def event_frames(config: DataConfig, split: Split) -> ImageSet:
     """Every stream of a split, counted into frames once and held."""
     dataset = _dataset(config, split)
+    _check_whole(config, dataset)
     # tonic lists files as the disk does.
     chosen = sorted(range(len(dataset)), key=lambda i: str(dataset.data[i]))
     if config.name == "cifar10_dvs":
@@ -53,10 +56,11 @@ def event_frames(config: DataConfig, split: Split) -> ImageSet:
 
 def _dataset(config: DataConfig, split: Split) -> Any:
     try:
+        import aedat  # noqa: F401  which tonic imports when it reads CIFAR10-DVS, and not before
         from tonic import datasets
     except ImportError:
         raise FileNotFoundError(
-            f"data: {config.name} is read by tonic; pip install short-bp-zoo[events]"
+            f"data: {config.name} is read by tonic and aedat; pip install short-bp-zoo[events]"
         ) from None
     kind = getattr(datasets, TONIC[config.name])
 
@@ -71,6 +75,19 @@ def _dataset(config: DataConfig, split: Split) -> Any:
         kind = type(kind.__name__, (kind,), {"download": refuse})
     separate = {} if config.name == "cifar10_dvs" else {"train": split == "train"}
     return kind(save_to=config.root, **separate)
+
+
+def _check_whole(config: DataConfig, dataset: Any) -> None:
+    """Raise where streams are missing: tonic takes what a killed unpacking has left for the set."""
+    found = Counter(dataset.targets)
+    least = STREAMS if config.name == "cifar10_dvs" else 1
+    for label, name in enumerate(_classes(dataset)):
+        if found[label] < least:
+            place = Path(config.root) / TONIC[config.name]
+            raise ValueError(
+                f"data.root: expected {least} streams or more of {name} in {str(place)!r}, got "
+                f"{found[label]}; delete that folder, and fetch and unpack the set anew"
+            )
 
 
 def _share(streams: Sequence[int], targets: Sequence[int], split: Split) -> list[int]:

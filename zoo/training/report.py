@@ -73,7 +73,7 @@ def draw(run: Path) -> Path:
     figure.colorbar(image, label="spikes per neuron and time step")
 
     for axes in (losses, accuracies, schedules, rates):
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     figure.suptitle(str(run))
     path = run / "report.png"
     figure.savefig(path, dpi=120)
