@@ -172,9 +172,7 @@ def test_streams_of_cifar10_dvs_are_read_from_their_own_format(tmp_path, monkeyp
     shutil.rmtree(root / "truck")
     for i in range(100, 200):  # tonic wants no more than a thousand of any class
         (root / "cat" / f"{i}.aedat4").hardlink_to(tmp_path / "stream.aedat4")
-    with pytest.raises(
-        ValueError, match=r"expected 100 streams or more of truck .* got 0; delete"
-    ):
+    with pytest.raises(ValueError, match=r"expected 100 streams or more of truck .* got 0; delete"):
         load_images(config, "test")
 
 
