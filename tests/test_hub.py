@@ -133,8 +133,36 @@ def test_what_a_mapping_of_constants_leaves_out_is_as_it_was_trained(folder):
     changed(folder, model_args=config["model_args"] | {"spike_layer": trained})
     model = load(folder, spike_layer={"surrogate": "arctan"})
     assert hub.neuron_constants(model) == trained | {"surrogate": "arctan"}
+    by_timm = timm.create_model(
+        f"local-dir:{folder}", pretrained=True, spike_layer={"surrogate": "arctan"}
+    )
+    assert hub.neuron_constants(by_timm) == hub.neuron_constants(model)
     whole = load(folder, spike_layer=zoo.LIF)  # what is no mapping leaves nothing out
     assert hub.neuron_constants(whole) == zoo.LIF().constants()
+
+
+@pytest.mark.parametrize("others", [{"num_classes": 7}, {"features_only": True}, {}])
+def test_weights_of_a_deeper_network_are_refused_whatever_its_classifier(folder, others):
+    with pytest.raises(ValueError, match=r"expected .* got |expected those of this network alone"):
+        load(folder, depths=(1, 1, 1), **others)
+
+
+def test_heads_of_other_stages_keep_their_own_start(tmp_path):
+    widths = {"widths": (16, 16, 16), "shortcut_heads": True}
+    slim = zoo.create_model("short_bp_resnet20_slim", head_stages=(0, 1), **widths)
+    hub.save_pretrained(slim, tmp_path)
+    saved = slim.shortcut_heads.state_dict()
+    same = load(tmp_path).shortcut_heads.state_dict()
+    assert all(map(torch.equal, same.values(), saved.values()))
+    moved = load(tmp_path, head_stages=(1, 2)).shortcut_heads.state_dict()
+    assert not torch.equal(moved["heads.0.weight"], saved["heads.0.weight"])
+    assert moved.keys() == saved.keys()
+
+
+def test_a_compiled_network_is_saved_under_the_names_of_its_own(tmp_path):
+    slim = zoo.create_model("short_bp_resnet20_slim").eval()
+    hub.save_pretrained(torch.compile(slim), tmp_path)
+    assert all(map(torch.equal, load(tmp_path).state_dict().values(), slim.state_dict().values()))
 
 
 def test_weights_are_listed_by_their_tags_too(folder, monkeypatch):
@@ -142,6 +170,8 @@ def test_weights_are_listed_by_their_tags_too(folder, monkeypatch):
     for wildcard in ("*.digits", "*slim*", "short_bp_resnet20_slim"):
         assert "short_bp_resnet20_slim.digits" in zoo.list_models(wildcard, pretrained=True)
     assert zoo.list_models("*.imagenet", pretrained=True) == []
+    several = zoo.list_models(["*vgg*", "*slim*"], pretrained=True)
+    assert "short_bp_resnet20_slim.digits" in several
 
 
 def test_the_tag_of_no_weights_is_no_weights():

@@ -35,7 +35,7 @@ class SpikingBackbone(nn.Module):
         feature_info: timm's: num_chs, reduction and module of each stage's output.
         last_spike: The neuron behind the last stage, where its output is no spikes yet.
         shortcut_heads: Hang classifiers on exits of stages, for training.
-        head_stages: On which, by number; all but the last if None.
+        head_stages: On which, by number; all but the last if None. Without shortcut_heads on none.
         memory: "lean" remembers spikes as bytes and computes norms and neurons again in the
             backward pass, "fast" remembers their inputs; on a CPU the same bits, but for the
             rounding of weights' gradients in bf16. docs/results/train_step_avx512.md has the cost.
@@ -258,21 +258,29 @@ def _head_stages(chosen: Sequence[int] | None, stages: int) -> tuple[int, ...]:
 
 
 def checkpoint_filter_fn(state_dict: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
-    """Weights with heads fit a network without, and the reverse: new heads keep their own start.
+    """Weights with heads fit a network without, and the reverse; heads on other stages keep their
+    own start.
 
     Raises:
-        ValueError: A tensor of the backbone is missing, which timm would leave random.
+        ValueError: A tensor of the backbone is missing, which timm would leave random, or there are
+            more, of another network.
     """
     prefix = "shortcut_heads."
     backbone = {k: v for k, v in state_dict.items() if not k.startswith(prefix)}
-    missing = [k for k in model.state_dict() if not k.startswith((prefix, "head.fc."))]
-    if missing := [k for k in missing if k not in backbone]:
+    names = {k for k in model.state_dict() if not k.startswith(prefix)}
+    adapted = {k for k in names | backbone.keys() if k.startswith("head.fc.")}
+    if missing := sorted(names - backbone.keys() - adapted):
         raise ValueError(f"weights: expected a whole network, found no {missing}")
+    if others := sorted(backbone.keys() - names - adapted):
+        raise ValueError(f"weights: expected those of this network alone, found {others} too")
     if model.shortcut_heads is None:
         return backbone
     own = {k: v for k, v in model.state_dict().items() if k.startswith(prefix)}
     theirs = {k: v for k, v in state_dict.items() if k.startswith(prefix)}
-    fit = {k: v.shape for k, v in own.items()} == {k: v.shape for k, v in theirs.items()}
+    stages = _head_stages(model.pretrained_model_args.get("head_stages"), len(model.stages))
+    fit = stages == model.head_stages and (
+        {k: v.shape for k, v in own.items()} == {k: v.shape for k, v in theirs.items()}
+    )
     return backbone | (theirs if fit else own)
 
 
@@ -294,6 +302,9 @@ def build(
         ValueError: features_only by another of timm's ways than the getter, which alone knows of
             time.
     """
+    saved = kwargs.get("pretrained_model_args", {}).get("spike_layer")
+    if saved and isinstance(given := kwargs.get("spike_layer"), Mapping):
+        kwargs = kwargs | {"spike_layer": saved | given}  # what it leaves out is as it was trained
     args = model_args | kwargs
     depths = args.get("depths", inspect.signature(network).parameters["depths"].default)
     if kwargs.get("features_only") and kwargs.get("feature_cls", "getter") != "getter":

@@ -1,7 +1,7 @@
 """From a name to a network; a thin door to timm's registry that opens on spiking networks only."""
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,12 @@ UNTRAINED = "untrained"  # the tag of every architecture in timm's registry
 SOURCES = ("file", "url", "hf_hub_id", "hf_hub_filename", "state_dict", "source")  # timm's
 
 
-def list_models(filter: str = "", pretrained: bool = False) -> list[str]:
+def list_models(filter: str | Sequence[str] = "", pretrained: bool = False) -> list[str]:
     """Names of the networks, sorted.
 
     Args:
-        filter: A wildcard such as ``"*slim*"`` for the name, or for ``arch.tag`` with pretrained.
+        filter: A wildcard such as ``"*slim*"`` for the name, or for ``arch.tag`` with pretrained;
+            or several.
         pretrained: Only those whose weights load, as ``arch.tag``.
 
     Raises:
@@ -27,10 +28,11 @@ def list_models(filter: str = "", pretrained: bool = False) -> list[str]:
     """
     if pretrained:
         known = set(list_models(filter))
+        filters = [filter] if isinstance(filter, str) else filter
         return [
             name
             for name in hub.pretrained_names()
-            if name.split(".")[0] in known or fnmatch(name, filter)
+            if name.split(".")[0] in known or any(fnmatch(name, f) for f in filters)
         ]
     names = {name for family in models.__all__ for name in timm.list_models(filter, module=family)}
     return sorted(names)
@@ -75,8 +77,6 @@ def create_model(
     if pretrained:
         _check_weights(folder, shapes)
         _check_overlay(kwargs.get("pretrained_cfg_overlay") or {})
-    if isinstance(constants := kwargs.get("spike_layer"), Mapping):
-        kwargs["spike_layer"] = hub.read_config(folder)["model_args"]["spike_layer"] | constants
     try:
         return timm.create_model(f"local-dir:{folder}", pretrained=pretrained, **kwargs)
     except RuntimeError as error:

@@ -70,6 +70,7 @@ def save_pretrained(model: nn.Module, folder: str | Path, **extra: Any) -> None:
     Raises:
         ValueError: Its neurons are none that config.json can hold, as neuron_constants says.
     """
+    model = getattr(model, "_orig_mod", model)  # torch.compile's, whose names no other network has
     model_args = {
         "time_steps": model.time_steps,
         "spike_layer": neuron_constants(model),

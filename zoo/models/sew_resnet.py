@@ -148,8 +148,8 @@ class SEWResNet(SpikingBackbone):
             silent, or by "and" always firing. The surrogate must have a slope there: the default
             has, a triangle of width 1 and rates have none at v = 0.
         time_steps: How often a still image is shown, T. Event frames bring their own.
-        spike_layer: Builds one spiking layer: LIF, ``partial(LIF, decay=0.25)``, or a mapping of
-            LIF's arguments.
+        spike_layer: Builds one spiking layer: IF, ``partial(LIF, decay=0.25)``, or a mapping of
+            LIF's arguments, where what is not given is LIF's default and not IF's.
         kwargs: SpikingBackbone's: shortcut_heads, head_stages, memory, num_classes, ...
 
     Raises:

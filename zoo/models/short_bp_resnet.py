@@ -300,7 +300,9 @@ def short_bp_resnet19(pretrained: bool = False, **kwargs) -> ShortBPResNet:
 
 @register_model
 def short_bp_resnet20(pretrained: bool = False, **kwargs) -> ShortBPResNet:
-    """11.25 M parameters at 10 classes: MPBN's resnet20_cifar_modified, the paper's ResNet20."""
+    """11.25 M parameters at 10 classes: MPBN's resnet20_cifar_modified, taken for the
+    paper's ResNet20, whose stem and widths the paper does not give: it has the same authors.
+    """
     model_args = dict(stem="conv3x3x3_pool", avg_down=True, zero_init_last=True)
     return build(ShortBPResNet, "short_bp_resnet20", pretrained, model_args, kwargs)
 

@@ -110,8 +110,8 @@ class Spikformer(SpikingBackbone):
         num_heads: Of attention.
         mlp_ratio: Channels between the two layers of a block, in those of a token.
         time_steps: How often a still image is shown, T. Event frames bring their own.
-        spike_layer: Builds one spiking layer: LIF, ``partial(LIF, decay=0.25)``, or a mapping of
-            LIF's arguments.
+        spike_layer: Builds one spiking layer: NEURON, ``partial(LIF, decay=0.25)``, or a mapping of
+            LIF's arguments, where what is not given is LIF's default and not NEURON's.
         kwargs: SpikingBackbone's: shortcut_heads, head_stages, memory, num_classes, ...
 
     Raises:
