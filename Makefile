@@ -24,6 +24,7 @@ bench: .venv/ready
 	$(BIN)/python benchmarks/heads.py
 	$(BIN)/python benchmarks/train_step.py
 	$(BIN)/python benchmarks/inference.py
+	$(BIN)/python benchmarks/results.py
 
 .venv/ready: pyproject.toml
 	@$(BIN)/python -c 'import pip; $(RECENT)' 2>/dev/null || \

@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from matplotlib.axes import Axes
 from measure import report, run_script
 
@@ -81,6 +82,7 @@ def compare(
             root: A folder or tar archive with train/CLASS/IMAGE and test/CLASS/IMAGE.
             runs: Folder for the runs; those that are there already are not made again.
         """
+        torch.set_num_threads(1)  # of networks so small two gain little; bits depend on it
         first = next(iter(arms.values()))
         data = load_data(replace(first, data=replace(first.data, root=root)))
         rows, machines = [], {}

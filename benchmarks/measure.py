@@ -2,7 +2,9 @@
 
 import json
 import platform
+import shutil
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable
@@ -45,13 +47,22 @@ def _synchronise() -> None:
 
 
 def machine() -> dict[str, str]:
-    """What the figures were measured on."""
+    """What the figures were measured on, and in a git repository with which commit."""
     return {
         "device": processor(torch.device("cuda" if torch.cuda.is_available() else "cpu")),
         "threads": str(torch.get_num_threads()),
         "torch": torch.__version__,
         "python": platform.python_version(),
+        **({"commit": found} if (found := _commit()) else {}),
     }
+
+
+def _commit() -> str:
+    """Of this code, with -dirty if it was changed since; empty outside of a repository."""
+    asked = ["git", "describe", "--always", "--dirty", "--exclude", "*"]
+    if shutil.which("git") is None:
+        return ""
+    return subprocess.run(asked, cwd=RESULTS.parent, capture_output=True, text=True).stdout.strip()
 
 
 def instruction_set() -> str:
@@ -101,6 +112,7 @@ def markdown(content: dict[str, Any]) -> str:
     if m:
         where += f", on {m['device']}, {m['threads']} threads, "
         where += f"torch {m['torch']}, Python {m['python']}"
+        where += f", commit {m['commit']}" if "commit" in m else ""
     lines = [f"## {content['title']}", "", f"{where}.", ""]
     facts = content.keys() - {"title", "command", "machine", "rows"}
     lines += [f"{fact}: {content[fact]}  " for fact in sorted(facts)]

@@ -26,6 +26,10 @@ BATCH = 32
 ROUNDS = {"short_bp_resnet18": 3, "short_bp_resnet20_slim": 9}  # a short step varies more
 GROUPS = {"eager": (networks, (4, 2)), "compiled": (compiled_networks, (4,))}  # with their T
 ALONE = ("ours", "ours, fast", "SpikingJelly", "SpikingJelly, channels_last", "ReLU")
+AS_TRAINED = (
+    "one alone in its process, with glibc's allocator as it comes, to ours beside the others, "
+    "with large buffers kept, as zoo.training has it"
+)
 BESIDE = "those of torch.compile to ours as timed beside them"
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
@@ -96,7 +100,8 @@ def rows_of(name: str) -> Iterator[dict[str, Any]]:
 
 def main() -> None:
     rows = [row for name in ROUNDS for row in rows_of(name)]
-    facts = {"batch": BATCH, "precision": "fp32", "rounds": ROUNDS, "times ours": BESIDE}
+    facts = {"batch": BATCH, "precision": "fp32", "rounds": ROUNDS}
+    facts |= {"times ours": BESIDE, "times ours as trained": AS_TRAINED, "ours": "with its heads"}
     title = "Training step of 32-pixel networks"
     kind = "cuda" if DEVICE == "cuda" else instruction_set()
     report(f"train_step_{kind}", title, rows, "python benchmarks/train_step.py", **facts)

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ import zoo
 from export.checks import session
 from export.folder import read_report
 from export.graph import write_graph, write_graphs
+from export.verify import check_certificate, check_said
 from zoo import hub
 from zoo.data import DataConfig, load_images
 
@@ -47,6 +49,16 @@ def test_a_release_makes_its_graphs_anew_to_the_last_bit(name):
     for path, graph in graphs.items():
         content = graph.SerializeToString(deterministic=True)
         assert hashlib.sha256(content).hexdigest() == verified[path]
+
+
+def test_a_release_has_the_rule_the_certificate_and_the_pre_processing_that_it_says(name, tmp_path):
+    for file in (hub.CONFIG, hub.REPORT, "preprocessor_config.json"):
+        shutil.copy(hub.find_pretrained(name) / file, tmp_path)
+    graphs = write_graphs(zoo.deploy(zoo.create_model(name, pretrained=True).eval()))
+    for path, graph in graphs.items():
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        (tmp_path / path).write_bytes(graph.SerializeToString())
+    assert check_said(tmp_path, "exact", [check_certificate(tmp_path)]).passed
 
 
 def test_a_release_takes_a_float_that_is_no_pixel_for_the_nearest_one(name):
