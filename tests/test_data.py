@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from sklearn.datasets import load_digits
 from torchvision.datasets import FashionMNIST
 from torchvision.io import write_png
 
-from zoo.data import DataConfig, load_images, normalise
+from zoo.data import DataConfig, load_images, normalise, small
 
 
 @pytest.fixture
@@ -51,6 +52,32 @@ def test_digits_are_split_once_and_for_all():
     assert train.images.dtype == torch.uint8
     assert train.images.max() == 255
     assert test.labels[:5].tolist() == load_images(digits, "test").labels[:5].tolist()
+
+
+def test_no_digit_is_in_both_splits():
+    found = load_digits()
+    config = DataConfig(name="digits", mean=(78,), std=(96,))
+    train, test = load_images(config, "train"), load_images(config, "test")
+    ours = torch.cat([train.images, test.images]).flatten(1)
+    every = torch.from_numpy(found.data).mul(255 / 16).round().to(torch.uint8)
+    assert sorted(map(tuple, ours.tolist())) == sorted(map(tuple, every.tolist()))
+
+
+def test_a_set_of_torchvision_has_its_own_splits_and_channels_in_front(monkeypatch):
+    class TwoColours:
+        """As torchvision has CIFAR: [N, H, W, C], here 5 images to train on and 3 to test."""
+
+        def __init__(self, root, train, download):
+            images = np.full((5 if train else 3, 32, 32, 3), 1 if train else 2, np.uint8)
+            images[0, 4, 5, 1] = 9
+            self.data, self.targets, self.classes = images, [0] * len(images), ["a"]
+
+    monkeypatch.setitem(small.TORCHVISION, "cifar10", (TwoColours, ""))
+    for split, count, colour in (("train", 5, 1), ("test", 3, 2)):
+        images = load_images(DataConfig(name="cifar10"), split).images
+        assert images.shape == (count, 3, 32, 32)
+        assert images[0, 1, 4, 5] == 9
+        assert images[-1].unique().tolist() == [colour]
 
 
 def test_a_normalised_pixel_is_still_a_pixel():

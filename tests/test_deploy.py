@@ -13,7 +13,7 @@ from torch import nn
 import zoo
 from export.exact import certify
 from export.graph import write_graph
-from export.images import random_images
+from export.images import _close_calls, random_images
 from zoo.data import normalise
 from zoo.folded import FoldedLIF, PixelConv
 from zoo.grid import whole_pixels
@@ -63,6 +63,33 @@ POOLED = {
     "ms_resnet104": {"depths": (1, 1, 1), "widths": (16, 16, 32), "stem_width": 16},
     "att_ms_resnet18": {"depths": (1, 1, 1), "widths": (16, 16, 32), "stem_width": 16},
 }
+
+
+STEMS = {
+    "short_bp_resnet18_imagenet": {"depths": (1, 1, 1, 1), "widths": (16, 16, 16, 16)},
+    "short_bp_resnet20": {"depths": (1, 1, 1), "widths": (16, 16, 32)},
+    "short_bp_resnet20_slim": {"depths": (1, 1, 1)},
+    "sew_resnet18": {"depths": (1, 1, 1, 1), "widths": (16, 16, 16, 16)},
+}
+
+
+def currents(deployed, x):
+    """What the first block's first spiking layer is given."""
+    found, layer = [], deployed.get_submodule("stages.0.0.spike1")
+    handle = layer.register_forward_pre_hook(lambda _, inputs: found.append(inputs[0]))
+    with torch.inference_mode():
+        deployed(x)
+    handle.remove()
+    return found[0]
+
+
+@pytest.mark.parametrize("name", STEMS)
+def test_currents_on_the_grid_are_those_of_the_network(name):
+    model = settle(create(name, size=64, **STEMS[name]))
+    x = pixels(model, 2)
+    on_grid, folded = (currents(zoo.deploy(model, exact=exact), x) for exact in (True, False))
+    assert folded.std() > 0.01
+    assert (on_grid - folded).abs().median() < 0.01 * folded.std()
 
 
 def average_pools(graph):
@@ -349,6 +376,9 @@ def test_neurons_may_differ_and_numbers_may_be_close():
 def test_random_images_are_repeatable_and_hold_close_calls():
     model = create()
     images, again = random_images(model, 40), random_images(model, 40)
+    folded = zoo.deploy(model, exact=False)
+    plain, chosen = (_close_calls(folded, half) for half in images.pixels.split(20))
+    assert chosen.mean() > 1.2 * plain.mean()
     assert torch.equal(images.pixels, again.pixels)
     assert images.pixels.shape == (40, 3, 16, 16)
     assert images.are == "40 random images, seed 0, 20 of them chosen for close calls"

@@ -10,8 +10,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
+import zoo
 from zoo import runs
+from zoo.data import load_images, normalise
 from zoo.hub import WEIGHTS
 from zoo.training.engine import train
 from zoo.training.run_folder import LOG
@@ -66,6 +69,12 @@ def test_two_processes_learn_what_one_with_two_accumulations_learns(recipe, tmp_
     (single,), (double,) = read_log(one), read_log(two)
     for key in ("loss", "accuracy", "learning_rate", "head_weight"):
         assert double[key] == pytest.approx(single[key], abs=1e-5)
+    network = zoo.create_model(f"local-dir:{runs.newest_checkpoint(two)}", pretrained=True).eval()
+    images = load_images(recipe.data, "test")
+    with torch.inference_mode():
+        logits = network(normalise(images.images, recipe.data.mean, recipe.data.std))
+    right = 100 * (logits.argmax(1) == images.labels).float().mean().item()
+    assert double["test_accuracy"] == pytest.approx(right, abs=0.3)  # an image of 360
     assert double["head_accuracies"] == pytest.approx(single["head_accuracies"], abs=1e-5)
     assert runs.newest_checkpoint(two).name == runs.newest_checkpoint(one).name
 

@@ -73,9 +73,10 @@ def gestures(tmp_path_factory) -> Path:
         (root / "DVSGesture" / kind).write_bytes(b"unpacked")
         folder = root / "DVSGesture" / f"ibmGesture{split.title()}"
         for user in range(50):
+            seed = 2 * user + (1000 if split == "test" else 0)
             (folder / f"user{user:02d}_led").mkdir(parents=True)
             for label in range(2):
-                events = stream(300, 2 * user + label)
+                events = stream(300, seed + label)
                 polarity = events["p"] * label
                 columns = (events["x"], events["y"], polarity, events["t"] // 1000)
                 np.save(folder / f"user{user:02d}_led" / f"{label}.npy", np.stack(columns, 1))
@@ -89,6 +90,8 @@ def test_a_set_of_streams_is_counted_once_and_held(gestures):
     assert images.images.shape == (109, 4, 2, 16, 16)
     assert images.shape == (4, 2, 16, 16)
     assert len(images.classes) == 11
+    tests = load_images(DataConfig(root=str(gestures), **EVENTS), "test")
+    assert not torch.equal(tests.images, images.images)
 
 
 def test_a_run_learns_from_event_frames_and_its_network_takes_them(recipe, gestures, tmp_path):

@@ -223,6 +223,19 @@ REFUSED = {
         node("Add", ["c", "l"], ["y"], name="y"),
         axes=np.int64([2, 3]),
     ),
+    "a sum of channels": two(
+        conv([1.0, 1.0], name="c"),
+        node("ReduceSum", ["c", "axes"], ["y"], name="y", keepdims=0),
+        axes=np.int64([1]),
+    ),
+    "a product of matrices times a number": two(
+        conv([1.0], name="c"),
+        node("ReduceSum", ["c", "axes"], ["s"], name="s", keepdims=0),
+        node("Gemm", ["s", "w", "b"], ["y"], name="y", transB=1, alpha=3.0),
+        axes=np.int64([2, 3]),
+        w=np.ones((2, 1), np.float32),
+        b=np.zeros(2, np.float32),
+    ),
     "averages put out": two(
         conv([1.0], name="c"),
         node("AveragePool", ["c"], ["y"], name="y", kernel_shape=[3, 3], count_include_pad=1),
@@ -374,12 +387,20 @@ REFUSED = {
 }
 
 
+SAID = {  # where another check would refuse it too
+    "other shapes": "expected the shape of",
+    "a sum of channels": "expected a sum over a fixed number of pixels",
+    "a product of matrices times a number": "expected x W^T + b",
+}
+
+
 @pytest.mark.parametrize("what", REFUSED)
 def test_small_graphs_that_round_or_are_not_known_are_refused(what):
     nodes, constants = REFUSED[what]
     with pytest.raises(InexactError) as refusal:
         certify(small(nodes, constants, kind=UINT8))
     assert ("found nothing that adds up" in str(refusal.value)) == (what == "nothing to add up")
+    assert SAID.get(what, "") in str(refusal.value)
 
 
 def test_two_numbers_alone_may_be_rounded_shifted_and_kept_or_dropped():

@@ -95,13 +95,15 @@ def test_the_report_names_every_file_by_its_hash(exported):
     assert "root" not in json.loads((exported / "config.json").read_text())["training"]["data"]
 
 
-def test_the_card_says_what_was_measured(exported):
+def test_the_card_says_what_was_measured(exported, run):
     card = (exported / "README.md").read_text()
     report = json.loads((exported / "verification.json").read_text())
     (accuracy,) = [
         c["measured"] for c in report["checks"] if c["name"] == "the grid keeps the accuracy"
     ]
     assert f"{accuracy['onnxruntime_percent']:.2f} % in onnxruntime" in card
+    last = json.loads((run / "log.jsonl").read_text().splitlines()[-1])
+    assert accuracy["trained_percent"] == pytest.approx(last["test_accuracy"])
 
 
 def test_the_source_may_be_a_run_a_checkpoint_or_a_name(run, monkeypatch, tmp_path):

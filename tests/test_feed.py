@@ -7,7 +7,14 @@ import pytest
 import torch
 
 from zoo.data import ImageSet
-from zoo.training.augment import AugmentConfig, augment, cutout, random_crop, random_roll
+from zoo.training.augment import (
+    AugmentConfig,
+    augment,
+    cutout,
+    random_crop,
+    random_flip,
+    random_roll,
+)
 from zoo.training.config import Config
 from zoo.training.feed import Feed
 
@@ -66,6 +73,47 @@ def test_workers_change_no_bit(images):
     plain = Feed(replace(config, augment=AugmentConfig()), images).epoch(0)
     as_they_come = [pixels for chunks in plain for pixels, _ in chunks]
     assert not any(map(torch.equal, batches[0], as_they_come))
+
+
+def test_what_is_random_differs_between_seeds_epochs_steps_and_images():
+    noise = torch.randint(256, (3, 8, 8), dtype=torch.uint8, generator=torch.manual_seed(0))
+    same = ImageSet(noise.expand(30, 3, 8, 8).contiguous(), torch.arange(30), ("a",))
+    config = Config(batch_size=10, augment=AugmentConfig(auto="randaugment"))
+    feed = Feed(config, same)
+
+    def by_number(epoch: int) -> list[torch.Tensor]:
+        chunks = [chunk for chunks in feed.epoch(epoch) for chunk in chunks]
+        images, labels = map(torch.cat, zip(*chunks, strict=True))
+        return list(images[labels.argsort()])
+
+    first, second = by_number(0), by_number(1)
+    assert len({tuple(image.flatten().tolist()) for image in first}) > 15
+    assert sum(map(torch.equal, first, second)) < 15
+    assert taken(Feed(replace(config, seed=1), same), 0) != taken(feed, 0)
+    drawn = [float(torch.rand(1)) for chunks in feed.epoch(0) for _ in chunks]
+    assert len(set(drawn)) == 3
+
+
+def test_half_of_the_images_are_mirrored_left_to_right():
+    torch.manual_seed(0)
+    image = torch.arange(12.0).view(1, 1, 3, 4)
+    flipped = random_flip(image.expand(200, 1, 3, 4))
+    mirrored = [torch.equal(one, image[0].flip(-1)) for one in flipped]
+    assert 60 < sum(mirrored) < 140
+    assert all(torch.equal(one, image[0]) for one in flipped[~torch.tensor(mirrored)])
+
+
+def test_a_padded_crop_reaches_every_place():
+    torch.manual_seed(0)
+    image = torch.arange(1.0, 37).view(1, 1, 6, 6)
+    padded = torch.nn.functional.pad(image, [2] * 4)
+    places = {
+        tuple(padded[0, 0, y : y + 6, x : x + 6].flatten().tolist())
+        for y in range(5)
+        for x in range(5)
+    }
+    crops = random_crop(image.expand(500, 1, 6, 6), 2)
+    assert {tuple(crop.flatten().tolist()) for crop in crops} == places
 
 
 def test_cutout_leaves_a_hole_in_each_image():

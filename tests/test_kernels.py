@@ -24,6 +24,16 @@ SMOOTH_STEPS = {
 }
 
 
+def test_large_currents_in_training_are_fused_and_others_are_not():
+    large = torch.zeros(4, neurons.WORTH_COMPILING // 4, requires_grad=True)
+    assert neurons.WORTH_COMPILING <= 1 << 20
+    assert zoo.LIF().kernel(large) is compiled
+    assert zoo.LIF().kernel(large[:, :-1]) is None
+    assert zoo.LIF().kernel(large.detach()) is None
+    with torch.no_grad():
+        assert zoo.LIF().kernel(large) is None
+
+
 @pytest.mark.parametrize("reset", ["zero", "subtract"])
 @pytest.mark.parametrize("surrogate", SMOOTH_STEPS)
 def test_the_chain_rule_holds_where_the_spike_is_smooth(surrogate, reset):

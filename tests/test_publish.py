@@ -149,6 +149,34 @@ def test_a_check_that_breaks_leaves_a_commit_that_is_named(hub, client, folder):
     assert f"the commit {sha} is in org/broken and has no tag, since it could not be" in error
 
 
+def test_a_commit_that_comes_back_and_fails_a_check_has_no_tag(hub, client, folder):
+    client.run(
+        "import export.publish as p; found = iter([{'passed': True}, {'passed': False, 'checks': "
+        "[{'name': 'some check', 'passed': False, 'measured': {}}]}]); p.verify = lambda *a: "
+        "next(found)"
+    )
+    error = publish(client, folder, "org/failed").error
+    client.run("from export.verify import verify; p.verify = verify")
+    repo = hub.repos["org/failed"]
+    assert "some check: {}" in error
+    assert f"the commit {repo.branches['main']} is in org/failed and has no tag, since it" in error
+    assert repo.tags == {}
+
+
+def test_a_tag_that_somebody_took_meanwhile_is_not_ours(hub, client, folder):
+    client.run(
+        "import export.publish as p; real = p.verify_published\n"
+        "def taken(repo_id, sha, *a):\n"
+        "    real(repo_id, sha, *a)\n"
+        "    parent = p.HfApi().list_repo_commits(repo_id, revision=sha)[-1].commit_id\n"
+        "    p.HfApi().create_tag(repo_id, tag='v1', revision=parent)\n"
+        "p.verify_published = taken"
+    )
+    error = publish(client, folder, "org/taken").error
+    client.run("p.verify_published = real")
+    assert "org/taken: somebody has taken the tag v1 for another commit" in error
+
+
 RACED = """
 from huggingface_hub import CommitOperationAdd
 import export.publish as p

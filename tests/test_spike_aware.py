@@ -8,6 +8,7 @@ import jsonschema
 import numpy as np
 import onnx
 import pytest
+import torch
 from digits_images import IMAGES, PIXELS
 
 import zoo
@@ -48,6 +49,21 @@ def changed(folder: Path, name: str, change, target: Path) -> Path:
     tensor.CopyFrom(onnx.numpy_helper.from_array(array, name))
     onnx.save(model, target)
     return target
+
+
+def test_other_classes_and_another_accuracy_fail(inexact):
+    model, graph = load(inexact), inexact / "onnx/model.onnx"
+    with torch.inference_mode():
+        labels = model(IMAGES).argmax(1)
+    with torch.no_grad():
+        model.head.fc.weight.copy_(model.head.fc.weight.roll(1, 0))
+        model.head.fc.bias.copy_(model.head.fc.bias.roll(1, 0))
+    checks = {c.name: c for c in check_spike_aware(model, graph, IMAGES, labels)}
+    assert not checks["classes agree"].passed
+    accuracy = checks["accuracy is the same"]
+    assert not accuracy.passed
+    assert accuracy.measured["onnxruntime_percent"] > 95
+    assert accuracy.measured["trained_percent"] < 5
 
 
 def test_a_network_that_cannot_be_exact_says_why_in_its_report_and_card(inexact):

@@ -28,7 +28,7 @@ from zoo.training.config import OptimConfig
 from zoo.training.engine import train
 from zoo.training.feed import Feed
 from zoo.training.learner import Learner
-from zoo.training.losses import LossConfig
+from zoo.training.losses import LossConfig, classification_loss
 from zoo.training.machine import bf16_slowdown
 from zoo.training.prepare import build_model, load_data
 from zoo.training.processes import make_accelerator
@@ -318,6 +318,66 @@ def test_held_out_images_are_the_ones_measured(recipe, tmp_path):
     assert "test_accuracy" not in entry
 
 
+def test_no_image_is_held_out_and_trained_on(recipe):
+    data = load_data(replace(recipe, data=replace(recipe.data, holdout=200)))
+    every = load_data(recipe)
+    train, held_out, both = (
+        sorted(map(tuple, images.images.flatten(1).tolist()))
+        for images in (data.train, data.measured, every.train)
+    )
+    assert (len(train), len(held_out), data.whole) == (1237, 200, 1437)
+    assert sorted(train + held_out) == both
+
+
+def test_lambda_and_the_learning_rate_fall_to_nothing_step_by_step(recipe, tmp_path, monkeypatch):
+    weights, rates = [], []
+
+    def watched(config, logits, side_logits, targets, weight):
+        weights.append(weight)
+        return classification_loss(config, logits, side_logits, targets, weight)
+
+    step = Learner.step
+
+    def stepped(learner, *args):
+        sums = step(learner, *args)
+        rates.append(learner.learning_rate)
+        return sums
+
+    monkeypatch.setattr("zoo.training.learner.classification_loss", watched)
+    monkeypatch.setattr(Learner, "step", stepped)
+    config = replace(
+        recipe,
+        output=str(tmp_path),
+        epochs=2,
+        batch_size=32,
+        data=replace(recipe.data, limit=128),
+        loss=LossConfig(name="evolutionary", coefficient=0.25),
+        optim=OptimConfig(lr=0.01, warmup_epochs=0.5),
+    )
+    train(config)
+    assert weights == pytest.approx([0.25 * (1 - i / 8) for i in range(8)])
+    half_cosine = [0.5 * (1 + math.cos(math.pi * i / 6)) for i in range(6)]
+    assert rates == pytest.approx([0.01 * f for f in (1 / 3, 2 / 3, *half_cosine)])
+
+
+def test_the_average_keeps_what_its_warm_up_says_and_is_what_is_measured(recipe):
+    config = replace(recipe, epochs=1, batch_size=32, data=replace(recipe.data, limit=160))
+    config = replace(config, optim=OptimConfig(lr=0.1, ema_decay=0.5))
+    data = load_data(config)
+    feed = Feed(config, data.train)
+    torch.manual_seed(0)
+    learner = Learner(config, build_model(config, data.train), feed.steps, make_accelerator(config))
+    weight = learner.model.head.fc.weight
+    average = torch.zeros_like(weight)
+    for step, chunks in enumerate(feed.epoch(0)):
+        learner.step(chunks, step, feed.images_of(step))
+        keep = 0 if step < 2 else min(0.5, 1 - step ** (-2 / 3))
+        average = keep * average + (1 - keep) * weight.detach()
+    assert step == 4
+    torch.testing.assert_close(learner.measured.head.fc.weight.detach(), average.detach())
+    assert not torch.equal(learner.measured.head.fc.weight, weight)
+
+
 def test_a_limit_leaves_the_images_that_are_measured_as_they_are(recipe):
     data = replace(recipe.data, holdout=200)
     whole = load_data(replace(recipe, data=data))
@@ -401,8 +461,11 @@ def test_a_cpu_that_is_slow_in_bf16_is_told_of(
     assert (f"{slowdown} times slower in bf16" in said) == ("; try " in said)
 
 
-def test_bf16_is_timed_against_fp32():
+def test_bf16_is_timed_against_fp32(monkeypatch):
     assert 0 < bf16_slowdown() < math.inf
+    seconds = {torch.bfloat16: 6.0, torch.float32: 2.0}
+    monkeypatch.setattr(machine, "_seconds_of_convolution", seconds.get)
+    assert bf16_slowdown() == 3
 
 
 def test_a_run_that_could_not_begin_leaves_its_folder_free(recipe, tmp_path):

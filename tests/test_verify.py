@@ -1,5 +1,6 @@
 """What verification catches: in the network, in the graphs, and in a folder after the fact."""
 
+import copy
 import json
 import shutil
 import subprocess
@@ -9,6 +10,7 @@ from pathlib import Path
 import jsonschema
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
 from digits_images import IMAGES, PIXELS
@@ -18,9 +20,10 @@ from safetensors.torch import load_file, save_file
 
 import export.verify
 import zoo
+from export.checks import logits_of, session
 from export.folder import GRAPH, GRAPHS, READABLE_GRAPH, REPORT, changed_files
 from export.images import Images, data_images
-from export.verify import check_stripping, verify
+from export.verify import check_exact, check_stripping, verify
 from zoo.hub import BUNDLED, hashes
 from zoo.runs import checkpoints
 
@@ -251,6 +254,36 @@ def test_what_was_compared_with_another_network_is_compared_anew(folder, tmp_pat
     report = verify(folder, other, images, tmp_path / "ledger")
     (equal,) = [c for c in report["checks"] if c["name"] == "equal bits in every setting"]
     assert equal["measured"]["images_that_differ"] == 20
+
+
+def test_a_setting_is_what_it_is_called(folder):
+    plain = session(folder / GRAPH, threads=1, optimised=False).get_session_options()
+    assert plain.intra_op_num_threads == 1
+    assert plain.graph_optimization_level == onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    usual = session(folder / GRAPH, threads=2).get_session_options()
+    assert usual.intra_op_num_threads == 2
+    assert usual.graph_optimization_level == onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+
+    class Layout(torch.nn.Module):
+        def forward(self, x):
+            return torch.tensor([[x.is_contiguous(memory_format=torch.channels_last)]] * len(x))
+
+    images = torch.rand(20, 3, 4, 4)
+    assert logits_of(Layout(), images, "", torch.channels_last).all()
+    assert not logits_of(Layout(), images, "").any()
+
+
+def test_a_grid_that_gives_other_classes_fails(folder):
+    model = load(folder)
+    other = copy.deepcopy(model)
+    with torch.no_grad():
+        other.head.fc.weight.copy_(other.head.fc.weight.roll(1, 0))
+        other.head.fc.bias.copy_(other.head.fc.bias.roll(1, 0))
+    labels = torch.zeros(20, dtype=torch.long)
+    images = Images(PIXELS[:20], IMAGES[:20], labels, "20 images")
+    for network, passed in ((model, True), (other, False)):
+        checks = {c.name: c for c in check_exact(folder, network, zoo.deploy(model), images, None)}
+        assert checks["the grid keeps the accuracy"].passed == passed
 
 
 @pytest.mark.parametrize(
