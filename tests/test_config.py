@@ -61,6 +61,10 @@ def test_every_recipe_passes_its_rehearsal(path):
         ("data: {}\ndata: {limit: 1}", "recipe.yaml: expected YAML, got the key 'data' twice"),
         ("optim: {lr: 1, lr: 2}", "recipe.yaml: expected YAML, got the key 'lr' twice"),
         ("epochs: 0", "epochs: expected a number >= 1, got 0"),
+        (
+            "{sync_batchnorm: true, compile: true}",
+            "compile: expected false beside sync_",
+        ),
         ("batch_size: 0", "batch_size: expected a number >= 1, got 0"),
         ("data: {holdout: -5}", "data.holdout: expected a number >= 0, got -5"),
         ("data: {std: [0]}", "data.std: expected numbers > 0, got (0,)"),

@@ -15,7 +15,7 @@ from export.exact import certify
 from export.graph import write_graph
 from export.images import _close_calls, random_images
 from zoo.data import normalise
-from zoo.folded import FoldedLIF, PixelConv
+from zoo.folded import FoldedLIF, PixelConv, _rounds
 from zoo.grid import whole_pixels
 
 
@@ -285,16 +285,23 @@ def precision(backend, kept):
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_a_gpu_gives_the_bits_of_the_cpu():
-    model = create()
+def test_a_gpu_gives_the_bits_of_the_cpu(monkeypatch):
+    model = create(widths=(64, 128, 256))
     deployed, x = zoo.deploy(model), values(model, pixels(model, 4))
     expected = deployed(x)
     deployed.cuda()
-    told = r"set torch.backends.cudnn.conv.fp32_precision = "
-    with precision(torch.backends.cudnn.conv, "tf32"), pytest.raises(ValueError, match=told):
-        deployed(x.cuda())
-    with precision(torch.backends.cudnn.conv, "ieee"):
+    monkeypatch.setattr(torch.backends.cudnn, "enabled", False)
+    with precision(torch.backends.cuda.matmul, "ieee"):
         assert torch.equal(deployed(x.cuda()).cpu(), expected)
+
+
+def test_cudnn_is_refused_whose_algorithms_nobody_knows(monkeypatch):
+    assert "set torch.backends.cudnn.enabled = False" in _rounds("cuda")
+    monkeypatch.setattr(torch.backends.cudnn, "enabled", False)
+    with precision(torch.backends.cuda.matmul, "tf32"):
+        assert "set torch.backends.cuda.matmul.fp32_precision" in _rounds("cuda")
+    with precision(torch.backends.cuda.matmul, "ieee"):
+        assert _rounds("cuda") is None
 
 
 def test_autocast_and_winograd_are_refused():

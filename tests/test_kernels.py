@@ -82,6 +82,14 @@ def test_the_operator_runs_on_a_gpu(constants):
     assert torch.equal(lif_op(x.cuda(), *constants).cpu(), reference(x))
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_the_operator_is_one_of_torchs_on_a_gpu():
+    x = torch.randn(2, 3, 4, 4, device="cuda").to(memory_format=torch.channels_last)
+    for current in (x.requires_grad_(), x.detach().expand(4, -1, -1, -1, -1)):
+        torch.library.opcheck(lif_op, (current, *CONSTANTS))
+
+
 def test_a_compiled_network_has_one_graph_and_the_gradients_of_an_eager_one():
     torch.manual_seed(0)
     network = nn.Sequential(nn.Linear(8, 8), zoo.LIF(backend="compiled"), nn.Linear(8, 2))

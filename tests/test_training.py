@@ -400,6 +400,15 @@ def test_bf16_trains_in_bf16_and_is_measured_in_fp32(recipe, tmp_path, monkeypat
     assert seen == {True: {torch.bfloat16}, False: {torch.float32}}
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("compile", [False, True])
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_a_gpu_learns_the_digits_in_every_precision(recipe, tmp_path, precision, compile):
+    on_gpu = replace(recipe, device="cuda", precision=precision, compile=compile)
+    assert train(replace(on_gpu, output=str(tmp_path)))["test_accuracy"] > 80
+
+
 @pytest.fixture
 def quick_to_compile(recipe):
     """A small network; its last step has fewer images, for which it compiles anew."""

@@ -191,6 +191,12 @@ def test_the_triton_kernel_says_why_it_cannot_run(kernel):
     assert CUDA or reason == "no CUDA device, and TRITON_INTERPRET=1 was not set before the import"
 
 
+@pytest.mark.skipif(CUDA, reason="a CUDA device, whose driver works")
+def test_the_triton_kernel_says_that_its_launcher_cannot_be_built(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert load(interpret=False).unavailable().startswith("Triton cannot build its launcher: ")
+
+
 def test_the_triton_kernel_is_imported_where_triton_is_not_installed(monkeypatch):
     monkeypatch.setitem(sys.modules, "triton", None)
     assert load(interpret=False).unavailable().startswith("Triton cannot be imported: ")

@@ -186,7 +186,7 @@ def _unfolded(x: Tensor, time_steps: int, repeated: bool) -> Tensor:
 
 
 PRECISIONS = {  # where torch may be told to compute fp32 with fewer bits
-    "cuda": {"cudnn.conv": torch.backends.cudnn.conv, "cuda.matmul": torch.backends.cuda.matmul},
+    "cuda": {"cuda.matmul": torch.backends.cuda.matmul},
     "cpu": {
         "mkldnn.conv": torch.backends.mkldnn.conv,
         "mkldnn.matmul": torch.backends.mkldnn.matmul,
@@ -198,6 +198,8 @@ def _rounds(device: str) -> str | None:
     """Why convolutions on a device may round more than they must, and what to do, or None."""
     if torch.is_autocast_enabled(device):
         return "autocast; leave it"
+    if device == "cuda" and torch.backends.cudnn.enabled:
+        return "cuDNN, which may take Winograd or TF32; set torch.backends.cudnn.enabled = False"
     for name, backend in PRECISIONS.get(device, {}).items():
         if (kept := backend.fp32_precision) not in ("ieee", "none"):
             return f'{kept.upper()}; set torch.backends.{name}.fp32_precision = "ieee"'

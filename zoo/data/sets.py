@@ -46,6 +46,10 @@ class ImageSet:
 def normalise(images: Tensor, mean: Iterable[int], std: Iterable[int]) -> Tensor:
     """uint8 pixels [..., C, H, W] -> floats (pixel - mean) / std; mean and std in pixel values."""
     shape = (-1, 1, 1)
-    mean = torch.tensor(tuple(mean), dtype=torch.float32, device=images.device).view(shape)
-    std = torch.tensor(tuple(std), dtype=torch.float32, device=images.device).view(shape)
+    mean, std = (
+        torch.tensor(tuple(values), dtype=torch.float32)
+        .view(shape)
+        .to(images.device, non_blocking=True)
+        for values in (mean, std)
+    )
     return (images.float() - mean) / std

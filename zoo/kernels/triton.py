@@ -5,6 +5,7 @@ the potential in registers, in fp32, whatever the type of the current (fp32, bf1
 Shapes: T time steps, N neurons times batch.
 """
 
+import functools
 import math
 from types import SimpleNamespace
 
@@ -209,4 +210,13 @@ def unavailable() -> str | None:
     interpreted = not isinstance(_forward, triton.JITFunction)
     if not (interpreted or torch.cuda.is_available()):
         return "no CUDA device, and TRITON_INTERPRET=1 was not set before the import"
-    return None
+    return None if interpreted else _no_launcher()
+
+
+@functools.cache
+def _no_launcher() -> str | None:
+    """Why Triton's launcher, which a C compiler builds on first use, cannot be built, or None."""
+    try:
+        return triton.runtime.driver.active.utils and None
+    except Exception as error:  # whatever a compiler comes to
+        return f"Triton cannot build its launcher: {error}"

@@ -106,7 +106,7 @@ def random_roll(images: Tensor, most: int) -> Tensor:
 def random_flip(images: Tensor) -> Tensor:
     """Mirror each image left to right with probability 1/2, [B, C, H, W]."""
     mirrored = torch.rand(len(images)) < 0.5
-    return torch.where(mirrored.to(images.device)[:, None, None, None], images.flip(3), images)
+    return torch.where(_beside(images, mirrored)[:, None, None, None], images.flip(3), images)
 
 
 def cutout(images: Tensor, side: int) -> Tensor:
@@ -115,13 +115,18 @@ def cutout(images: Tensor, side: int) -> Tensor:
     y, x = torch.randint(H, (B, 1)), torch.randint(W, (B, 1))
     rows = (torch.arange(H) - y + side // 2).div(side, rounding_mode="floor") == 0
     columns = (torch.arange(W) - x + side // 2).div(side, rounding_mode="floor") == 0
-    hole = (rows[:, :, None] & columns[:, None, :]).to(images.device)
+    hole = _beside(images, rows[:, :, None] & columns[:, None, :])
     return images.masked_fill(hole[:, None], 0.0)
 
 
 def _gather(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     """images [B, C, ...] at each image's rows [B, H] and columns [B, W]."""
-    rows, columns = rows.to(images.device), columns.to(images.device)
+    rows, columns = _beside(images, rows), _beside(images, columns)
     batch = torch.arange(len(images), device=images.device)
     picked = images[batch[:, None, None], :, rows[:, :, None], columns[:, None, :]]
     return picked.permute(0, 3, 1, 2)
+
+
+def _beside(images: Tensor, drawn: Tensor) -> Tensor:
+    """What was drawn on the CPU, where images are, without waiting for a GPU's other work."""
+    return drawn.to(images.device, non_blocking=True)

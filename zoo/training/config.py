@@ -66,7 +66,8 @@ class Config:
     gradient_accumulation: int = 1
     """Pieces of a step that each process computes one after the other; norms see a piece."""
     sync_batchnorm: bool = False
-    """Norms see the pieces of all processes; CUDA only."""
+    """Norms see the pieces of all processes; CUDA only, without compile, and with the memory of
+    memory="fast"."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     """bf16 and fp16: autocast; fp16 on CUDA only, with a scaled loss."""
     compile: bool = False
@@ -100,6 +101,11 @@ class Config:
             raise ValueError(
                 f"optim.warmup_epochs: expected at most {self.epochs} epochs, "
                 f"got {self.optim.warmup_epochs}"
+            )
+        if self.sync_batchnorm and self.compile:
+            raise ValueError(
+                "compile: expected false beside sync_batchnorm, whose norms torch.compile does not "
+                "know, got true"
             )
         if self.data.streams and self.augment.auto != "none":
             raise ValueError(

@@ -89,13 +89,14 @@ def measured_batches(
     return _read(_Measured(images), batches, config)
 
 
-def _read(images: Dataset, batches: Sequence[Tensor], config: Config) -> Iterator:
+def _read(images: "_Measured", batches: Sequence[Tensor], config: Config) -> Iterator:
+    held = isinstance(images.images, ImageSet) and images.policy is None  # nothing takes long
     return iter(
         DataLoader(
             images,
             batch_sampler=[batch.tolist() for batch in batches],
             collate_fn=_as_they_are,
-            num_workers=config.workers,
+            num_workers=0 if held else config.workers,
             worker_init_fn=_ignore_sigterm,
             pin_memory=config.device != "cpu" and torch.cuda.is_available(),
         )
@@ -111,6 +112,8 @@ def _seeded(chunks: Iterator, seeds: list[tuple[int, ...]]) -> Iterator[tuple[Te
 
 class _Measured(Dataset):
     """Images by lists of indices."""
+
+    policy: v2.Transform | None = None
 
     def __init__(self, images: ImageSet | ImageFiles):
         self.images = images
@@ -146,7 +149,8 @@ class _Training(_Measured):
         return torch.stack(changed), labels
 
     def _seed(self, what: str, index: int) -> None:
-        torch.manual_seed(seed_of(*self.seed, what, index))
+        # torch.manual_seed asks every other kind of device too, for each image.
+        torch.default_generator.manual_seed(seed_of(*self.seed, what, index))
 
 
 def _ignore_sigterm(worker: int) -> None:

@@ -1,12 +1,17 @@
 """This process among all that train, as torchrun or accelerate launched them."""
 
+from datetime import timedelta
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from accelerate.utils import InitProcessGroupKwargs
 
 from zoo.training.config import Config
+
+# NCCL gives up after ten minutes; one process may download or decode for longer than that.
+PATIENCE = InitProcessGroupKwargs(timeout=timedelta(hours=3))
 
 
 def make_accelerator(config: Config) -> Accelerator:
@@ -24,6 +29,7 @@ def make_accelerator(config: Config) -> Accelerator:
     accelerator = Accelerator(
         mixed_precision="no",  # the learner casts, so that what is measured stays fp32
         cpu=not _cuda(config),
+        kwargs_handlers=[PATIENCE],
         log_with=list(config.trackers) or None,
         project_dir=Path(config.output).parent,  # trackers are told the run's name
     )
