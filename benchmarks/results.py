@@ -164,7 +164,11 @@ def depth() -> str:
             *(f"{row['the rebuttal, %']:.1f}" for row in (v, o)),
             *(reached(row) for row in (v, o)),
             DIFFERENCE[sign],
-            *([*map(reached, before[d][:2]), DIFFERENCE[before[d][2]]] if d in before else "---"),
+            *(
+                [*map(reached, before[d][:2]), DIFFERENCE[before[d][2]]]
+                if d in before
+                else ["-"] * 3
+            ),
         ]
         for d, (v, o, sign) in now.items()
     ]

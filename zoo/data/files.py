@@ -102,9 +102,10 @@ def image_files(config: DataConfig, split: Split) -> ImageFiles:
 
 def _check_whole(archive: Path | IO[bytes]) -> None:
     """Raise for an archive, or one inside it, that ends early; timm would read what is there."""
-    place = {"name": archive} if isinstance(archive, Path) else {"fileobj": archive}
+    outermost = isinstance(archive, Path)
+    place = {"name": archive} if outermost else {"fileobj": archive}
     with tarfile.open(**place, mode="r:", tarinfo=StrictHeader) as files:
-        for member in watched(files, "looking through the archive"):
+        for member in watched(files, f"looking through {archive.name}") if outermost else files:
             if member.name.endswith(".tar") and member.isfile():
                 _check_whole(files.extractfile(member))
 
