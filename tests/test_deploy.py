@@ -73,9 +73,9 @@ STEMS = {
 }
 
 
-def currents(deployed, x):
-    """What the first block's first spiking layer is given."""
-    found, layer = [], deployed.get_submodule("stages.0.0.spike1")
+def currents(deployed, x, layer):
+    """What a spiking layer of the first block is given."""
+    found, layer = [], deployed.get_submodule(f"stages.0.0.{layer}")
     handle = layer.register_forward_pre_hook(lambda _, inputs: found.append(inputs[0]))
     with torch.inference_mode():
         deployed(x)
@@ -83,11 +83,12 @@ def currents(deployed, x):
     return found[0]
 
 
+@pytest.mark.parametrize("layer", ["spike1", "spike2"])
 @pytest.mark.parametrize("name", STEMS)
-def test_currents_on_the_grid_are_those_of_the_network(name):
+def test_currents_on_the_grid_are_those_of_the_network(name, layer):
     model = settle(create(name, size=64, **STEMS[name]))
-    x = pixels(model, 2)
-    on_grid, folded = (currents(zoo.deploy(model, exact=exact), x) for exact in (True, False))
+    networks, x = (zoo.deploy(model), zoo.deploy(model, exact=False)), pixels(model, 2)
+    on_grid, folded = (currents(network, x, layer) for network in networks)
     assert folded.std() > 0.01
     assert (on_grid - folded).abs().median() < 0.01 * folded.std()
 

@@ -218,8 +218,8 @@ def gac_ms_resnet18(pretrained: bool = False, **kwargs) -> MSResNet:
 
 @register_model
 def gac_ms_resnet34(pretrained: bool = False, **kwargs) -> MSResNet:
-    """21.93 M parameters, as published; they are those of kernels of 4 in the gate's attention over
-    time, where a comment in the authors' code has 8 for 34 layers.
+    """21.93 M parameters, as published: those of kernels of 4 in the gate's attention, where a
+    comment in the authors' code has 8 for 34 layers.
     """
     model_args = dict(depths=(3, 4, 6, 3), gated=True)
     return build(MSResNet, "gac_ms_resnet34", pretrained, model_args, kwargs)

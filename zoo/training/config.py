@@ -124,7 +124,7 @@ class _Recipe(yaml.SafeLoader):
     """YAML whose keys are there once: of two sections of a name the first would be gone."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        names = [key.value for key, _ in node.value]
+        names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise yaml.constructor.ConstructorError(
                 None, None, f"the key {twice[0]!r} twice", node.start_mark
