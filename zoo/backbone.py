@@ -272,7 +272,9 @@ def checkpoint_filter_fn(state_dict: dict[str, Tensor], model: nn.Module) -> dic
     if missing := sorted(names - backbone.keys() - adapted):
         raise ValueError(f"weights: expected a whole network, found no {missing}")
     if others := sorted(backbone.keys() - names - adapted):
-        raise ValueError(f"weights: expected those of this network alone, found {others} too")
+        raise ValueError(
+            f"weights: expected those of this network alone, found {len(others)} more: {others[:3]}"
+        )
     if model.shortcut_heads is None:
         return backbone
     own = {k: v for k, v in model.state_dict().items() if k.startswith(prefix)}
