@@ -267,11 +267,13 @@ def checkpoint_filter_fn(state_dict: dict[str, Tensor], model: nn.Module) -> dic
     """
     prefix = "shortcut_heads."
     backbone = {k: v for k, v in state_dict.items() if not k.startswith(prefix)}
-    names = {k for k in model.state_dict() if not k.startswith(prefix)}
-    adapted = {k for k in names | backbone.keys() if k.startswith("head.fc.")}
-    if missing := sorted(names - backbone.keys() - adapted):
+    here, there = (
+        {name for name in names if not name.startswith((prefix, "head.fc."))}
+        for names in (model.state_dict(), state_dict)
+    )
+    if missing := sorted(here - there):
         raise ValueError(f"weights: expected a whole network, found no {missing}")
-    if others := sorted(backbone.keys() - names - adapted):
+    if others := sorted(there - here):
         raise ValueError(
             f"weights: expected those of this network alone, found {len(others)} more: {others[:3]}"
         )

@@ -17,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from timm.models import build_model_with_cfg, is_model, model_entrypoint
 from timm.models._hub import save_config_for_hf
+from timm.utils import unwrap_model
 from torch import nn
 
 from zoo.neurons import LIF
@@ -70,7 +71,7 @@ def save_pretrained(model: nn.Module, folder: str | Path, **extra: Any) -> None:
     Raises:
         ValueError: Its neurons are none that config.json can hold, as neuron_constants says.
     """
-    model = getattr(model, "_orig_mod", model)  # torch.compile's, whose names no other network has
+    model = unwrap_model(model)  # of torch.compile or DistributedDataParallel, with other names
     model_args = {
         "time_steps": model.time_steps,
         "spike_layer": neuron_constants(model),

@@ -3,6 +3,7 @@
 Shapes: B images of a batch, C channels, H height, W width.
 """
 
+import os
 import tarfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -114,10 +115,10 @@ def _check_layout(reader: Reader, place: Path) -> None:
     """Raise where images lie at different places above their class, whose name timm takes from the
     innermost folder alone.
     """
-    first: dict[Path, str] = {}
+    first: dict[str, str] = {}
     for i in range(len(reader)):
         name = reader.filename(i)
-        first.setdefault(Path(name).parent.parent, name)
+        first.setdefault(os.path.dirname(os.path.dirname(name)), name)
         if len(first) > 1:
             found = " and ".join(first.values())
             raise ValueError(f"data.root: expected CLASS/IMAGE in {str(place)!r}, got {found}")

@@ -89,14 +89,13 @@ def measured_batches(
     return _read(_Measured(images), batches, config)
 
 
-def _read(images: "_Measured", batches: Sequence[Tensor], config: Config) -> Iterator:
-    held = isinstance(images.images, ImageSet) and images.policy is None  # nothing takes long
+def _read(images: Dataset, batches: Sequence[Tensor], config: Config) -> Iterator:
     return iter(
         DataLoader(
             images,
             batch_sampler=[batch.tolist() for batch in batches],
             collate_fn=_as_they_are,
-            num_workers=0 if held else config.workers,
+            num_workers=config.workers,
             worker_init_fn=_ignore_sigterm,
             pin_memory=config.device != "cpu" and torch.cuda.is_available(),
         )
@@ -112,8 +111,6 @@ def _seeded(chunks: Iterator, seeds: list[tuple[int, ...]]) -> Iterator[tuple[Te
 
 class _Measured(Dataset):
     """Images by lists of indices."""
-
-    policy: v2.Transform | None = None
 
     def __init__(self, images: ImageSet | ImageFiles):
         self.images = images
