@@ -13,6 +13,7 @@ import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import reduce
 
 import numpy as np
 import onnx
@@ -20,11 +21,14 @@ from onnx import helper, numpy_helper
 
 from zoo.grid import BITS, SMALLEST
 
+OPSET = 20  # whose rules these are
+
 ROUNDED = {"Conv", "Gemm", "MatMul", "AveragePool", "ReduceSum", "Sum", "Add", "Sub", "Mul"}
 SUMS = {"Conv", "Gemm", "MatMul", "ReduceSum", "Sum", "Add"}
 LONG_SUMS = {"Conv", "Gemm", "MatMul", "AveragePool", "ReduceSum", "Sum"}
 # Nothing behind one becomes part of the sum before it.
 ENDS = {"Round", "Floor", "GreaterOrEqual", "Cast"}
+CLIPS = {"Round", "Max", "Min"}  # what makes pixels of any floats: they may be endless in between
 ULP = 2.0**-23  # no rounding moves an fp32 number further, relative to it
 LARGEST = 2.0**127  # this and steps of 2^-SMALLEST fp32 has without fail
 NEAR = 2.0**-20  # a quotient of small whole numbers, relative to what it should be
@@ -75,6 +79,7 @@ def certify(model: onnx.ModelProto) -> list[Row]:
         InexactError: It may not be, or it holds an operator that this proof knows nothing of.
     """
     try:
+        onnx.checker.check_model(model)
         return _Proof(model).run()
     except (onnx.shape_inference.InferenceError, onnx.checker.ValidationError) as error:
         raise InexactError(f"graph: expected a valid one, got {error}") from None
@@ -82,6 +87,12 @@ def certify(model: onnx.ModelProto) -> list[Row]:
 
 class _Proof:
     def __init__(self, model: onnx.ModelProto):
+        versions = {opset.domain: opset.version for opset in model.opset_import}
+        if versions.get("") != OPSET or model.functions:
+            raise InexactError(
+                f"graph: expected operators of opset {OPSET} and no functions, got {versions} and "
+                f"{[function.name for function in model.functions]}"
+            )
         plain = onnx.ModelProto()
         plain.CopyFrom(model)
         del plain.graph.value_info[:]  # what a file says of its shapes is no proof
@@ -90,15 +101,14 @@ class _Proof:
         plain = onnx.shape_inference.infer_shapes(plain, check_type=True, strict_mode=True)
         graph = plain.graph
         self.nodes, self.outputs = graph.node, graph.output
-        self.constants = {t.name: numpy_helper.to_array(t) for t in graph.initializer}
-        self.values = [*graph.value_info, *graph.input, *graph.output]
-        self.shapes = {
-            value.name: [d.dim_value for d in value.type.tensor_type.shape.dim]
-            for value in self.values
+        values = {
+            v.name: v.type.tensor_type for v in (*graph.value_info, *graph.input, *graph.output)
         }
-        for name, array in self.constants.items():
-            if not np.isfinite(array).all():
-                raise InexactError(f"{name}: expected finite numbers, got others")
+        self.kinds = {name: kind.elem_type for name, kind in values.items()}
+        self.shapes = {name: [d.dim_value for d in kind.shape.dim] for name, kind in values.items()}
+        self.constants: dict[str, np.ndarray] = {}
+        for tensor in graph.initializer:
+            self._keep(tensor.name, tensor)
         self.ranges: dict[str, _Range | None] = {}  # None: any float, a multiple of nothing
         self.whole: dict[str, _Range] = {}  # uint8 and bool, which only a Cast may touch
         for value in graph.input:
@@ -109,23 +119,27 @@ class _Proof:
                 self.whole[value.name] = _Range(np.zeros(1), np.full(1, 255.0), np.zeros(1))
             elif kind == onnx.TensorProto.FLOAT:
                 self.ranges[value.name] = None
+        self.scaled: set[str] = set()  # any floats times a constant
         self.long: set[str] = set()  # sums, and what a runtime may take for one
         self.rows: dict[str, Row] = {}
 
     def run(self) -> list[Row]:
         for node in self.nodes:
-            rule: Callable | None = getattr(self, f"_{node.op_type.lower()}", None)
-            if node.domain or rule is None or not node.op_type[0].isupper():
+            rule: Callable | None = getattr(self, f"_of_{node.op_type.lower()}", None)
+            if node.domain or rule is None:
                 raise InexactError(f"{node.name}: nothing is known of {node.op_type!r}")
             attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
             try:
                 result = rule(node, *node.input, **attributes)
-            except (TypeError, KeyError, IndexError) as error:
+            except InexactError:
+                raise
+            except (LookupError, StopIteration, TypeError, ValueError) as error:
                 raise InexactError(
                     f"{node.name}: nothing is known of this {node.op_type} ({error!r})"
                 ) from None
             if result and not result.near and result.divisor == 1:
                 self._check(node, result)
+            self._check_kinds(node)
             ranges = self.whole if node.op_type == "GreaterOrEqual" else self.ranges
             ranges.update(dict.fromkeys(node.output, result))
             if node.op_type in LONG_SUMS or self._passes_on_a_sum(node):
@@ -136,6 +150,25 @@ class _Proof:
             raise InexactError("graph: expected a network, found nothing that adds up")
         return list(self.rows.values())
 
+    def _keep(self, name: str, tensor: onnx.TensorProto) -> None:
+        """Note a constant that every runtime reads as the same numbers."""
+        array = numpy_helper.to_array(tensor)
+        if array.dtype not in (np.float32, np.int64):
+            raise InexactError(f"{name}: expected numbers of fp32 or int64, got {array.dtype}")
+        size = np.abs(array)
+        if not np.isfinite(size).all() or ((size > 0) & (size < 2.0**-SMALLEST)).any():
+            raise InexactError(f"{name}: expected finite numbers that no runtime takes for 0")
+        self.constants[name] = array
+
+    def _check_kinds(self, node: onnx.NodeProto) -> None:
+        """Raise unless a node gives fp32 alone, or the bits of a comparison."""
+        if node.op_type == "Constant":
+            return
+        bits = node.op_type == "GreaterOrEqual"
+        expected = onnx.TensorProto.BOOL if bits else onnx.TensorProto.FLOAT
+        if any(self.kinds.get(name) != expected for name in node.output):
+            raise InexactError(f"{node.name}: expected fp32 from this {node.op_type}, got others")
+
     def _passes_on_a_sum(self, node: onnx.NodeProto) -> bool:
         """Whether a runtime may take this node out, or into a sum, and what comes behind it too."""
         several = {"Split": len(node.output), "Concat": len(node.input)}.get(node.op_type, 1) > 1
@@ -145,7 +178,8 @@ class _Proof:
     def _check(self, node: onnx.NodeProto, x: _Range) -> None:
         """Raise unless fp32 holds every value of x; note what a sum needs."""
         reach = np.maximum(-x.low, x.high)
-        if x.fraction.max() > SMALLEST or (np.isfinite(reach) & (reach >= LARGEST)).any():
+        endless = node.op_type in CLIPS and np.isinf(reach)
+        if x.fraction.max() > SMALLEST or ((reach >= LARGEST) & ~endless).any():
             raise InexactError(f"{node.name}: expected numbers that fp32 has, got others")
         if node.op_type not in ROUNDED:
             return
@@ -187,68 +221,64 @@ class _Proof:
             if other not in self.constants and self.shapes[name] != self.shapes[other]:
                 raise InexactError(f"{name}: expected the shape of {other}")
             return self._of(name)
-        array = self.constants[name].astype(np.float64)
-        if array.size > 1:
-            shape = self.shapes[other]
-            if len(shape) != 4 or array.shape != (1, shape[1], 1, 1):
-                raise InexactError(f"{name}: expected one number for each channel of {other}")
+        array, shape = self.constants[name].astype(np.float64), self.shapes[other]
+        numbers = array.size == 1 and array.ndim <= len(shape)
+        if not numbers and (len(shape) != 4 or array.shape != (1, shape[1], 1, 1)):
+            raise InexactError(f"{name}: expected a number, or one for each channel of {other}")
         values = array.reshape(-1)
         return _Range(values, values, _fraction(values[:, None]))
 
-    def _weights(self, *names: str) -> list[np.ndarray]:
-        return [self.constants[name].astype(np.float64) for name in names]
+    def _weights(self, weight: str, bias: str) -> list[np.ndarray]:
+        if (np.signbit(self.constants[bias]) & (self.constants[bias] == 0)).any():
+            raise InexactError(f"{bias}: expected 0, beside which no sum is -0, got -0")
+        return [self.constants[name].astype(np.float64) for name in (weight, bias)]
 
-    def _constant(self, node, value) -> None:
-        (name,) = node.output
-        self.constants[name] = numpy_helper.to_array(value)
-        if not np.isfinite(self.constants[name]).all():
-            raise InexactError(f"{name}: expected finite numbers, got others")
+    def _of_constant(self, node, value) -> None:
+        self._keep(node.output[0], value)
 
-    def _identity(self, node, x) -> _Range:
+    def _of_identity(self, node, x) -> _Range:
         return self._of(x)
 
-    def _cast(self, node, x, to) -> _Range:
+    def _of_cast(self, node, x, to) -> _Range:
         if to != onnx.TensorProto.FLOAT:
             raise InexactError(f"{node.name}: expected a cast to float")
         return self.whole[x]
 
-    def _greaterorequal(self, node, x, threshold) -> _Range:
-        self._of(x)
-        least = np.abs(self._operand(threshold, x).low)
-        if ((least > 0) & (least < 2.0**-SMALLEST)).any():
-            raise InexactError(f"{node.name}: expected a threshold that no runtime takes for 0")
+    def _of_greaterorequal(self, node, x, threshold) -> _Range:
+        self._of(x), self._operand(threshold, x)
         return _Range(np.zeros(1), np.ones(1), np.zeros(1))
 
-    def _split(self, node, x, axis, num_outputs) -> _Range:
+    def _of_split(self, node, x, axis, num_outputs) -> _Range:
         if axis != 0:
             raise InexactError(f"{node.name}: expected time steps taken apart, got axis {axis}")
         return self._of(x)
 
-    def _concat(self, node, *parts, axis) -> _Range:
+    def _of_concat(self, node, *parts, axis) -> _Range:
         if axis != 0:
             raise InexactError(f"{node.name}: expected time steps put together, got axis {axis}")
         ranges = [self._of(part) for part in parts]
         return _Range(
-            np.minimum.reduce([r.low for r in ranges]),
-            np.maximum.reduce([r.high for r in ranges]),
-            np.maximum.reduce([r.fraction for r in ranges]),
+            reduce(np.minimum, [r.low for r in ranges]),
+            reduce(np.maximum, [r.high for r in ranges]),
+            reduce(np.maximum, [r.fraction for r in ranges]),
             rounded=any(r.rounded for r in ranges),
         )
 
-    def _sum(self, node, *parts) -> _Range:
-        ranges = [self._operand(part, parts[0]) for part in parts]
+    def _of_sum(self, node, *parts) -> _Range:
+        like = next(part for part in parts if part not in self.constants)
+        ranges = [self._operand(part, like) for part in parts]
         return _Range(
             sum(np.minimum(r.low, 0) for r in ranges),
             sum(np.maximum(r.high, 0) for r in ranges),
-            np.maximum.reduce([r.fraction for r in ranges]),
+            reduce(np.maximum, [r.fraction for r in ranges]),
         )
 
-    def _add(self, node, left, right) -> _Range:
+    def _of_add(self, node, left, right) -> _Range:
         left, right = self._operand(left, right), self._operand(right, left)
         fraction = np.maximum(left.fraction, right.fraction)
         return self._alone(node, _Range(left.low + right.low, left.high + right.high, fraction))
 
-    def _sub(self, node, left, right) -> _Range:
+    def _of_sub(self, node, left, right) -> _Range:
         left, right = self._operand(left, right), self._operand(right, left)
         fraction = np.maximum(left.fraction, right.fraction)
         return self._alone(node, _Range(left.low - right.high, left.high - right.low, fraction))
@@ -265,13 +295,16 @@ class _Proof:
         low, high = x.low - np.abs(x.low) * ULP, x.high + np.abs(x.high) * ULP
         return _Range(low, high, x.fraction, rounded=True)
 
-    def _mul(self, node, left, right) -> _Range | None:
+    def _of_mul(self, node, left, right) -> _Range | None:
         if left in self.ranges and right in self.constants:
             x = self.ranges[left]
             if x is None:
+                if left in self.scaled:
+                    raise InexactError(f"{node.name}: expected floats times one factor, got two")
+                self.scaled.update(node.output)
                 return None  # one rounding, the same everywhere
             if x.divisor != 1:
-                if (self.constants[right] != x.divisor).any():
+                if (self._operand(right, left).low != x.divisor).any():
                     raise InexactError(f"{node.name}: expected a factor of {x.divisor}")
                 return replace(x, divisor=1, near=True)
         left, right = self._operand(left, right), self._operand(right, left)
@@ -281,7 +314,7 @@ class _Proof:
         kept = any(x.rounded and _shifts_or_keeps(factor) for x, factor in pairs)
         return _Range(np.minimum.reduce(ends), np.maximum.reduce(ends), fraction, rounded=kept)
 
-    def _round(self, node, x) -> _Range:
+    def _of_round(self, node, x) -> _Range:
         x, whole = self.ranges[x], np.zeros(1)
         if x is None:
             return _Range(np.full(1, -np.inf), np.full(1, np.inf), whole)
@@ -290,14 +323,14 @@ class _Proof:
             raise InexactError(f"{node.name}: expected numbers that are whole but for a rounding")
         return _Range(np.floor(x.low), np.ceil(x.high), np.minimum(x.fraction, whole))
 
-    def _floor(self, node, x) -> _Range:
+    def _of_floor(self, node, x) -> _Range:
         x = self._of(x)
         return _Range(np.floor(x.low), np.floor(x.high), np.minimum(x.fraction, 0))
 
-    def _max(self, node, x, least) -> _Range:
+    def _of_max(self, node, x, least) -> _Range:
         return self._both(x, least, np.maximum)
 
-    def _min(self, node, x, most) -> _Range:
+    def _of_min(self, node, x, most) -> _Range:
         return self._both(x, most, np.minimum)
 
     def _both(self, left, right, choose) -> _Range:
@@ -305,7 +338,7 @@ class _Proof:
         low, high = choose(left.low, right.low), choose(left.high, right.high)
         return _Range(low, high, np.maximum(left.fraction, right.fraction))
 
-    def _conv(self, node, x, weight, bias, group=1, auto_pad=b"NOTSET", **_) -> _Range:
+    def _of_conv(self, node, x, weight, bias, group=1, auto_pad=b"NOTSET", **_) -> _Range:
         x, (weight, bias) = self._of(x), self._weights(weight, bias)
         if weight.ndim != 4 or auto_pad != b"NOTSET":
             raise InexactError(f"{node.name}: expected a convolution of images with its own pads")
@@ -322,7 +355,7 @@ class _Proof:
             raise InexactError(f"{node.name}: nothing is known of {group} groups")
         return _weighted_sum(weight, bias, low, high, coarsest)
 
-    def _gemm(self, node, x, weight, bias, transB=0, alpha=1.0, beta=1.0, transA=0) -> _Range:
+    def _of_gemm(self, node, x, weight, bias, transB=0, alpha=1.0, beta=1.0, transA=0) -> _Range:
         x, (weight, bias) = self._of(x), self._weights(weight, bias)
         if (transA, transB, alpha, beta) != (0, 1, 1.0, 1.0) or bias.shape != weight.shape[:1]:
             raise InexactError(f"{node.name}: expected x W^T + b")
@@ -330,7 +363,7 @@ class _Proof:
         coarsest = np.full(len(weight), x.fraction.max())
         return _weighted_sum(weight, bias, low, high, coarsest)
 
-    def _matmul(self, node, left, right) -> _Range:
+    def _of_matmul(self, node, left, right) -> _Range:
         terms = self.shapes[left][-1]
         if not terms or len(self.shapes[left]) < 3 or self.shapes[right][-2] != terms:
             raise InexactError(f"{node.name}: expected matrices with a known number of terms")
@@ -342,13 +375,13 @@ class _Proof:
             left.fraction + right.fraction,
         )
 
-    def _reshape(self, node, x, shape, allowzero=0) -> _Range:
+    def _of_reshape(self, node, x, shape, allowzero=0) -> _Range:
         return _everywhere(self._of(x))
 
-    def _transpose(self, node, x, perm) -> _Range:
+    def _of_transpose(self, node, x, perm) -> _Range:
         return _everywhere(self._of(x))
 
-    def _averagepool(
+    def _of_averagepool(
         self,
         node,
         x,
@@ -371,14 +404,14 @@ class _Proof:
             return _Range(sums.low / window, sums.high / window, steps)
         return replace(sums, divisor=window)
 
-    def _maxpool(self, node, x, kernel_shape, pads=(0, 0, 0, 0), strides=(1, 1)) -> _Range:
+    def _of_maxpool(self, node, x, kernel_shape, pads=(0, 0, 0, 0), strides=(1, 1)) -> _Range:
         if len(kernel_shape) != 2 or any(
             pad >= side for pad, side in zip(pads, [*kernel_shape] * 2, strict=True)
         ):
             raise InexactError(f"{node.name}: expected a pixel of the image under every window")
         return self._of(x)  # whatever was the largest is one of them
 
-    def _reducesum(self, node, x, axes, keepdims=1, noop_with_empty_axes=0) -> _Range:
+    def _of_reducesum(self, node, x, axes, keepdims=1, noop_with_empty_axes=0) -> _Range:
         shape, axes = self.shapes[x], self.constants[axes].tolist()
         if axes != [2, 3] or keepdims or len(shape) != 4 or not shape[2] * shape[3]:
             raise InexactError(f"{node.name}: expected a sum over a fixed number of pixels")

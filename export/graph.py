@@ -17,6 +17,7 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, fx, nn
 
 import zoo
+from export.exact import OPSET
 from export.folder import GRAPH, READABLE_GRAPH
 from zoo.attention import Gate
 from zoo.folded import (
@@ -33,7 +34,7 @@ from zoo.folded import (
 from zoo.grid import pair
 from zoo.hub import UINT8_GRAPH
 
-STANDARD, OURS = helper.make_opsetid("", 20), helper.make_opsetid("zoo", 1)
+STANDARD, OURS = helper.make_opsetid("", OPSET), helper.make_opsetid("zoo", 1)
 IR_VERSION = 10
 FUNCTIONS = {operator.add: "Add", operator.sub: "Sub", operator.mul: "Mul"}
 Pixels = Literal["float", "uint8"]

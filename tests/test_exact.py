@@ -52,8 +52,7 @@ def test_every_value_keeps_within_what_is_proved_of_it(name, kwargs, kind):
     graph = write_graph(zoo.deploy(model), kind)
     proof = _Proof(graph)
     proof.run()
-    kinds = {v.name: v.type.tensor_type.elem_type for v in proof.values}
-    names = [n for n, r in proof.ranges.items() if r and kinds.get(n) == onnx.TensorProto.FLOAT]
+    names = [n for n, r in proof.ranges.items() if r]
     watched = onnx.ModelProto()
     watched.CopyFrom(graph)
     watched.graph.output.extend(
@@ -121,7 +120,7 @@ def test_a_threshold_that_a_runtime_may_take_for_nothing_is_refused(graph):
     def shrink(threshold):
         np.copyto(threshold, np.float32(1e-39))
 
-    with pytest.raises(InexactError, match="expected a threshold that no runtime takes for 0"):
+    with pytest.raises(InexactError, match="expected finite numbers that no runtime takes for 0"):
         certify(changed(graph, "number_1.0", shrink))
 
 
@@ -153,7 +152,7 @@ def small(nodes, constants, size=4, kind=onnx.TensorProto.FLOAT, channels=1):
             nodes,
             "small",
             [helper.make_tensor_value_info("x", kind, shape)],
-            [helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, None)],
+            [helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, ["?"])],
             [numpy_helper.from_array(np.asarray(v), k) for k, v in constants.items()],
         ),
         opset_imports=[helper.make_opsetid("", 20)],
@@ -383,6 +382,42 @@ REFUSED = {
     "a maximum with holes": two(conv([1.0], name="c"), pool(dilations=[2, 2])),
     "a maximum beyond the border": two(conv([1.0], name="c"), pool(ceil_mode=1, strides=[2, 2])),
     "a maximum with an automatic pad": two(conv([1.0], name="c"), pool(auto_pad="SAME_UPPER")),
+    "a sum that begins with a number": two(
+        conv([2.0**-16, 1, 1, 1], name="c"),
+        node("ReduceSum", ["c", "axes"], ["r"], name="r", keepdims=0),
+        node("Sum", ["zero", "c", "r"], ["y"], name="y"),
+        axes=np.int64([2, 3]),
+        zero=number(0),
+    ),
+    "a number that moves the channels to another axis": two(
+        conv([2.0**-6, 2.0**9], name="c"),
+        node("ReduceSum", ["c", "axes"], ["r"], name="r", keepdims=0),
+        node("Mul", ["r", "one"], ["m"], name="m"),
+        node("ReduceSum", ["m", "axes"], ["y"], name="y", keepdims=0),
+        axes=np.int64([2, 3]),
+        one=np.ones((1, 1, 1, 1), np.float32),
+    ),
+    "averages times a number that does so": two(
+        conv([1.0], name="c"),
+        node("AveragePool", ["c"], ["a"], name="a", kernel_shape=[3, 3], count_include_pad=1),
+        node("Mul", ["a", "n"], ["m"], name="m"),
+        node("Round", ["m"], ["y"], name="y"),
+        n=np.full((1, 1, 1, 1, 1), 9, np.float32),
+    ),
+    "a factor that a runtime may take for 0": two(
+        conv([2.0**20], name="c"),
+        node("Mul", ["c", "small"], ["m"], name="m"),
+        node("Mul", ["m", "large"], ["y"], name="y"),
+        small=number(2.0**-140),
+        large=number(2.0**120),
+    ),
+    "which of equal pixels is the largest": two(
+        conv([1.0]), node("MaxPool", ["y"], ["p", "i"], name="p", kernel_shape=[2, 2])
+    ),
+    "numbers of 16 bits": two(
+        conv([1.0]), node("Sum", ["h", "h", "h"], ["z"], name="z"), h=np.float16(1)
+    ),
+    "a bias of -0": two(conv([1.0], -0.0)),
     "nothing to add up": ([node("Identity", ["q"], ["y"], name="y")], {}),
 }
 
@@ -391,6 +426,13 @@ SAID = {  # where another check would refuse it too
     "other shapes": "expected the shape of",
     "a sum of channels": "expected a sum over a fixed number of pixels",
     "a product of matrices times a number": "expected x W^T + b",
+    "a sum that begins with a number": "r: expected the shape of c",
+    "a number that moves the channels to another axis": "one: expected a number, or one for each",
+    "averages times a number that does so": "n: expected a number, or one for each",
+    "a factor that a runtime may take for 0": "small: expected finite numbers that no runtime",
+    "which of equal pixels is the largest": "p: expected fp32 from this MaxPool",
+    "numbers of 16 bits": "h: expected numbers of fp32 or int64, got float16",
+    "a bias of -0": "y.b: expected 0, beside which no sum is -0",
 }
 
 
@@ -401,6 +443,104 @@ def test_small_graphs_that_round_or_are_not_known_are_refused(what):
         certify(small(nodes, constants, kind=UINT8))
     assert ("found nothing that adds up" in str(refusal.value)) == (what == "nothing to add up")
     assert SAID.get(what, "") in str(refusal.value)
+
+
+def floats(*nodes, **constants):
+    """A graph of any floats x, rounded, with a convolution to find at its end."""
+    last, mine = conv([1.0])
+    last.input[0] = "r"
+    return small([*nodes, last], constants | mine)
+
+
+def test_any_floats_times_two_factors_are_refused():
+    nodes = [
+        node("Mul", ["x", "n"], ["a"], name="a"),
+        node("Mul", ["a", "m"], ["b"], name="b"),
+        node("Round", ["b"], ["r0"], name="r0"),
+        node("Min", ["r0", "most"], ["r1"], name="r1"),
+        node("Max", ["r1", "least"], ["r"], name="r"),
+    ]
+    ends = dict(least=number(0), most=number(255))
+    with pytest.raises(InexactError, match="b: expected floats times one factor, got two"):
+        certify(floats(*nodes, n=number(0.1), m=number(5), **ends))
+    nodes[2].input[0] = "a"
+    (row,) = certify(floats(nodes[0], *nodes[2:], n=number(0.1), **ends))
+    assert row.largest == 255
+
+
+def test_rounded_floats_that_nothing_holds_back_are_refused():
+    nodes = [
+        node("Round", ["x"], ["a"], name="a"),
+        node("Add", ["a", "a"], ["s"], name="s"),
+        node("Mul", ["s", "two"], ["t"], name="t"),
+        node("Sub", ["t", "a"], ["r"], name="r"),
+    ]
+    with pytest.raises(InexactError, match="s: expected numbers that fp32 has"):
+        certify(floats(*nodes, two=number(2)))
+
+
+def one_more_of_the_weights(model):
+    model.graph.initializer.append(numpy_helper.from_array(np.full((1, 1, 1, 1), 0.1, np.float32)))
+    model.graph.initializer[-1].name = "y.w"
+
+
+def a_late_constant(model):
+    value = numpy_helper.from_array(np.full((1, 1, 1, 1), 0.1, np.float32))
+    model.graph.node.append(node("Constant", [], ["y.w"], name="late", value=value))
+
+
+def an_attribute_twice(model):
+    model.graph.node[-1].attribute.extend(
+        [helper.make_attribute("group", 1), helper.make_attribute("group", 1)]
+    )
+
+
+def a_function_in_place_of_an_operator(model):
+    inner = [node("Mul", ["a", "b"], ["m"]), node("Add", ["m", "c"], ["o"])]
+    model.functions.append(
+        helper.make_function("", "Conv", ["a", "b", "c"], ["o"], inner, [*model.opset_import])
+    )
+
+
+def another_opset(model):
+    model.opset_import[0].version = 19
+
+
+def an_operator_of_our_own(model):
+    model.graph.node[-1].op_type = "Alone"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        one_more_of_the_weights,
+        a_late_constant,
+        an_attribute_twice,
+        a_function_in_place_of_an_operator,
+        another_opset,
+        an_operator_of_our_own,
+    ],
+)
+def test_a_graph_that_tools_read_in_two_ways_is_refused(change):
+    nodes, constants = conv([1.0])
+    model = small([nodes], constants, kind=UINT8)
+    certify(model)
+    change(model)
+    with pytest.raises(InexactError, match="graph: expected"):
+        certify(model)
+
+
+def test_time_steps_that_need_other_numbers_of_channels_are_put_together():
+    nodes, constants = two(
+        conv([1.0, 2.0], name="c"),
+        node("GreaterOrEqual", ["c", "one"], ["f"], name="f"),
+        node("Cast", ["f"], ["s"], name="s", to=1),
+        node("Sum", ["c", "s"], ["t"], name="t"),
+        node("Concat", ["t", "s"], ["y"], name="y", axis=0),
+        one=number(1),
+    )
+    rows = {row.layer: row for row in certify(small(nodes, constants, kind=UINT8))}
+    assert rows["t"].largest == 2 * 255 + 1
 
 
 def test_two_numbers_alone_may_be_rounded_shifted_and_kept_or_dropped():
