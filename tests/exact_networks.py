@@ -83,4 +83,6 @@ def ways_to_run(deployed: fx.GraphModule, x: Tensor) -> dict[str, Tensor]:
 
 
 def that_differ(ways: dict[str, Tensor]) -> list[str]:
-    return [name for name, logits in ways.items() if not torch.equal(logits, ways["contiguous"])]
+    """Those whose bits are others than the first's; 0 and -0 are not the same."""
+    expected = ways["contiguous"].view(torch.int32)
+    return [n for n, logits in ways.items() if not torch.equal(logits.view(torch.int32), expected)]

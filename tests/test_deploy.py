@@ -301,6 +301,9 @@ def test_cudnn_is_refused_whose_algorithms_nobody_knows(monkeypatch):
     monkeypatch.setattr(torch.backends.cudnn, "enabled", False)
     with precision(torch.backends.cuda.matmul, "tf32"):
         assert "set torch.backends.cuda.matmul.fp32_precision" in _rounds("cuda")
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    with precision(matmul, "ieee"), precision(cudnn, "tf32"):
+        assert "set torch.backends.cudnn.fp32_precision" in _rounds("cuda")
     with precision(torch.backends.cuda.matmul, "ieee"):
         assert _rounds("cuda") is None
 

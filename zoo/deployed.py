@@ -49,6 +49,7 @@ from zoo.grid import (
     potential,
     snap_sums,
     snapped,
+    snapped_bias,
     sums,
     whole_pixels,
 )
@@ -439,7 +440,7 @@ class _Deployment:
         while too_fine.any():
             for conv, weight, bias, spikes in raw:
                 conv.weight.copy_(snapped(weight, fraction - spikes.fraction))
-                conv.bias.copy_(snapped(bias, fraction))
+                conv.bias.copy_(snapped_bias(bias, fraction))
             for module in x.rounded:
                 module.steps = torch.exp2(fraction).float().view(1, -1, 1, 1)
             # Rounding may have made a sum larger.

@@ -186,7 +186,8 @@ def _unfolded(x: Tensor, time_steps: int, repeated: bool) -> Tensor:
 
 
 PRECISIONS = {  # where torch may be told to compute fp32 with fewer bits
-    "cuda": {"cuda.matmul": torch.backends.cuda.matmul},
+    # cudnn's is read by torch.compile's own convolutions too, whether cuDNN is on or not
+    "cuda": {"cuda.matmul": torch.backends.cuda.matmul, "cudnn": torch.backends.cudnn},
     "cpu": {
         "mkldnn.conv": torch.backends.mkldnn.conv,
         "mkldnn.matmul": torch.backends.mkldnn.matmul,

@@ -53,6 +53,11 @@ def snapped(weight: Tensor, fraction: Tensor) -> Tensor:
     return (weight / step).round() * step
 
 
+def snapped_bias(bias: Tensor, fraction: Tensor) -> Tensor:
+    """As snapped, and never -0, beside which a sum has the sign that its order gives it."""
+    return snapped(bias, fraction) + 0.0
+
+
 def snap_sums(layer: nn.Conv2d | nn.Linear, low, high, fraction: int = 0) -> None:
     """Put a layer whose own sums are all there is on its finest grid, for inputs between low and
     high in steps of 2^-fraction.
@@ -62,7 +67,7 @@ def snap_sums(layer: nn.Conv2d | nn.Linear, low, high, fraction: int = 0) -> Non
     too_fine = torch.ones_like(spare)
     while too_fine.any():
         layer.weight.copy_(snapped(weight, spare - fraction))
-        layer.bias.copy_(snapped(bias, spare))
+        layer.bias.copy_(snapped_bias(bias, spare))
         too_fine = (spare > bits_beside(_reach(layer, low, high))).double()  # as in a neuron's
         spare = spare - too_fine
 
