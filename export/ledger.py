@@ -26,9 +26,9 @@ class Ledger:
             try:
                 found = json.loads(path.read_text())
             except ValueError:
-                found = {}
-            if found.get("of") == self.of:
-                self.differ = found["differ"]
+                found = None
+            if isinstance(found, dict) and found.get("of") == self.of:
+                self.differ = found.get("differ", {})
                 print(f"{path}: goes on, {len(self.differ)} settings were compared")
 
     def write(self, setting: str, differ: int) -> None:

@@ -3,7 +3,8 @@
     python export/verify.py DIR [--data-root FOLDER_OR_TAR] [--num-images 2000]
 
 The heads are not in the folder, so that stripping itself is checked by export/to_onnx.py alone,
-where there are some.
+where there are some. Accuracies are measured where --data-root has the images; those in a folder's
+own report and card are its publisher's word.
 
 One flipped spike changes a logit, so that closeness of logits proves nothing: it fails on correct
 graphs and passes on wrong ones. A graph by the exact rule carries a proof that no sum in it depends
@@ -34,7 +35,7 @@ from rich.table import Table
 from torch import Tensor, fx, nn
 
 import zoo
-from export.browser import PREPROCESSOR, preprocessor
+from export.browser import PREPROCESSOR, browser_config, preprocessor
 from export.checks import (
     ACCURACY_GAP,
     STRIPPING,
@@ -252,12 +253,15 @@ def _unlike(*models: onnx.ModelProto) -> list[str]:
 
 
 def check_said(folder: Path, rule: str, checks: list[Check]) -> Check:
-    """What a folder says of itself beside its weights is what they give: its pre-processing, and
-    with a report of its own the rule and the certificate in it.
+    """What a folder says of itself beside its weights is what they give: its pre-processing, its
+    labels in a browser, and with a report of its own the rule and the certificate in it.
     """
     path, expected, wrong = folder / PREPROCESSOR, preprocessor(folder), []
     if (path.read_bytes() if path.is_file() else None) != (expected and expected.encode()):
         wrong.append(PREPROCESSOR)
+    config = hub.read_config(folder)
+    for key, value in browser_config(config.get("label_names", [])).items():
+        wrong += [f"{hub.CONFIG}: {key}"] * (config.get(key) != value)
     if (folder / REPORT).is_file():
         said = read_report(folder)
         theirs = [c for c in said.get("checks", []) if isinstance(c, dict)]
@@ -327,6 +331,11 @@ def _compared(folder: Path, images: Images, exact: Tensor) -> Iterator[bytes]:
     yield repr(here).encode()
 
 
+def that_differ(logits: Tensor, others: Tensor) -> int:
+    """Images whose logits, [N, K], are not the same bits; 0 and -0 are not."""
+    return int((logits.view(torch.int32) != others.view(torch.int32)).any(1).sum())
+
+
 @torch.inference_mode()
 def check_exact(
     folder: Path, model: nn.Module, deployed: fx.GraphModule, images: Images, found: Path | None
@@ -349,7 +358,7 @@ def check_exact(
     ledger = Ledger(found, _compared(folder, images, exact))
     for name, run in ways.items():
         if name not in ledger.differ:
-            ledger.write(name, int((run() != exact).any(1).sum()))
+            ledger.write(name, that_differ(run(), exact))
     differ = ledger.differ
     yield Check(
         "equal bits in every setting",
@@ -363,7 +372,7 @@ def check_exact(
     )
     beyond = BEYOND * images.values[:AT_ONCE]
     there = _run(folder / GRAPH, beyond, FEWER_SETTINGS[0])
-    away = int((there != logits_of(deployed, beyond, "no pixels")).any(1).sum())
+    away = that_differ(there, logits_of(deployed, beyond, "no pixels"))
     yield Check(
         "floats that are no pixels give equal bits",
         away == 0,

@@ -196,6 +196,26 @@ def test_a_pre_processing_of_other_images_is_caught(name, tmp_path):
     assert found.measured == {"that_differ": ["preprocessor_config.json"]}
 
 
+def test_labels_that_a_browser_would_show_for_others_are_caught(folder):
+    config = json.loads((folder / "config.json").read_text())
+    labels = config["id2label"]
+    labels["0"], labels["1"] = labels["1"], labels["0"]
+    (folder / "config.json").write_text(json.dumps(config))
+    found = failed(folder)
+    assert found == {
+        "rule, certificate and pre-processing are as said": {
+            "that_differ": ["config.json: id2label"]
+        }
+    }
+
+
+def test_a_zero_of_the_other_sign_is_another_logit():
+    logits = torch.zeros(3, 10)
+    others = logits.clone()
+    others[1, 4] = -0.0
+    assert export.verify.that_differ(logits, others) == 1
+
+
 def test_logits_that_are_no_numbers_are_caught(folder):
     change_constant(folder / GRAPH, "head.fc.bias", lambda bias: bias.fill(np.nan))
     found = failed(folder)
@@ -240,8 +260,9 @@ def test_a_verification_that_was_cut_goes_on(folder, tmp_path, monkeypatch):
     assert len(runs) == 16 + 2  # the one that was cut, twice, and floats that are no pixels
     verify(folder, model, Images(PIXELS[1:], IMAGES[1:], None, "59 random images"), ledger)
     assert len(runs) == 16 + 2 + 17
-    ledger.write_text("torn")
-    assert verify(folder, model, images, ledger)["passed"]
+    for other in ("torn", "[]", "3"):
+        ledger.write_text(other)
+        assert verify(folder, model, images, ledger)["passed"]
 
 
 def test_what_was_compared_with_another_network_is_compared_anew(folder, tmp_path):
