@@ -100,14 +100,15 @@ def export(options: Options) -> Path:
 
 def stripping_of(source: Source, stripped: nn.Module, images: Images) -> dict[str, Any] | None:
     """The check that nothing changed with the heads; of weights that came without them, as it was
-    when they had them, if their folder's report has it.
+    when they had them, if their folder's report says that it held.
     """
     if source.model.shortcut_heads is not None:
         return asdict(check_stripping(source.model, stripped, images.values))
     if not (source.folder / REPORT).is_file():
         return None
-    checks = read_report(source.folder).get("checks", [])
-    return next((check for check in checks if check["name"] == STRIPPING), None)
+    checks = [c for c in read_report(source.folder).get("checks", []) if isinstance(c, dict)]
+    held = (c for c in checks if c.get("name") == STRIPPING and c.get("passed") is True)
+    return next(held, None)
 
 
 def main() -> None:

@@ -1,5 +1,6 @@
 """From a trained run to a published folder, with the real onnxruntime and real digits."""
 
+import errno
 import hashlib
 import json
 import re
@@ -207,6 +208,26 @@ main()
     assert [*(tmp_path / "out").iterdir()] == []
 
 
+def test_a_file_that_a_full_disk_cuts_leaves_the_one_before_and_nothing_beside_it(tmp_path):
+    code = """
+import resource, signal, sys
+from pathlib import Path
+from zoo import runs
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (9999, resource.RLIM_INFINITY))
+try:
+    runs.write(Path(sys.argv[1]), 10000 * "x")
+except OSError as error:
+    print(error.errno, error)
+"""
+    path = tmp_path / "ledger"
+    path.write_text("before")
+    done = subprocess.run([sys.executable, "-c", code, path], cwd=ROOT, capture_output=True)
+    assert done.stdout.decode().startswith(f"{errno.EFBIG} ")
+    assert f"{path}: expected room for it, got" in done.stdout.decode()
+    assert {p.name: p.read_text() for p in tmp_path.iterdir()} == {"ledger": "before"}
+
+
 def test_a_folder_of_another_kind_is_never_replaced(run, tmp_path):
     copy = shutil.copytree(run, tmp_path / "run")
     with pytest.raises(FileExistsError, match="no published folder and stays as it is"):
@@ -245,9 +266,22 @@ def test_random_pixels_verify_a_network_whose_data_are_not_at_hand(run, tmp_path
         export(replace(options, output=str(tmp_path / "other"), data_root="data"))
 
 
-def test_a_network_that_never_had_heads_says_nothing_of_their_removal(exported, tmp_path):
+def that_failed(report):
+    report["checks"][0]["passed"] = False
+
+
+def of_other_json(report):
+    report["checks"] = ["stripped"]
+
+
+@pytest.mark.parametrize("change", [None, that_failed, of_other_json])
+def test_without_a_report_of_their_removal_nothing_is_said_of_heads(exported, tmp_path, change):
     source = shutil.copytree(exported, tmp_path / "source")
+    report = json.loads((source / REPORT).read_text())
     (source / REPORT).unlink()
+    if change:
+        change(report)
+        (source / REPORT).write_text(json.dumps(report))
     again = export(Options(source=str(source), output=str(tmp_path / "again"), num_images=20))
     checks = json.loads((again / REPORT).read_text())["checks"]
     assert STRIPPING not in {check["name"] for check in checks}

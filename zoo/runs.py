@@ -90,7 +90,8 @@ def write(path: Path, text: str) -> None:
         sync(partial)
         partial.replace(path)
     except OSError as error:
-        raise OSError(f"{path}: expected room for it, got: {error}") from error
+        partial.unlink(missing_ok=True)
+        raise OSError(error.errno, f"{path}: expected room for it, got: {error}") from error
 
 
 def sync(path: Path) -> None:
