@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from torch import nn
+from torch.autograd import forward_ad
 from torch.fx.experimental.proxy_tensor import make_fx
 
 import zoo
@@ -172,11 +173,47 @@ def test_a_backend_of_another_device_falls_back():
         zoo.LIF(backend="triton")(torch.randn(4, 6))
 
 
-def test_the_tanh_slope_is_compiled_to_within_rounding():
-    x = torch.randn(4, 1000)
+@pytest.mark.parametrize("width", [0.1, 0.35, 1.0])
+def test_the_tanh_slope_is_compiled_to_within_rounding(width):
+    x = torch.randn(4, 10_000)
     gradients = []
     for backend in ("eager", "compiled"):
         leaf = x.clone().requires_grad_()
-        zoo.LIF(surrogate="tanh", backend=backend)(leaf).sum().backward()
+        zoo.LIF(surrogate="tanh", width=width, backend=backend)(leaf).sum().backward()
         gradients.append(leaf.grad)
-    torch.testing.assert_close(*gradients, rtol=0, atol=2e-6)
+    torch.testing.assert_close(*gradients, rtol=0, atol=2e-6 / width)
+
+
+def test_a_second_derivative_is_refused_by_a_sentence():
+    x = torch.randn(4, 6, requires_grad=True)
+    spikes = zoo.LIF(surrogate="arctan", backend="compiled")(x)
+    with pytest.raises(RuntimeError, match="create_graph=True with a fused kernel; build"):
+        torch.autograd.grad(spikes.sum(), x, create_graph=True)
+
+
+@pytest.mark.parametrize("backend", ["eager", "compiled"])
+def test_a_forward_derivative_is_refused_and_never_lost(backend):
+    with forward_ad.dual_level():
+        x = forward_ad.make_dual(torch.randn(4, 6), torch.ones(4, 6))
+        with pytest.raises(NotImplementedError, match="jvp"):
+            zoo.LIF(backend=backend)(x)
+
+
+@pytest.mark.parametrize("backend", ["triton", "compiled"])
+def test_a_backend_that_falls_back_is_compiled_without_a_break(backend):
+    class Straight(zoo.LIF):
+        @property
+        def spike_fn(self):
+            return zoo.LIF().spike_fn
+
+    neurons._warn_once.cache_clear()
+    layer, x = Straight(backend=backend), torch.randn(2, 4, 6)
+    spikes = torch.compile(layer, fullgraph=True)(x)
+    with pytest.warns(UserWarning, match="falls back to 'eager': it knows no spike_fn"):
+        assert torch.equal(spikes, layer(x))
+
+
+def test_pythons_headers_are_asked_for_before_a_kernel_is_built(monkeypatch):
+    monkeypatch.setattr(compiled.sysconfig, "get_path", lambda name: "/nowhere")
+    reason = compiled._missing_compiler.__wrapped__()
+    assert reason == "no /nowhere/Python.h, which Debian has in python3-dev"

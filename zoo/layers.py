@@ -62,11 +62,13 @@ def spikes_of(spike: nn.Module, conv: ConvNorm, x: Tensor) -> Tensor:
 
 def _can_be_lean(spike: nn.Module, conv: ConvNorm, x: Tensor) -> bool:
     """Whether norm and neuron may run twice, and somebody asks for their gradient. A neuron that
-    keeps a state may not, nor may one that somebody watches or made another of; a compiler decides
-    for itself, a tracer's x is no tensor, and torch.func's transforms know no such function.
+    keeps a state may not, nor may one that learns, or that somebody watches or made another of; a
+    compiler decides for itself, a tracer's x is no tensor, and torch.func's transforms know no such
+    function.
     """
     return (
         type(spike) is LIF
+        and spike.what_no_kernel_knows() is None
         and type(conv.norm) is nn.BatchNorm2d
         and conv.norm.training
         and conv.norm.affine

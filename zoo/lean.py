@@ -67,6 +67,8 @@ def norm_spike(
             f"norm: expected more than one value per channel in training, got shape {[*y.shape]}; "
             "take a larger batch, or leave the last one out"
         )
+    if shortcut is not None and torch.promote_types(y.dtype, shortcut.dtype) != y.dtype:
+        return spike(norm(y).unflatten(0, (T, -1)) + shortcut)  # a current of the shortcut's type
     norm.num_batches_tracked.add_(1)
     apply = _FusedNormSpike.apply if _can_be_fused(y, norm, shortcut, spike) else _NormSpike.apply
     spikes, packed = apply(y, norm.weight, norm.bias, shortcut, norm, spike, T)
@@ -117,6 +119,11 @@ def _first_derivative(backward: Callable) -> Callable:
             raise RuntimeError(
                 'expected first derivatives, got create_graph=True with memory="lean"; build the '
                 'network with memory="fast" and LIF layers of backend="eager"'
+            )
+        if any(torch._C._functorch.is_legacy_batchedtensor(g) for g in grads if g is not None):
+            raise RuntimeError(
+                'expected one gradient at a time, got is_grads_batched=True with memory="lean"; '
+                'build the network with memory="fast"'
             )
         return backward(ctx, *grads)
 

@@ -36,7 +36,8 @@ def lif_step(
     spike_fn: Callable[[Tensor], Tensor],
     detach_reset: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    """One time step: v = decay * v + x, spike where v >= v_threshold, then reset.
+    """One time step: v = decay * v + x, spike where v >= v_threshold, then reset. A potential that
+    meets its threshold fires, as in SpikingJelly; Take A Shortcut Back, sec. 3, has a > there.
 
     Args:
         x: Input current, [B, ...].
@@ -172,7 +173,7 @@ class LIF(nn.Module):
         if unpack_dual(x).tangent is not None:  # nor a forward derivative
             return None
         device = x.device.type
-        own = type(self).spike_fn is not LIF.spike_fn
+        own = self.what_no_kernel_knows()
         if self.backend == "auto":
             if device not in KERNELS or own:
                 return None
@@ -182,15 +183,25 @@ class LIF(nn.Module):
             kernel = KERNELS[device]
         else:
             kernel = {"compiled": compiled, "triton": triton}[self.backend]
-        reason = "it knows no spike_fn of a subclass" if own else kernel.unavailable()
+        reason = own or kernel.unavailable()
         if reason is None and KERNELS.get(device) is not kernel:
             reason = f"it does not run on {device}"
         elif x.dtype == torch.float64 and kernel is triton:
             reason = "it computes in fp32, got fp64"
         if reason is not None:
-            _warn_once(kernel.__name__.rpartition(".")[2], reason)
+            if not torch.compiler.is_compiling():  # which cannot warn inside of a graph
+                _warn_once(kernel.__name__.rpartition(".")[2], reason)
             return None
         return kernel
+
+    def what_no_kernel_knows(self) -> str | None:
+        """What this neuron has that only the loop computes: a slope of its own, or constants that
+        are tensors, which learn or differ from neuron to neuron.
+        """
+        if type(self).spike_fn is not LIF.spike_fn:
+            return "it knows no spike_fn of a subclass"
+        tensors = [name for name, value in self.constants().items() if isinstance(value, Tensor)]
+        return f"it knows no tensor for {' and '.join(tensors)}" if tensors else None
 
 
 @functools.cache

@@ -6,7 +6,10 @@ Shapes: T time steps, N neurons times batch; with a norm C channels, M pixels ti
 """
 
 import functools
+import sys
+import sysconfig
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -143,6 +146,9 @@ def _missing_compiler() -> str | None:
         get_cpp_compiler()
     except Exception as error:
         return f"no C++ compiler: {error}"
+    header = Path(sysconfig.get_path("include"), "Python.h")
+    if not header.is_file() and sys.platform != "darwin":  # where torch looks elsewhere too
+        return f"no {header}, which Debian has in python3-dev"
     return None
 
 

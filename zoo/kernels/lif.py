@@ -101,6 +101,11 @@ def _setup_context(ctx, inputs, output) -> None:
 
 
 def _lif_backward(ctx, grad: Tensor):
+    if torch.is_grad_enabled():
+        raise RuntimeError(
+            "expected first derivatives, got create_graph=True with a fused kernel; build the LIF "
+            'layers with backend="eager"'
+        )
     (x,) = ctx.saved_tensors
     return lif_backward(grad, x, *ctx.constants), *[None] * len(ctx.constants)
 
