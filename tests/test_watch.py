@@ -13,6 +13,7 @@ import zoo
 from zoo import runs
 from zoo.training import report
 from zoo.training.engine import train
+from zoo.training.learner import Learner
 from zoo.training.run_folder import LOG
 from zoo.training.watch import first_broken, first_firing_rates
 
@@ -47,12 +48,26 @@ def test_a_layer_that_never_fires_is_named(recipe, tmp_path, capsys):
     assert "after epoch 1 no neuron fires in 19 of 19 layers: stem.1, stages.0.0" in said
 
 
-def test_a_loss_that_is_not_finite_ends_the_run_and_names_the_layer(recipe, tmp_path):
-    wild = replace(recipe, output=str(tmp_path), optim=replace(recipe.optim, lr=1e30))
-    with pytest.raises(
-        FloatingPointError, match=r"step \d+: expected a finite loss, got .*; the fir"
-    ):
-        train(wild)
+@pytest.mark.parametrize(
+    ("layer", "expected"),
+    [
+        ("head.fc", "a finite loss, got nan"),
+        # Its neuron does not fire, and the loss stays finite.
+        ("stages.1.0.conv2.conv", "a finite gradient of stem.0.conv.weight, got another"),
+    ],
+)
+def test_what_is_not_finite_ends_the_run_and_names_the_layer(
+    layer, expected, recipe, tmp_path, monkeypatch
+):
+    def breaks(learner, *args, step=Learner.step):
+        with torch.no_grad():
+            learner.model.get_submodule(layer).weight[0] = torch.nan
+        return step(learner, *args)
+
+    monkeypatch.setattr(Learner, "step", breaks)
+    message = f"step 1: expected {expected}; the first layer whose output is not finite is {layer};"
+    with pytest.raises(FloatingPointError, match=message):
+        train(replace(recipe, output=str(tmp_path)))
     assert not runs.checkpoints(tmp_path)
 
 
@@ -79,7 +94,9 @@ def test_the_layer_is_named_without_the_other_processes():
 
 def test_weights_that_are_not_finite_are_never_saved(recipe, tmp_path):
     wild = replace(recipe, output=str(tmp_path), optim=replace(recipe.optim, lr=1e30))
-    with pytest.raises(FloatingPointError, match=r"epoch \d: expected finite weights, got others "):
+    with pytest.raises(
+        FloatingPointError, match=r"after epoch \d, step \d: expected finite weights"
+    ):
         train(replace(wild, batch_size=2000))
     for folder in runs.checkpoints(tmp_path):
         assert all(t.isfinite().all() for t in load_file(folder / "model.safetensors").values())

@@ -128,8 +128,8 @@ def _train(config: Config, data: Data, accelerator: Accelerator) -> dict[str, An
             return
         if broken := _not_finite(learner.model):
             raise FloatingPointError(
-                f"epoch {position.epoch + 1}: expected finite weights, got others in "
-                f"{broken[0]} and {len(broken) - 1} more; "
+                f"after epoch {position.epoch}, step {position.step}: expected finite weights, got "
+                f"others in {broken[0]} and {len(broken) - 1} more; "
                 "try a lower optim.lr or precision: fp32"
             )
         now = dataclasses.replace(position, sums=sums.tolist())

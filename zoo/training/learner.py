@@ -58,6 +58,8 @@ class Learner:
         self.scaler = torch.amp.GradScaler(
             accelerator.device.type, enabled=config.precision == "fp16"
         )
+        # Of the layer nearest to the images: every gradient that is not finite ends up in its own.
+        self.nearest = next((n, p) for n, p in model.named_parameters() if p.requires_grad)
         self.wrapped = accelerator.prepare_model(model)
         self.forward = self.wrapped
         if config.compile:
@@ -87,11 +89,14 @@ class Learner:
             of those that each shortcut head did; float64.
 
         Raises:
-            FloatingPointError: The loss is not finite; the weights are still those before the step,
-                or on a GPU, where looking means waiting, before at most GLANCE steps.
+            FloatingPointError: The loss is not finite, or without a scaler the gradient: a neuron
+                of which nobody knows the potential does not fire, so that the loss alone tells
+                little. The weights are still those before the step, or on a GPU, where looking
+                means waiting, before at most GLANCE steps.
         """
         config = self.config
         weight = head_weight(config.loss, iteration, self.iterations)
+        looks = self.accelerator.device.type == "cpu" or iteration % GLANCE == 0
         sums = torch.zeros(2 + self.heads, dtype=torch.float64, device=self.accelerator.device)
         self.optimizer.zero_grad(set_to_none=True)
         self.wrapped.train()
@@ -103,16 +108,15 @@ class Learner:
                     outputs = self.forward(images)
                     logits, side_logits = outputs if config.loss.needs_heads else (outputs, None)
                     loss = classification_loss(config.loss, logits, side_logits, targets, weight)
-                if (loss.device.type == "cpu" or iteration % GLANCE == 0) and not loss.isfinite():
-                    raise FloatingPointError(
-                        f"step {iteration + 1}: expected a finite loss, got {loss.item()}; "
-                        f"{first_broken(self.model, images)}; "
-                        "try a lower optim.lr or precision: fp32"
-                    )
+                if looks and not loss.isfinite():
+                    raise self._broken(iteration, f"a finite loss, got {loss.item()}", images)
                 # Pieces may differ by an image, and gradients are averaged over the processes.
                 share = len(labels) * self.accelerator.num_processes / total
                 self.scaler.scale(share * loss).backward()
             sums += self._sums(loss, logits, side_logits, targets)
+        name, nearest = self.nearest
+        if looks and not self.scaler.is_enabled() and not nearest.grad.isfinite().all():
+            raise self._broken(iteration, f"a finite gradient of {name}, got another", images)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.learning_rate = self.optimizer.param_groups[0]["lr"]
@@ -120,6 +124,12 @@ class Learner:
         if self.average:
             self.average.update(self.model, step=iteration)
         return sums
+
+    def _broken(self, iteration: int, expected: str, images: Tensor) -> FloatingPointError:
+        return FloatingPointError(
+            f"step {iteration + 1}: expected {expected}; {first_broken(self.model, images)}; "
+            "try a lower optim.lr or precision: fp32"
+        )
 
     @property
     def heads(self) -> int:
