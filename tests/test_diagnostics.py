@@ -149,6 +149,32 @@ def test_a_product_with_a_vector_is_counted_as_one_of_matrices():
         assert only(Vector(), others.view(1, 1, 1, 4)) == ("real", 4 * outputs, 0)
 
 
+TRAIN, OTHER = torch.tensor([[1.0, 0, 1, 1], [0, 0, 0, 1]]), torch.tensor([[1.0, 0], [0, 1]])
+
+
+@pytest.mark.parametrize(
+    ("product", "expected"),
+    [
+        (lambda x, w: x @ OTHER.repeat(2, 1), 2 + 1 + 1),  # where both fire
+        (lambda x, w: torch.baddbmm(torch.ones(1), x[None], OTHER.repeat(2, 1)[None]), 4),
+        (lambda x, w: torch.addmv(torch.ones(2), x, x[0]), 3 + 1),
+        (lambda x, w: w.t() @ x.t(), 4 * 3),  # each spike meets a row of weights
+        (lambda x, w: x @ w, 4 * 3),
+        (lambda x, w: w.sign().t() @ x.t(), 4 * 3),  # weights, though they are ones
+    ],
+)
+def test_products_of_two_axes_are_counted_by_their_spikes(product, expected):
+    class Matrix(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.rand(4, 3) + 0.1)
+
+        def forward(self, x):
+            return product(x.flatten(0, -2), self.weight)
+
+    assert only(Matrix(), TRAIN.view(1, 1, 2, 4)) == ("binary", 0, expected)
+
+
 def test_attention_of_torch_is_counted_as_its_two_products():
     class Attention(nn.Module):
         def forward(self, x):

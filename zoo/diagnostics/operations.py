@@ -9,7 +9,7 @@ Shapes: T time steps, B batch, C channels, H height, W width.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -61,7 +61,7 @@ def count_operations(model: nn.Module, batches: Iterable[Tensor]) -> list[Operat
     Rates k / levels are counted as the whole numbers k, but as spikes where all of a batch are 0 or
     1. A product of two spike trains accumulates where both fire, and a gate multiplies where
     neither side is 0 or 1. Norms, which deployment folds away, pooling, and what goes on inside a
-    neuron are not counted.
+    LIF are not counted; what another library's neuron multiplies is.
 
     Args:
         model: Run in eval mode; left as it was.
@@ -71,7 +71,7 @@ def count_operations(model: nn.Module, batches: Iterable[Tensor]) -> list[Operat
         ValueError: A layer is a transposed convolution.
     """
     levels = max((m.levels for m in model.modules() if isinstance(m, LIF)), default=1)
-    counter, images = _Counter(levels=levels), 0
+    counter, images = _Counter(model, levels=levels), 0
     with eval_mode(model), _inside(model, counter), sdpa_kernel(SDPBackend.MATH):
         for x in batches:  # which may compute, and is none of the network's
             with counter:
@@ -91,7 +91,7 @@ def count_connections(model: nn.Module, x: Tensor, padding: bool = True) -> dict
         padding: Whether those with the zeros beyond a border are among them, as the operations of
             ordinary networks are counted. Spikes never are, and compare with those without.
     """
-    counter = _Counter(dense=True, padding=padding)
+    counter = _Counter(model, dense=True, padding=padding)
     with torch.no_grad(), eval_mode(model), _inside(model, counter), counter:
         model(x)
     return {layer: multiplied for layer, (_, multiplied, _) in counter.layers.items()}
@@ -113,11 +113,16 @@ def part_connections(model: nn.Module, x: Tensor) -> tuple[dict[str, int], dict[
 
 
 class _Counter(TorchDispatchMode):
-    """Sees every operator of torch on its way to the kernel."""
+    """Sees every operator of torch on its way to the kernel, and what is made of weights alone,
+    which no layer is given.
+    """
 
-    def __init__(self, dense: bool = False, levels: int = 1, padding: bool = True):
+    def __init__(
+        self, model: nn.Module, dense: bool = False, levels: int = 1, padding: bool = True
+    ):
         super().__init__()
         self.dense, self.levels, self.padding = dense, levels, padding
+        self.weights = {id(parameter): parameter for parameter in model.parameters()}
         self.layers: dict[str, tuple[int, int, int]] = {}  # kind, multiplied, added
         self.within: list[tuple[str, nn.Module]] = []
 
@@ -132,6 +137,9 @@ class _Counter(TorchDispatchMode):
         if not isinstance(module, LIF) and (found := self._count(func, args, output)):
             kind, multiplied, added = self.layers.get(layer, (0, 0, 0))
             self.layers[layer] = max(kind, found[0]), multiplied + found[1], added + found[2]
+        given = _tensors(args)
+        if given and all(id(value) in self.weights for value in given):
+            self.weights.update({id(value): value for value in _tensors(output)})
         return output
 
     def _count(self, func, args, output) -> tuple[int, int, int] | None:
@@ -150,17 +158,15 @@ class _Counter(TorchDispatchMode):
 
             return self._events(x, every, meetings)
         if func in (aten.mm.default, aten.addmm.default):
-            x, weight = args[-2:]
-            every, fan_out = output.numel() * x.shape[1], weight.shape[1]
-            return self._events(x, every, lambda mask: int(mask.sum()) * fan_out)
+            return self._product(*args[-2:], lambda left, right: (left[None], right[None]))
         if func in (aten.bmm.default, aten.baddbmm.default):
-            return self._product(*args[-2:], output)
+            return self._product(*args[-2:], lambda left, right: (left, right))
         if func in (aten.mv.default, aten.addmv.default):
-            matrix, vector = args[-2:]
-            return self._product(matrix[None], vector[None, :, None], output)
+            return self._product(*args[-2:], lambda left, right: (left[None], right[None, :, None]))
         if func is aten.dot.default:
-            left, right = args
-            return self._product(left[None, None], right[None, :, None], output)
+            return self._product(
+                *args, lambda left, right: (left[None, None], right[None, :, None])
+            )
         if func is aten.mul.Tensor and all(isinstance(a, Tensor) for a in args):
             return self._gate(*args, output)
         return None
@@ -182,13 +188,17 @@ class _Counter(TorchDispatchMode):
         # Where one side is 0 or 1 it selects.
         return (max(_kind(left), _kind(right)), multiplied, 0) if multiplied else None
 
-    def _product(self, left: Tensor, right: Tensor, output: Tensor) -> tuple[int, int, int]:
-        every = output.numel() * left.shape[2]
+    def _product(self, left: Tensor, right: Tensor, batched) -> tuple[int, int, int]:
+        """Of two operands, which batched makes [N, A, K] and [N, K, B]."""
+        are_weights = id(left) in self.weights, id(right) in self.weights
+        left, right = batched(left, right)
+        every = left.numel() * right.shape[2]
         if self.dense:
             return 2, every, 0
-        kinds = _kind(left), _kind(right)
-        if kinds == (0, 0):
-            return 0, 0, int(output.sum(dtype=torch.float64))
+        # A weight is none of the events, whatever its values.
+        kinds = [3 if w else _kind(x) for w, x in zip(are_weights, (left, right), strict=True)]
+        if kinds == [0, 0]:
+            return 0, 0, int((left.double() @ right.double()).sum())
         # The narrower operand's values are the events; the other stands in for weights.
         if kinds[0] <= kinds[1]:
             events, fan_out = left, right.shape[2]
@@ -198,11 +208,10 @@ class _Counter(TorchDispatchMode):
 
 
 class _Sources(_Counter):
-    """Follows what is made of spikes alone, and what of weights alone, which no layer is given."""
+    """Follows what is made of spikes alone."""
 
     def __init__(self, model: nn.Module):
-        super().__init__(dense=True)
-        self.weights = {id(parameter): parameter for parameter in model.parameters()}
+        super().__init__(model, dense=True)
         self.spikes: dict[int, Tensor] = {}  # by id, and held, so that no other takes it
         self.on_others: set[str] = set()
 
@@ -213,16 +222,13 @@ class _Sources(_Counter):
         layer = self.within[-1][0]
         before = self.layers.get(layer)
         output = super().__torch_dispatch__(func, types, args, kwargs)
-        tensors = [value for value in tree_leaves(args) if isinstance(value, Tensor)]
+        tensors = _tensors(args)
         given = [value for value in tensors if id(value) not in self.weights]
         is_of_spikes = all(id(value) in self.spikes for value in given)
         if self.layers.get(layer) != before and not is_of_spikes:
             self.on_others.add(layer)
-        made = {id(value): value for value in tree_leaves(output) if isinstance(value, Tensor)}
-        if tensors and not given:
-            self.weights.update(made)
-        elif given and is_of_spikes and len(given) == len(tensors) and func not in AVERAGES:
-            self.spikes.update(made)
+        if given and is_of_spikes and len(given) == len(tensors) and func not in AVERAGES:
+            self.spikes.update({id(value): value for value in _tensors(output)})
         return output
 
 
@@ -241,6 +247,10 @@ def _inside(model: nn.Module, counter: _Counter):
             for module in modules.values()
         ),
     )
+
+
+def _tensors(values: Any) -> list[Tensor]:
+    return [value for value in tree_leaves(values) if isinstance(value, Tensor)]
 
 
 def _is_no_spike(x: Tensor) -> Tensor:
