@@ -269,8 +269,9 @@ def _send(folder: Path, found: Plan, api: HfApi, options: Options) -> str:
     try:
         images = check_anew(folder, options)
         if found.head is None:
+            private = options.private or None  # else as its owner has new ones made
             with answer_of_a_hub(repo_id):
-                retried(lambda: api.create_repo(repo_id, private=options.private, exist_ok=True))
+                retried(lambda: api.create_repo(repo_id, private=private, exist_ok=True))
                 made = f"; the repository {repo_id} is new"
                 found = plan(api, folder, repo_id, options.private)
         sha = found.head if found.is_done else commit(api, folder, repo_id, found)
@@ -300,10 +301,10 @@ def _send(folder: Path, found: Plan, api: HfApi, options: Options) -> str:
 
 def describe(found: Plan, folder: Path, repo_id: str, account: str, private: bool) -> str:
     """What would be sent, a line for each file."""
-    kind = "private" if private else "public"
+    kind = "private" if private else "public unless its owner's are private from the start"
     if found.is_done:
         return f"{repo_id} holds this network and no tag; --confirm verifies and tags it"
-    place = f"the new {kind} repository {repo_id}" if found.head is None else repo_id
+    place = f"the new repository {repo_id} ({kind})" if found.head is None else repo_id
     lines = [f"would send to {place}, as {account}, in one commit tagged {found.next_tag}:"]
     for act, names in (("add", found.new), ("replace", found.changed), ("delete", found.stale)):
         for name in names:

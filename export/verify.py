@@ -175,7 +175,7 @@ def versions() -> dict[str, str]:
 
 def check_no_heads(folder: Path) -> Check:
     """What is published is the network alone."""
-    heads = [name for name in hub.weight_shapes(folder) if "shortcut_heads" in name]
+    heads = [name for name in hub.weight_tensors(folder) if "shortcut_heads" in name]
     return Check("weights hold no shortcut heads", not heads, {"heads": heads})
 
 

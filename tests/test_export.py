@@ -386,7 +386,7 @@ with torch.inference_mode():
             return subprocess.run(line, env=env | overrides, capture_output=True, text=True)
 
         rehearsed = run()
-        assert "would send to the new public repository owner/slim, as owner" in rehearsed.stdout
+        assert "would send to the new repository owner/slim (public unless " in rehearsed.stdout
         assert re.search(r"add +model.safetensors +[\d,]+ bytes  [0-9a-f]{64}", rehearsed.stdout)
         assert "nothing was sent; pass --confirm" in rehearsed.stdout
         assert {request.method for request in hub.requests} == {"GET"}

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import timm
 import torch
@@ -242,6 +243,41 @@ def test_truncated_weights_are_refused(folder):
         load(folder)
 
 
+@pytest.mark.parametrize("dtype", [torch.bool, torch.int8, torch.complex64, torch.float8_e4m3fn])
+def test_weights_of_another_kind_of_numbers_are_refused(folder, dtype):
+    weights = load_file(folder / "model.safetensors")
+    name = "stages.1.0.conv1.conv.weight"
+    save_file(weights | {name: weights[name].to(dtype)}, folder / "model.safetensors")
+    with pytest.raises(
+        ValueError, match=r"expected the weights of its config.json, got others: \["
+    ):
+        load(folder)
+
+
+def test_weights_in_half_precision_load(folder):
+    weights = {
+        n: w.half() if w.is_floating_point() else w
+        for n, w in load_file(folder / "model.safetensors").items()
+    }
+    save_file(weights, folder / "model.safetensors")
+    assert load(folder).head.fc.weight.dtype == torch.float32
+
+
+@pytest.mark.parametrize("fails", ["config", "weights"])
+def test_a_save_that_fails_leaves_the_network_before(folder, monkeypatch, fails):
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    other = zoo.create_model("short_bp_resnet20_slim", time_steps=6)
+    if fails == "config":
+        other.num_classes = np.int64(10)
+        expected = pytest.raises(ValueError, match="'num_classes' is not serializable")
+    else:
+        monkeypatch.setattr(hub, "save", lambda *args, **kwargs: 1 / 0)
+        expected = pytest.raises(ZeroDivisionError)
+    with expected:
+        hub.save_pretrained(other, folder)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
 def test_a_pickle_under_the_name_of_the_weights_is_refused(folder):
     (folder / "model.safetensors").write_bytes(pickle.dumps({"a": 1}))
     with pytest.raises(ValueError, match=r"model\.safetensors: expected a whole safetensors file"):
@@ -291,6 +327,10 @@ def changed(folder, **values):
         ({"num_classes": "ten"}, "num_classes as a number >= 0, got 'ten'"),
         ({"pretrained_cfg": None}, r"got KeyError\('pretrained_cfg'\)"),
         ({"label_offset": 1}, "no label_offset in pretrained_cfg, got 1"),
+        (
+            {"classifier": ["head.fc", "stages.2.0.conv1.conv"]},
+            "classifier 'head.fc' in pretrained_c",
+        ),
         ({"input_size": "abc"}, "input_size as three whole numbers, .*, got 'abc'"),
         ({"input_size": [3, 8.5, 8]}, "input_size as three whole numbers"),
         ({"mean": None}, "mean and std as one for each channel in pretrained_cfg, got .* None and"),

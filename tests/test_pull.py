@@ -1,12 +1,17 @@
 """What the cache holds, what a network that is gone leaves, and weights by their bare name."""
 
+import errno
+import hashlib
 import json
 import math
+import os
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -17,7 +22,7 @@ from huggingface_hub import constants
 
 import zoo
 from zoo import hub as pretrained
-from zoo.pull import COMMIT, CorruptError, Promise, asked_wait, explain, fetch
+from zoo.pull import COMMIT, CorruptError, Promise, PullError, asked_wait, explain, fetch, retried
 
 FIRST, SECOND = "short_bp_resnet20_slim.digits", "short_bp_resnet20_slim.first"
 OFFLINE = "import huggingface_hub.constants; huggingface_hub.constants.HF_HUB_OFFLINE = {}\n"
@@ -110,9 +115,7 @@ def test_nothing_is_fetched_but_what_is_needed(hub, client, exported):
     assert hub.requests[-1].path.endswith("onnx/model_uint8.onnx")
 
 
-def test_a_bit_that_flips_in_the_cache_is_told_removed_and_fetched_anew(
-    hub, client, exported, bits
-):
+def test_a_bit_that_flips_in_the_cache_is_told_and_fetched_anew(hub, client, exported, bits):
     sha = hub.create_repo("org/rot", content(exported)).branches["main"]
     for name in (f"hf-hub:org/rot@{sha}", "hf-hub:org/rot"):
         for file in ("model.safetensors", "config.json", "verification.json"):
@@ -126,13 +129,13 @@ def test_a_bit_that_flips_in_the_cache_is_told_removed_and_fetched_anew(
     path.resolve().write_bytes(changed)
     offline = client.run(OFFLINE.format(True) + PULL, name=name)
     client.run(OFFLINE.format(False))
-    assert "verification.json: changed in the cache since, removed" in offline.warnings[0]
+    assert "verification.json: changed in the cache since and not used" in offline.warnings[0]
     assert "HF_HUB_OFFLINE forbids to ask the Hub; load it once without" in offline.error
     assert client.run(PULL, name=name).value == bits
 
 
 @pytest.mark.parametrize("place", ["@{sha}", ""])
-def test_a_file_in_the_place_of_a_link_is_told_removed_and_fetched_anew(
+def test_a_file_in_the_place_of_a_link_is_told_and_fetched_anew(
     hub, client, exported, bits, tmp_path, place
 ):
     sha = hub.create_repo("org/edited", content(exported)).branches["main"]
@@ -151,8 +154,194 @@ def test_a_file_in_the_place_of_a_link_is_told_removed_and_fetched_anew(
     shutil.copy(edited, path)
     offline = client.run(OFFLINE.format(True) + PULL, name=name)
     client.run(OFFLINE.format(False))
-    assert "config.json: changed in the cache since, removed" in offline.warnings[0]
-    assert edited.exists()
+    assert "config.json: changed in the cache since and not used" in offline.warnings[0]
+    assert path.read_bytes() == edited.read_bytes()  # somebody's work, and no network to replace it
+
+
+def test_a_copy_of_the_cache_with_files_for_links_is_whole(hub, client, exported, bits, tmp_path):
+    hub.create_repo("org/copied", content(exported))
+    assert client.run(PULL, name="hf-hub:org/copied").value == bits
+    storage = client.cache / "models--org--copied"
+    copy = shutil.copytree(storage, tmp_path / "copy")  # as cp -rL does, or rsync -L
+    assert not any(path.is_symlink() for path in copy.rglob("*"))
+    shutil.rmtree(storage)
+    copy.rename(storage)
+    before = client.snapshot("org/copied")
+    done = client.run(OFFLINE.format(True) + PULL, name="hf-hub:org/copied")
+    client.run(OFFLINE.format(False))
+    assert (done.value, done.warnings) == (bits, [])
+    assert client.snapshot("org/copied") == before
+
+
+def test_what_is_in_its_place_is_not_touched_while_more_is_fetched(hub, client, exported, bits):
+    """Other processes may be reading it."""
+    hub.create_repo("org/more", content(exported))
+    assert client.run(PULL, name="hf-hub:org/more").value == bits
+    storage = client.cache / "models--org--more"
+    before = {path: path.lstat() for path in storage.glob("snapshots/*/*.*")}
+    assert len(before) == 3
+    assert client.run("value = zoo.load_onnx('hf-hub:org/more') is not None").value
+    for path, stat in before.items():
+        assert (path.lstat().st_ino, path.lstat().st_mtime_ns) == (stat.st_ino, stat.st_mtime_ns)
+
+
+FILES = {"config.json": b"{}", "model.safetensors": 50_000 * b"w", "onnx/model.onnx": b"graph"}
+SHA = "c" * 40
+
+
+@pytest.fixture
+def promises():
+    return {n: Promise(hashlib.sha256(b).hexdigest(), len(b)) for n, b in FILES.items()}
+
+
+@pytest.fixture
+def served(monkeypatch):
+    """What is downloaded without a Hub, file by file; a test may put something before it."""
+
+    def get(url, file, **kwargs):
+        name = url.partition(SHA + "/")[2]
+        served.before(name)
+        for at in range(0, len(FILES[name]), 1000):
+            file.write(FILES[name][at : at + 1000])
+
+    served.before = lambda name: None
+    monkeypatch.setattr("zoo.pull.http_get", get)
+    return served
+
+
+def test_processes_that_nothing_locks_do_not_break_each_other(
+    served, promises, monkeypatch, tmp_path
+):
+    """As on a network's disk where flock does nothing; one of them fails on the way."""
+    monkeypatch.setattr("zoo.pull.WeakFileLock", lambda path: nullcontext())
+    together = threading.Barrier(4)
+
+    def before(name):
+        together.wait(timeout=60)
+        if name == "onnx/model.onnx" and threading.current_thread().name == "fails":
+            raise OSError(errno.EDQUOT, "quota")
+
+    served.before, ended = before, {}
+
+    def run():
+        try:
+            ended[threading.current_thread().name] = fetch("org/x", SHA, promises, tmp_path)
+        except PullError as error:
+            ended[threading.current_thread().name] = error
+
+    threads = [threading.Thread(target=run, name=name) for name in ("a", "b", "c", "fails")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert "expected room for it" in str(ended.pop("fails"))
+    folder = tmp_path / "models--org--x" / "snapshots" / SHA
+    assert [*ended.values()] == [folder] * 3
+    assert content(folder) == FILES
+    assert not [*folder.parent.parent.glob(".pull.*")]
+
+
+def test_what_another_program_brought_meanwhile_stays(served, promises, tmp_path):
+    storage = tmp_path / "models--org--x"
+    blob = storage / "blobs" / promises["config.json"].digest
+    path = storage / "snapshots" / SHA / "config.json"
+
+    def before(name):
+        if name == "model.safetensors":
+            for parent in (blob.parent, path.parent):
+                parent.mkdir(parents=True)
+            blob.write_bytes(FILES["config.json"])
+            path.symlink_to(blob)
+            raise OSError(errno.EDQUOT, "quota")
+
+    served.before = before
+    with pytest.raises(PullError, match="expected room for it"):
+        fetch("org/x", SHA, promises, tmp_path)
+    assert path.read_bytes() == FILES["config.json"]
+    assert {p for p in storage.rglob("*") if p.is_file()} == {blob, path}
+
+
+def test_what_a_killed_process_had_downloaded_is_cleared_away_in_time(served, promises, tmp_path):
+    storage = tmp_path / "models--org--x"
+    for name in ("dead", "alive"):
+        (storage / f".pull.{name}").mkdir(parents=True)
+        (storage / f".pull.{name}" / "model.safetensors").write_bytes(b"half")
+    for path in (storage / ".pull.dead").rglob("*"):
+        os.utime(path, (0, 0))
+    os.utime(storage / ".pull.dead", (0, 0))
+    fetch("org/x", SHA, promises, tmp_path)
+    assert [path.name for path in storage.glob(".pull.*")] == [".pull.alive"]
+
+
+def test_where_there_are_no_links_files_stand_for_them(served, promises, monkeypatch, tmp_path):
+    def forbidden(*args):
+        raise OSError(errno.EPERM, "no links here")
+
+    monkeypatch.setattr(Path, "symlink_to", forbidden)
+    folder = fetch("org/x", SHA, promises, tmp_path)
+    assert content(folder) == FILES
+    assert not (folder.parent.parent / "blobs").exists()
+    served.before = lambda name: pytest.fail("it is there")
+    assert fetch("org/x", SHA, promises, tmp_path) == folder
+
+
+def test_a_link_that_finds_no_room_leaves_the_cache_as_it_was(
+    served, promises, monkeypatch, tmp_path
+):
+    def full(path, target):
+        if path.name == "model.onnx":
+            raise OSError(errno.EDQUOT, "quota")
+        os.symlink(target, path)
+
+    monkeypatch.setattr(Path, "symlink_to", full)
+    with pytest.raises(PullError, match=r"expected room for it in .* got .*quota; set HF_H"):
+        fetch("org/x", SHA, promises, tmp_path)
+    assert content(tmp_path / "models--org--x" / "snapshots") == {}
+
+
+def test_what_is_no_network_of_ours_is_refused_before_its_weights_come(hub, client, exported):
+    files = content(exported)
+    config = json.loads(files["config.json"]) | {"architecture": "resnet18"}
+    hub.create_repo("org/theirs", files | {"config.json": json.dumps(config).encode()})
+    hub.requests.clear()
+    error = client.run(PULL, name="hf-hub:org/theirs").error
+    assert error.startswith("ValueError: org/theirs/config.json: expected an architecture of zoo")
+    assert not any("model.safetensors" in request.path for request in hub.requests)
+    assert client.snapshot("org/theirs") == {}
+
+
+@pytest.mark.parametrize("token", ["hf_SEC\x0bRET", "hf_SEC\x0cRET", "hf_SÉCRET", "hf SECRET"])
+def test_a_token_that_no_header_can_hold_is_not_said_aloud(monkeypatch, token):
+    monkeypatch.setenv("HF_TOKEN", token)
+    with pytest.raises(PullError) as refusal:
+        retried(lambda: pytest.fail("asked"))
+    assert str(refusal.value) == (
+        "HF_TOKEN: expected visible ASCII in the token, got other characters"
+    )
+
+
+@pytest.mark.parametrize("size", [math.nan, -1, None, "12", True])
+def test_a_size_that_is_none_is_refused(hub, client, exported, size):
+    if "org/sizes" not in hub.repos:
+        hub.create_repo("org/sizes", content(exported))
+
+    def lie(response):
+        info = json.loads(response.body)
+        for sibling in info["siblings"]:
+            if sibling["rfilename"] == "config.json":
+                sibling["size"] = size
+        return response._replace(body=json.dumps(info).encode())
+
+    hub.lie(r"^/api/models/org/sizes", lie, times=math.inf)
+    error = client.run(PULL, name="hf-hub:org/sizes").error
+    hub.faults.clear()
+    assert "PullError: org/sizes: expected config.json up to 16777216 bytes, got" in error
+    assert client.snapshot("org/sizes") == {}
+
+
+def test_a_cache_may_lie_in_ones_home(served, promises, monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert fetch("org/x", SHA, promises, "~/own").is_relative_to(tmp_path / "own")
 
 
 def test_a_cache_that_shares_its_blobs_is_whole(hub, client, exported, bits):
@@ -183,6 +372,7 @@ def test_a_wait_is_the_one_that_is_asked_for():
     assert wait(**{"Retry-After": "7"}) == 7
     assert wait(ratelimit='"api";r=0;t=55') == 55
     assert wait(**{"Retry-After": "86400"}) == 60
+    assert wait(**{"Retry-After": "²"}) == 2.0
 
 
 def test_what_fails_midway_leaves_the_version_before(hub, client, exported, bits):
@@ -258,12 +448,12 @@ def test_two_pulls_at_once_leave_each_other_alone(hub, exported, tmp_path):
     command = [sys.executable, "-c", WAITING]
     pipes = {name: subprocess.PIPE for name in ("stdin", "stdout", "stderr")}
     pulls = [subprocess.Popen(command, env=hub.env(tmp_path), **pipes) for _ in range(2)]
-    for pull in pulls:
-        assert pull.stdout.readline() == b"ready\n"
-    for pull in pulls:
+    for process in pulls:
+        assert process.stdout.readline() == b"ready\n"
+    for process in pulls:
         asked = len(hub.requests)
-        pull.stdin.write(b"\n")
-        pull.stdin.flush()
+        process.stdin.write(b"\n")
+        process.stdin.flush()
         while not any("/models/org/both" in r.path for r in hub.requests[asked:]):
             time.sleep(0.05)
     time.sleep(0.5)

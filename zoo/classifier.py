@@ -132,7 +132,7 @@ def load_onnx(name: str, cache_dir: str | Path | None = None) -> Classifier:
         interpolation = v2.InterpolationMode(cfg["interpolation"])
         labels = tuple(config.get("label_names") or map(str, range(classes)))
         known = size[0] in MODES and len(labels) == classes and cfg["crop_mode"] == "center"
-        known = known and 0 < crop <= 1
+        known = known and 0.01 <= crop <= 1
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(
             f"{folder / hub.CONFIG}: expected what an image goes through in pretrained_cfg, got "

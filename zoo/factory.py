@@ -73,9 +73,9 @@ def create_model(
     # A tag says which settings, with or without weights.
     files = (hub.CONFIG, hub.WEIGHTS) if pretrained else (hub.CONFIG,)
     folder = hub.locate(name, files, cache_dir)
-    shapes = _shapes(folder)
+    tensors = _tensors(folder)
     if pretrained:
-        _check_weights(folder, shapes)
+        _check_weights(folder, tensors)
         _check_overlay(kwargs.get("pretrained_cfg_overlay") or {})
     try:
         return timm.create_model(f"local-dir:{folder}", pretrained=pretrained, **kwargs)
@@ -110,8 +110,8 @@ def _check_overlay(overlay: Mapping[str, Any]) -> None:
         )
 
 
-def _shapes(folder: Path) -> dict[str, tuple[int, ...]]:
-    """Shapes of all tensors of the network that a folder's config.json asks for, by name.
+def _tensors(folder: Path) -> dict[str, tuple[tuple[int, ...], str]]:
+    """Shape and kind of all tensors of the network that a folder's config.json asks for, by name.
 
     Raises:
         ValueError: It asks for none, or for one that would take all memory; before any is taken.
@@ -133,12 +133,15 @@ def _shapes(folder: Path) -> dict[str, tuple[int, ...]]:
             f"{path}: expected model_args with num_classes {config['num_classes']}, got "
             f"{built.num_classes}"
         )
-    return {name: tuple(tensor.shape) for name, tensor in built.state_dict().items()}
+    return {
+        name: (tuple(tensor.shape), "float" if tensor.is_floating_point() else "integer")
+        for name, tensor in built.state_dict().items()
+    }
 
 
-def _check_weights(folder: Path, expected: dict[str, tuple[int, ...]]) -> None:
-    """Raise unless a folder's weights have these names and shapes, but for shortcut heads."""
-    found = hub.weight_shapes(folder)
+def _check_weights(folder: Path, expected: dict[str, tuple[tuple[int, ...], str]]) -> None:
+    """Raise unless a folder's weights have these names, shapes and kinds, shortcut heads aside."""
+    found = hub.weight_tensors(folder)
     wrong = sorted(
         name
         for name in found.keys() | expected.keys()

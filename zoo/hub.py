@@ -10,7 +10,9 @@ import inspect
 import json
 import os
 from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
@@ -32,12 +34,19 @@ NEEDED = LIF().constants().keys() - {"detach_reset"}  # which files older than i
 RATES = "_rates"  # at the end of the tag of a network whose neurons give off rates
 ON_THE_HUB = "hub.json"  # in BUNDLED: arch.tag -> org/name@commit
 
+KINDS = dict.fromkeys(("F64", "F32", "F16", "BF16"), "float") | dict.fromkeys(
+    ("I64", "I32", "I16", "I8", "U8"), "integer"
+)
+
 # Bounds on what a config.json may ask to build, far above any network that is known here.
 MAX_HEADER, MAX_WIDTH, MAX_TIME_STEPS, MAX_BLOCKS = 2**24, 2**16, 2**12, 2**12
 MAX_PARAMETERS = 2**30
-TAKEN_BY_TIMM = {  # and never handed on to a network; a pretrained_cfg_overlay names other weights
+# By timm, and never handed on to a network, of which a pretrained_cfg_overlay names other weights;
+# or by who builds it.
+TAKEN = {
     *inspect.signature(build_model_with_cfg).parameters,
     *("features_only", "feature_cls", "out_indices", "pruned"),
+    *("device", "dtype"),
 }
 
 
@@ -63,7 +72,8 @@ def neuron_constants(model: nn.Module) -> dict[str, Any]:
 
 def save_pretrained(model: nn.Module, folder: str | Path, **extra: Any) -> None:
     """Write model.safetensors and config.json into a folder that create_model loads by local-dir:,
-    with shortcut heads if there are any.
+    with shortcut heads if there are any. What fails leaves the folder as it was, and a kill never
+    weights beside the constants of others.
 
     Args:
         extra: More keys for config.json, e.g. label_names.
@@ -80,8 +90,13 @@ def save_pretrained(model: nn.Module, folder: str | Path, **extra: Any) -> None:
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
-    (folder / WEIGHTS).write_bytes(save(tensors, metadata={"format": "pt"}))
-    save_config_for_hf(model, folder / CONFIG, model_config=extra, model_args=model_args)
+    with TemporaryDirectory(prefix=".save.", dir=folder) as scratch:
+        new = Path(scratch)
+        save_config_for_hf(model, new / CONFIG, model_config=extra, model_args=model_args)
+        (new / WEIGHTS).write_bytes(save(tensors, metadata={"format": "pt"}))
+        (folder / CONFIG).unlink(missing_ok=True)  # of other weights, should a kill come between
+        os.replace(new / WEIGHTS, folder / WEIGHTS)
+        os.replace(new / CONFIG, folder / CONFIG)
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -115,10 +130,12 @@ def read_config(folder: Path) -> dict[str, Any]:
             f"{path}: expected the neuron constants in model_args, got none for {sorted(missing)}; "
             "without them the weights are another network; zoo.hub.save_pretrained writes them all"
         )
-    if wrong := sorted(TAKEN_BY_TIMM & model_args.keys()) + ["custom_load"] * bool(custom):
+    if wrong := sorted(TAKEN & model_args.keys()) + ["custom_load"] * bool(custom):
         raise ValueError(f"{path}: expected arguments of the network, got {wrong}")
     if offset := cfg.get("label_offset"):  # timm would cut the classifier
         raise ValueError(f"{path}: expected no label_offset in pretrained_cfg, got {offset!r}")
+    if (layer := cfg.get("classifier", "head.fc")) != "head.fc":  # timm would leave it random
+        raise ValueError(f"{path}: expected classifier 'head.fc' in pretrained_cfg, got {layer!r}")
     if not isinstance(classes, int) or classes < 0:
         raise ValueError(f"{path}: expected num_classes as a number >= 0, got {classes!r}")
     size, mean, std = (cfg.get(key) for key in ("input_size", "mean", "std"))
@@ -151,13 +168,13 @@ def _bounded(path: Path) -> bytes:
 
 def _check_sizes(path: Path, model_args: dict[str, Any]) -> None:
     """Raise for a network that would take all memory or time before its weights are looked at."""
-    depths, steps = model_args.get("depths", ()), model_args["time_steps"]
+    depths, steps = [*_numbers(model_args.get("depths", ()))], model_args["time_steps"]
     numbers = [value for value in _numbers(model_args) if isinstance(value, int)]
     bounds = {
         "numbers": (max(map(abs, numbers), default=0), MAX_WIDTH),
         "count of numbers": (len(numbers), MAX_BLOCKS),
         "time_steps": (steps if isinstance(steps, int) else 0, MAX_TIME_STEPS),
-        "depths": (sum(value for value in _numbers(depths)), MAX_BLOCKS),
+        "depths": (sum(map(abs, depths)), MAX_BLOCKS),
     }
     for name, (found, most) in bounds.items():
         if found > most:
@@ -176,8 +193,9 @@ def _is_ours(architecture: str) -> bool:
     return model_entrypoint(architecture).__module__.startswith("zoo.")
 
 
-def weight_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
-    """Shapes of the tensors in model.safetensors, by name, from its header alone.
+def weight_tensors(folder: Path) -> dict[str, tuple[tuple[int, ...], str]]:
+    """Shape and kind of each tensor in model.safetensors, by name, from its header alone; a kind is
+    "float", "integer", or the name of a type that no weight of a network has.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -195,8 +213,11 @@ def weight_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
         if header > min(size - 8, MAX_HEADER):
             raise SafetensorError(f"a header of {header} bytes")
         with safe_open(path, framework="pt") as weights:
-            names = weights.keys()
-            return {name: tuple(weights.get_slice(name).get_shape()) for name in names}
+            slices = {name: weights.get_slice(name) for name in weights.keys()}  # noqa: SIM118
+            return {
+                name: (tuple(part.get_shape()), KINDS.get(part.get_dtype(), part.get_dtype()))
+                for name, part in slices.items()
+            }
     except SafetensorError as error:
         raise ValueError(
             f"{path}: expected a whole safetensors file, got {size} bytes that do not parse "
@@ -222,13 +243,21 @@ def locate(name: str, files: Iterable[str], cache_dir: str | Path | None = None)
         if not folder.is_dir():
             raise FileNotFoundError(f"{folder}: expected a folder with {CONFIG}, found none")
     elif place and source == "hf-hub":
-        folder = pull(place, files, (REPORT,), cache_dir)
+        folder = pull(place, files, (REPORT,), cache_dir, partial(_accept, place))
     elif place:
         raise ValueError(f"{name}: expected local-dir:FOLDER or hf-hub:org/name, got {source}:")
     else:
         folder = find_pretrained(name, files, cache_dir)
     check_hashes(folder, files)
     return folder
+
+
+def _accept(place: str, folder: Path) -> None:
+    """Raise for a config.json that is none of ours, before gigabytes of weights come after it."""
+    try:
+        read_config(folder)
+    except ValueError as error:
+        raise ValueError(str(error).replace(str(folder), place)) from None
 
 
 def pretrained_folders() -> dict[str, Path]:

@@ -1,21 +1,25 @@
 """Files of a repository on the Hugging Face Hub: all of them, whole and checked, or none.
 
 The Hub gives a hash for each file: sha256 for large ones, git's sha1 for the rest. What comes is
-held to it and to the size that was told, and only then gets its place in huggingface_hub's cache,
-which names each file by that hash: what lies there is checked whenever it is loaded, with a network
-or without. hf_hub_download is not used for that, since it names files as the server's headers say.
+held to it and to the size that was told, and only when all of it is there does it get its place in
+huggingface_hub's cache, which names each file by that hash: what lies there is checked whenever it
+is loaded, with a network or without. Each process downloads to a place of its own and moves whole
+files, so that others, which may be huggingface_hub itself, never meet half of one or miss theirs.
+hf_hub_download is not used for that, since it names files as the server's headers say.
 """
 
+import errno
 import hashlib
 import os
 import re
-import tempfile
+import shutil
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from tempfile import TemporaryDirectory, mkstemp
 from typing import BinaryIO, TypeVar
 from urllib.parse import urlsplit
 
@@ -35,6 +39,9 @@ WAITS = (0.5, 2.0)  # seconds before a request is sent a second and a third time
 LONGEST_WAIT = 60.0  # that a Hub may ask for
 PASSING = (408, 429, 500, 502, 503, 504)
 RATE_LIMIT = re.compile(r"\bt=(\d+)")  # seconds until there is room again
+SCRATCH, OLD = ".pull.", 3600.0  # what a process downloads, and the seconds after which it is dead
+NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS)  # on disks that have none
+NO_PRIVILEGE = 1314  # Windows's word for it
 COMMIT = re.compile(r"[0-9a-f]{40}")
 REVISION = re.compile(r"\w[\w.-]*(/\w[\w.-]*)*")
 # What the HTTP client raises where no answer comes; huggingface_hub has changed its client before.
@@ -63,6 +70,7 @@ def pull(
     files: Iterable[str],
     if_any: Iterable[str] = (),
     cache_dir: str | Path | None = None,
+    accept: Callable[[Path], object] = lambda folder: None,
 ) -> Path:
     """A folder in the Hub's cache that holds files of ``org/name[@revision]``.
 
@@ -73,6 +81,8 @@ def pull(
     Args:
         if_any: Files to take too if the repository has them.
         cache_dir: The cache; huggingface_hub's own if None.
+        accept: Called with a folder once the first of files is in it, before any other is
+            downloaded; what it raises ends the pull.
 
     Raises:
         PullError: The message says what failed and what to do.
@@ -114,42 +124,72 @@ def pull(
             warnings.warn(f"{reason}; took what the cache holds, {folder.name}", stacklevel=2)
             return folder
         raise PullError(reason) from None
-    folder = fetch(repo_id, info.sha, expected, cache_dir)
+    folder = fetch(repo_id, info.sha, expected, cache_dir, accept)
     if revision != info.sha:
         _point(storage, revision, info.sha)
     return folder
 
 
 def fetch(
-    repo_id: str, sha: str, expected: Mapping[str, Promise], cache_dir: str | Path | None = None
+    repo_id: str,
+    sha: str,
+    expected: Mapping[str, Promise],
+    cache_dir: str | Path | None = None,
+    accept: Callable[[Path], object] = lambda folder: None,
 ) -> Path:
     """A commit's files, each as it was promised; what fails leaves nothing behind.
 
-    One process at a time: what another is writing would be removed as well.
+    One process at a time, where the disk knows locks, so that nothing comes twice.
 
     Raises:
         PullError: As pull.
     """
-    storage = _storage(repo_id, cache_dir)
+    storage, place = _storage(repo_id, cache_dir), f"{repo_id}@{sha}"
     folder = storage / "snapshots" / sha
-    if all((folder / n).is_file() and matches(folder / n, p.digest) for n, p in expected.items()):
+    if _holds(folder, expected):
         return folder  # a cache that is only read needs no lock
     lock = storage.parent / ".locks" / storage.name / "fetch.lock"
     try:
-        lock.parent.mkdir(parents=True, exist_ok=True)
-        with WeakFileLock(lock), _all_or_none(storage, folder, expected):
-            for name, promised in expected.items():
-                _fetch_one(repo_id, sha, name, promised, storage)
+        for parent in (lock.parent, storage):
+            parent.mkdir(parents=True, exist_ok=True)
+        with WeakFileLock(lock):
+            if _holds(folder, expected):
+                return folder  # another process was here before
+            _clear_away(storage)
+            with TemporaryDirectory(prefix=SCRATCH, dir=storage) as scratch:
+                arrived = Path(scratch, "files")
+                for i, (name, promised) in enumerate(expected.items()):
+                    _download(repo_id, sha, name, promised, storage, arrived / name)
+                    if i == 0:
+                        accept(arrived)
+                _move_into_place(expected, arrived, storage, folder, _can_link(Path(scratch)))
     except PullError:
         raise
     except HTTPError as error:
-        raise PullError(explain(error, f"{repo_id}@{sha}")) from None
+        raise PullError(explain(error, place)) from None
     except OSError as error:
         raise PullError(
-            f"{repo_id}@{sha}: expected room for it in {storage.parent} and leave to write there, "
+            f"{place}: expected room for it in {storage.parent} and leave to write there, "
             f"got {error}; set HF_HOME or cache_dir to another place"
         ) from None
     return folder
+
+
+def _holds(folder: Path, expected: Mapping[str, Promise]) -> bool:
+    return all(_is(folder / name, promised) for name, promised in expected.items())
+
+
+def _is(path: Path, promised: Promise) -> bool:
+    return path.is_file() and matches(path, promised.digest)
+
+
+def _clear_away(storage: Path) -> None:
+    """Remove what processes had downloaded that are dead by now."""
+    for scratch in storage.glob(f"{SCRATCH}*"):
+        with suppress(OSError):  # gone by now
+            written = max(path.stat().st_mtime for path in (scratch, *scratch.rglob("*")))
+            if time.time() - written > OLD:
+                shutil.rmtree(scratch)
 
 
 @contextmanager
@@ -164,49 +204,57 @@ def answer_of_a_hub(place: str) -> Iterator[None]:
         ) from None
 
 
-@contextmanager
-def _all_or_none(storage: Path, folder: Path, expected: Mapping[str, Promise]) -> Iterator[None]:
-    """Where files do not all arrive, those that did are removed again."""
-    places = [
-        path
-        for name, promised in expected.items()
-        for path in (folder / name, storage / "blobs" / promised.digest)
-    ]
-    here = {path for path in places if path.exists()}
-    try:
-        yield
-    except BaseException:
-        for path in places:
-            if path not in here:
-                path.unlink(missing_ok=True)
-        for path in (*sorted(folder.glob("**/"), reverse=True), folder.parent):
-            if path.is_dir() and not any(path.iterdir()):
-                path.rmdir()
-        raise
-
-
-def _fetch_one(repo_id: str, sha: str, name: str, promised: Promise, storage: Path) -> None:
-    """Download a file, once more if it is not what it should be, and then no more."""
-    blob, path = storage / "blobs" / promised.digest, storage / "snapshots" / sha / name
-    if not (blob.is_file() and matches(blob, promised.digest)):
-        blob.parent.mkdir(parents=True, exist_ok=True)
-        partial = blob.with_name(f"{blob.name}.incomplete")
-        url = hf_hub_url(repo_id, name, revision=sha)
-        try:
-            if not any(_arrives(url, name, promised, partial) for _ in range(2)):
-                raise CorruptError(
-                    f"{repo_id}@{sha}: expected {name} with hash {promised.digest}, got other "
-                    "bytes twice; they were removed again. Try later, or on another network"
-                )
-            os.replace(partial, blob)
-        finally:
-            partial.unlink(missing_ok=True)
+def _download(
+    repo_id: str, sha: str, name: str, promised: Promise, storage: Path, path: Path
+) -> None:
+    """Bring a file to a path, of what the cache has of it if it has; once more if it is not what it
+    should be, and then no more.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.unlink(missing_ok=True)
+    for there in (storage / "snapshots" / sha / name, storage / "blobs" / promised.digest):
+        if _is(there, promised):
+            shutil.copyfile(there, path)
+            return
+    url = hf_hub_url(repo_id, name, revision=sha)
+    with answer_of_a_hub(f"{repo_id}@{sha}"):
+        if not any(_arrives(url, name, promised, path) for _ in range(2)):
+            raise CorruptError(
+                f"{repo_id}@{sha}: expected {name} with hash {promised.digest}, got other bytes "
+                "twice; they were removed again. Try later, or on another network"
+            )
+
+
+def _can_link(scratch: Path) -> bool:
     try:
-        path.symlink_to(os.path.relpath(blob, path.parent))
-    except OSError:  # Windows may forbid it
-        os.replace(blob, path)
+        (scratch / "link").symlink_to("nowhere")
+    except OSError as error:
+        if error.errno in NO_LINKS or getattr(error, "winerror", None) == NO_PRIVILEGE:
+            return False
+        raise
+    return True
+
+
+def _move_into_place(
+    expected: Mapping[str, Promise], arrived: Path, storage: Path, folder: Path, links: bool
+) -> None:
+    """Give each file its place in one step; if one gets none, those that were not there before lose
+    theirs. As huggingface_hub has it, places are links to blobs wherever there can be links.
+    """
+    with ExitStack() as undo:
+        for name, promised in expected.items():
+            new, path = arrived / name, folder / name
+            if _is(path, promised):
+                continue
+            if not os.path.lexists(path):
+                undo.callback(path.unlink, missing_ok=True)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if links:
+                blob = storage / "blobs" / promised.digest
+                blob.parent.mkdir(exist_ok=True)
+                os.replace(new, blob)
+                new.symlink_to(os.path.relpath(blob, path.parent))
+            os.replace(new, path)
+        undo.pop_all()
 
 
 def _arrives(url: str, name: str, promised: Promise, partial: Path) -> bool:
@@ -250,15 +298,25 @@ class _Capped:
 
 def matches(path: Path, digest: str) -> bool:
     """Whether a file has a sha256, or a sha1 as git counts it, by the number of digits."""
+    return _digest(path, len(digest)) == digest
+
+
+def _digest(path: Path, digits: int) -> str:
     with path.open("rb") as file:
-        if len(digest) == 64:
-            return hashlib.file_digest(file, "sha256").hexdigest() == digest
+        if digits == 64:
+            return hashlib.file_digest(file, "sha256").hexdigest()
         content = file.read()
-    return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest() == digest
+    return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
 
 
 def retried(call: Callable[[], Answer]) -> Answer:
-    """The answer to a request that may be sent again where none came, or one that says later."""
+    """The answer to a request that may be sent again where none came, or one that says later.
+
+    Raises:
+        PullError: There is a token that no header can hold; the client would say it aloud.
+    """
+    if not re.fullmatch(r"[!-~]*", get_token() or ""):
+        raise PullError("HF_TOKEN: expected visible ASCII in the token, got other characters")
     for wait in (*WAITS, None):
         try:
             return call()
@@ -289,7 +347,7 @@ def asked_wait(error: Exception, wait: float) -> float:
     asked = headers.get("Retry-After", "")
     if found := RATE_LIMIT.search(headers.get("ratelimit", "")):  # the Hub's own
         asked = asked or found[1]
-    return min(float(asked), LONGEST_WAIT) if asked.isdigit() else wait
+    return min(float(asked), LONGEST_WAIT) if re.fullmatch("[0-9]+", asked) else wait
 
 
 def explain(error: Exception, place: str) -> str:
@@ -354,7 +412,7 @@ def _wanted(
     wanted = {}
     for name in (*files, *(name for name in if_any if name in found)):
         most = MAX_BYTES if name.endswith(".json") else MAX_LARGE_BYTES
-        if found[name].size > most:
+        if not (type(found[name].size) is int and 0 <= found[name].size <= most):
             raise PullError(f"{place}: expected {name} up to {most} bytes, got {found[name].size}")
         wanted[name] = Promise(hash_of(found[name]), found[name].size)
     hashes = [promised.digest for promised in wanted.values()]
@@ -369,7 +427,7 @@ def _is_hash(text: str | None) -> bool:
 
 def _storage(repo_id: str, cache_dir: str | Path | None = None) -> Path:
     name = repo_folder_name(repo_id=repo_id, repo_type="model")
-    return Path(cache_dir or constants.HF_HUB_CACHE) / name
+    return Path(cache_dir or constants.HF_HUB_CACHE).expanduser() / name
 
 
 def _cached(
@@ -377,8 +435,7 @@ def _cached(
 ) -> Path | None:
     """The folder of a commit in the cache, if it holds all files and no bit of them has changed.
 
-    A file that has changed is removed, since whoever loads it next would get it too; so is one that
-    has taken the place of a link, as editors and `sed -i` put it there.
+    A file that has changed is named in a warning; it is replaced once the Hub gives it anew.
     """
     ref = storage / "refs" / revision
     sha = revision
@@ -387,21 +444,25 @@ def _cached(
     folder = storage / "snapshots" / sha
     if not COMMIT.fullmatch(sha) or not all((folder / name).is_file() for name in files):
         return None
-    blobs, whole = (storage / "blobs").resolve(), True
-    if not any(_is_hash(path.name) for path in blobs.glob("*")):
-        return folder  # a cache of copies, where Windows forbids links, says no hashes
-    for name in (*files, *(name for name in if_any if (folder / name).is_file())):
-        path = folder / name
+    blobs = {path.name for path in (storage / "blobs").glob("*") if _is_hash(path.name)}
+    if not blobs:
+        return folder  # a cache of copies, where there can be no links, says no hashes
+    found = (*files, *(name for name in if_any if (folder / name).is_file()))
+    if changed := [folder / name for name in found if not _is_a_blob(folder / name, blobs)]:
+        warnings.warn(f"{changed[0]}: changed in the cache since and not used", stacklevel=3)
+        return None
+    return folder
+
+
+def _is_a_blob(path: Path, blobs: set[str]) -> bool:
+    """Whether a file of a snapshot has the hash that a blob is named by: of the one that it links
+    to, or of any, where a copy of the cache has files for links.
+    """
+    if path.is_symlink():
         # One link alone is followed: huggingface_hub may keep what a blob is a link to elsewhere.
-        blob = path.parent / os.readlink(path) if path.is_symlink() else path
-        named = blob.parent.resolve() == blobs
-        if not (named and matches(blob, blob.name)):
-            warnings.warn(f"{path}: changed in the cache since, removed from there", stacklevel=3)
-            path.unlink()
-            if named:
-                blob.unlink()
-            whole = False
-    return folder if whole else None
+        name = Path(os.readlink(path)).name
+        return name in blobs and matches(path, name)
+    return any(_digest(path, digits) in blobs for digits in (64, 40))
 
 
 def _point(storage: Path, revision: str, sha: str) -> None:
@@ -414,7 +475,7 @@ def _point(storage: Path, revision: str, sha: str) -> None:
         return
     with suppress(OSError):
         ref.parent.mkdir(parents=True, exist_ok=True)
-        handle, partial = tempfile.mkstemp(dir=storage, prefix=".ref.")  # all in refs/ is a name
+        handle, partial = mkstemp(dir=storage, prefix=".ref.")  # all in refs/ is a name
         try:
             with os.fdopen(handle, "w") as file:
                 file.write(sha)

@@ -84,7 +84,7 @@ def build_model(config: Config, images: ImageSet | ImageFiles) -> nn.Module:
     for key in ("num_classes", "in_chans"):
         if key in config.model_args:
             raise ValueError(f"model_args.{key}: expected no such key, the images decide")
-    if taken := sorted(hub.TAKEN_BY_TIMM & config.model_args.keys()):
+    if taken := sorted(hub.TAKEN & config.model_args.keys()):
         raise ValueError(f"model_args.{taken[0]}: expected arguments of a network, timm takes that")
     args = config.model_args
     if config.data.streams:
