@@ -5,7 +5,6 @@ A claim's script names its arms; each is trained by zoo.training in a run folder
 a comparison that was stopped goes on. Accuracies are on held-out training images.
 """
 
-import json
 import statistics
 import sys
 from collections.abc import Sequence
@@ -23,7 +22,7 @@ from zoo.training.config import Config, OptimConfig
 from zoo.training.engine import train
 from zoo.training.losses import LossConfig
 from zoo.training.prepare import load_data
-from zoo.training.run_folder import LOG
+from zoo.training.run_folder import read_log
 
 SEEDS = (0, 1, 2)
 TRAINED_ON = "trained on"  # the machine of a table is the one that wrote it
@@ -94,8 +93,7 @@ def compare(
                 if end.get("epoch") != config.epochs:  # it has said that SIGTERM stopped it
                     sys.exit(f"stopped in {folder}; the same command goes on from there")
                 ends.append(end)
-                log = map(json.loads, (folder / LOG).read_text().splitlines())
-                machines |= dict.fromkeys(entry["machine"] for entry in log)
+                machines |= dict.fromkeys(entry["machine"] for entry in read_log(folder))
             rows.append(
                 {"arm": arm} | {key: values[i] for key, values in columns.items()} | _row(ends)
             )

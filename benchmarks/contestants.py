@@ -23,13 +23,6 @@ HEADS = LossConfig(name="evolutionary")
 SPIKINGJELLY = {"surrogate_function": surrogate.ATan(), "detach_reset": True}
 
 
-class ReLU(nn.Module):
-    """The bound: the cheapest layer that could stand in a neuron's place."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.relu(x)
-
-
 class SnnTorchLeaky(nn.Module):
     """snnTorch's neuron over a sequence, in the loop that its tutorials write."""
 
@@ -56,7 +49,7 @@ NEURONS: dict[str, Callable[[], nn.Module]] = {
     "ours, eager": partial(zoo.LIF, backend="eager"),
     "SpikingJelly": spikingjelly_lif,
     "snnTorch": SnnTorchLeaky,
-    "ReLU": ReLU,
+    "ReLU": nn.ReLU,  # the bound: the cheapest layer that could stand in a neuron's place
 }
 
 
@@ -156,7 +149,7 @@ def networks(name: str, time_steps: int) -> dict[str, Callable[[], Contestant]]:
         "SpikingJelly, channels_last": partial(own, torch.channels_last),
         "SpikingJelly's neuron in ours": partial(with_neuron, name, time_steps, spikingjelly_lif),
         "snnTorch's neuron in ours": partial(with_neuron, name, time_steps, SnnTorchLeaky),
-        "ReLU": partial(with_neuron, name, time_steps, ReLU),
+        "ReLU": partial(with_neuron, name, time_steps, nn.ReLU),
     }
 
 

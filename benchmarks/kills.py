@@ -7,7 +7,6 @@ first images of each class make a small set; a run of two epochs on it is timed 
 started TRIALS times, killed with SIGKILL at a random moment of that time, and started once more.
 """
 
-import hashlib
 import json
 import os
 import random
@@ -23,7 +22,7 @@ from measure import report, run_script
 from rich.progress import track
 from torchvision.io import write_png
 
-from zoo import runs
+from zoo import hub, runs
 from zoo.data import DataConfig, load_images
 
 TRIALS, SEED, IMAGES = 20, 0, {"train": 150, "test": 20}  # of each class
@@ -60,8 +59,7 @@ def finish(recipe: Path, run: Path) -> str:
     _, errors = process.communicate()
     if process.returncode:
         sys.exit(f"error: {errors}")
-    weights = runs.newest_checkpoint(run) / "model.safetensors"
-    return hashlib.sha256(weights.read_bytes()).hexdigest()
+    return hub.file_sha256(runs.newest_checkpoint(run) / hub.WEIGHTS)
 
 
 def position(run: Path) -> str:

@@ -13,6 +13,7 @@ import json
 from measure import RESULTS, report
 
 from zoo.training.config import flat
+from zoo.training.run_folder import read_log
 
 PLACES = ("output", "data.root", "keep_large_buffers", "workers")
 DEFAULT = "default"
@@ -31,8 +32,7 @@ def main() -> None:
     options, logs = {}, {}
     for folder in sorted((RESULTS / "runs").iterdir()):
         options[folder.name] = flat(json.loads((folder / "config.json").read_text()))
-        lines = (folder / "log.jsonl").read_text().splitlines()
-        logs[folder.name] = [json.loads(line) for line in lines]
+        logs[folder.name] = read_log(folder)
     written = json.loads((RESULTS / "recipe_search.json").read_text())
     kept = [row for row in written["rows"] if row["run"] not in logs]
     differ = [key for key in dict.fromkeys(k for row in kept for k in row) if key not in MEASURED]

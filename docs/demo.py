@@ -49,8 +49,8 @@ def main() -> None:
     checkpoint = runs.newest_checkpoint(RUN)
     trained = zoo.create_model(f"local-dir:{checkpoint}", pretrained=True).eval()
 
-    config = json.loads((checkpoint / "config.json").read_text())["training"]["data"]
-    data = DataConfig(name="digits", mean=tuple(config["mean"]), std=tuple(config["std"]))
+    config = json.loads((checkpoint / "config.json").read_text())
+    data = DataConfig.recorded(config["training"]["data"])
     images = load_images(data, "test")
     pixel_values = normalise(images.images, data.mean, data.std)
     with torch.inference_mode():

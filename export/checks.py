@@ -28,9 +28,9 @@ class Check:
     measured: dict[str, Any]
 
 
-def batches(images: Tensor, doing: str, size: int = BATCH) -> Iterable[Tensor]:
+def batches(images: Tensor, doing: str) -> Iterable[Tensor]:
     """Images in batches, with a progress bar where somebody watches."""
-    parts = images.split(size)
+    parts = images.split(BATCH)
     return watched(parts, doing, len(parts))
 
 

@@ -14,6 +14,7 @@ from typing import Literal
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
+from timm.layers import to_2tuple
 from torch import Tensor, fx, nn
 
 import zoo
@@ -31,7 +32,6 @@ from zoo.folded import (
     SpikeCountHead,
     SumPool2d,
 )
-from zoo.grid import pair
 from zoo.hub import UINT8_GRAPH
 
 STANDARD, OURS = helper.make_opsetid("", OPSET), helper.make_opsetid("zoo", 1)
@@ -258,7 +258,7 @@ class _Writer:
 
     def _conv(self, name: str, conv: nn.Conv2d, x: str, output: str = "") -> str:
         inputs = [x, *(self._tensor(f"{name}.{k}", p) for k, p in conv.named_parameters())]
-        pads = [side for _ in range(2) for side in pair(conv.padding)]
+        pads = [side for _ in range(2) for side in to_2tuple(conv.padding)]
         return self._node(
             "Conv",
             inputs,
@@ -273,14 +273,14 @@ class _Writer:
         average = isinstance(pool, nn.AvgPool2d)
         # Pads at the far borders say what ceil_mode does, and runtimes agree on them.
         beyond = pool.beyond if isinstance(pool, CutPool2d) else (0, 0)
-        before = pair(pool.padding)
+        before = to_2tuple(pool.padding)
         after = (side + outside for side, outside in zip(before, beyond, strict=True))
         return self._node(
             "AveragePool" if average else "MaxPool",
             [x],
             name,
-            kernel_shape=pair(pool.kernel_size),
-            strides=pair(pool.stride),
+            kernel_shape=to_2tuple(pool.kernel_size),
+            strides=to_2tuple(pool.stride),
             pads=[*before, *after],
             **(dict(count_include_pad=0 if any(beyond) else 1) if average else {}),
         )

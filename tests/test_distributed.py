@@ -1,6 +1,5 @@
 """Several processes train what one process trains."""
 
-import json
 import os
 import signal
 import subprocess
@@ -17,7 +16,7 @@ from zoo import runs
 from zoo.data import load_images, normalise
 from zoo.hub import WEIGHTS
 from zoo.training.engine import train
-from zoo.training.run_folder import LOG
+from zoo.training.run_folder import read_log
 
 # zoo.training, in a process that says so if its network outlives the group of processes: torch may
 # wait forever then.
@@ -37,10 +36,6 @@ runpy.run_module("zoo.training", run_name="__main__")
 assert networks == [0], f"expected no network when the group ends, got {networks}"
 """
 RECIPE = Path(__file__).parent.parent / "configs" / "digits_demo.yaml"
-
-
-def read_log(run: Path) -> list[dict]:
-    return [json.loads(line) for line in (run / LOG).read_text().splitlines()]
 
 
 def launch(script: Path, run: Path, epochs: int, **kwargs) -> subprocess.Popen:

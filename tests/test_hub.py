@@ -84,15 +84,9 @@ def test_without_pretrained_a_folder_gives_the_network_and_random_weights(folder
     assert model.time_steps == 2
 
 
-def test_a_file_older_than_detach_reset_loads_with_its_default(folder):
-    config = json.loads((folder / "config.json").read_text())
-    assert config["model_args"]["spike_layer"].pop("detach_reset") is False
-    (folder / "config.json").write_text(json.dumps(config))
-    neurons = [module for module in load(folder).modules() if isinstance(module, zoo.LIF)]
-    assert not any(neuron.detach_reset for neuron in neurons)
-
-
-@pytest.mark.parametrize("constant", ["time_steps", "spike_layer", "decay", "v_threshold", "reset"])
+@pytest.mark.parametrize(
+    "constant", ["time_steps", "spike_layer", "decay", "v_threshold", "reset", "detach_reset"]
+)
 def test_weights_without_a_neuron_constant_are_refused(folder, constant):
     config = json.loads((folder / "config.json").read_text())
     for section in (config["model_args"], config["model_args"]["spike_layer"]):

@@ -20,7 +20,7 @@ from zoo import hub, runs
 from zoo.training import engine
 from zoo.training.checkpoint import load_checkpoint, save_checkpoint
 from zoo.training.engine import train
-from zoo.training.run_folder import LOG
+from zoo.training.run_folder import read_log
 
 RECIPE = Path(__file__).parent.parent / "configs" / "digits_demo.yaml"
 SHORT = ("--epochs", "2", "--device", "cpu", "--checkpoint-minutes", "0.01")
@@ -54,7 +54,7 @@ def ends_like(run: Path, whole: Path) -> bool:
     """Whether two runs have the same weights and, but for times and memory, the same log."""
     logs = []
     for folder in (run, whole):
-        log = [json.loads(line) for line in (folder / LOG).read_text().splitlines()]
+        log = read_log(folder)
         for entry in log:
             for key in ("images_per_second", "seconds", "peak_mib"):
                 del entry[key]

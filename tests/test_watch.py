@@ -14,12 +14,12 @@ from zoo import runs
 from zoo.training import report
 from zoo.training.engine import train
 from zoo.training.learner import Learner
-from zoo.training.run_folder import LOG
+from zoo.training.run_folder import read_log
 from zoo.training.watch import first_broken, first_firing_rates
 
 
 def test_the_log_holds_heads_and_firing_rates_of_every_layer(run):
-    last = json.loads((run / LOG).read_text().splitlines()[-1])
+    last = read_log(run)[-1]
     layers = [
         n
         for n, m in zoo.create_model("short_bp_resnet20_slim").named_modules()
@@ -111,7 +111,7 @@ def test_a_report_draws_the_curves(run):
 
 
 def test_a_report_of_one_epoch_of_a_deep_network_is_drawn(run, tmp_path):
-    (entry, *_) = report.read_log(run)
+    (entry, *_) = read_log(run)
     deep = {f"stages.2.{i}.spike2": 0.1 for i in range(151)}
     (tmp_path / "log.jsonl").write_text(json.dumps(entry | {"firing_rates": deep}) + "\n")
     assert report.draw(tmp_path).stat().st_size > 10_000

@@ -14,6 +14,7 @@ from PIL import Image, UnidentifiedImageError
 from torchvision.transforms import v2
 
 from zoo import hub
+from zoo.preprocessing import middle
 
 MODES = {1: "L", 3: "RGB"}  # PIL's, by the number of channels
 
@@ -64,10 +65,7 @@ class Classifier:
         """
         channels, height, width = self.size
         image = _opened(image).convert(MODES[channels])
-        image = v2.functional.resize(
-            image, [round(min(height, width) / self.crop)], self.interpolation
-        )
-        image = v2.functional.center_crop(image, [height, width])
+        image = middle(image, height, width, self.crop, self.interpolation)
         return np.asarray(image).reshape(1, height, width, channels).transpose(0, 3, 1, 2).copy()
 
 

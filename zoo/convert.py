@@ -57,7 +57,7 @@ def load_spikingjelly(model: nn.Module, source: str | Path | Mapping[str, Any]) 
 
     Args:
         model: The same architecture: ``short_bp_resnet*`` with stem="conv7x7_maxpool" for its
-            spiking ResNets, ``sew_resnet*`` for its SEW ResNets.
+            spiking ResNets, ``sew_resnet*`` for its SEW ResNets, ``ms_resnet*`` for its MS-ResNets.
         source: A ``state_dict``, or its file: .safetensors, or .pt and .pth if they hold tensors
             and nothing that would have to be run.
 

@@ -21,7 +21,7 @@ from collections import Counter
 from dataclasses import dataclass, replace
 
 import torch
-from timm.layers import ClassifierHead
+from timm.layers import ClassifierHead, to_2tuple
 from torch import Tensor, fx, nn
 
 from zoo.attention import ChannelSpatialAttention, Gate
@@ -44,7 +44,6 @@ from zoo.grid import (
     bits_beside,
     fraction_bits,
     is_power_of_two,
-    pair,
     pool_window,
     potential,
     snap_sums,
@@ -292,7 +291,7 @@ class _Deployment:
         pool_window(pool)
         if not pool.ceil_mode:
             return pool
-        sides, strides = pair(pool.kernel_size), pair(pool.stride)
+        sides, strides = to_2tuple(pool.kernel_size), to_2tuple(pool.stride)
         size = self._sizes[name][0][-2:]
         outside = [(k - n) % s for n, k, s in zip(size, sides, strides, strict=True)]
         # A window that would lie outside as a whole is none.

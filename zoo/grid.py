@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from fractions import Fraction
 
 import torch
+from timm.layers import to_2tuple
 from torch import Tensor, nn
 
 from zoo.neurons import LIF
@@ -81,23 +82,18 @@ def fraction_bits(value: float) -> int:
     return Fraction(value).denominator.bit_length() - 1
 
 
-def is_power_of_two(decay: float) -> bool:
+def is_power_of_two(factor: float) -> bool:
     """Whether a product with it is never rounded; 0 counts."""
-    return math.frexp(decay)[0] in (0.0, 0.5)
+    return math.frexp(factor)[0] in (0.0, 0.5)
 
 
 def pool_window(pool: nn.AvgPool2d) -> int:
     """Pixels that an average divides by; or of two or four by fewer, 1 or 2, at a far border."""
-    sides, padding = pair(pool.kernel_size), pair(pool.padding)
+    sides, padding = to_2tuple(pool.kernel_size), to_2tuple(pool.padding)
     whole = pool.count_include_pad and not pool.ceil_mode
     if pool.divisor_override or not (whole or (max(sides) <= 2 and padding == (0, 0))):
         raise NotExactError(f"{pool}: expected an average that always divides by its window")
     return math.prod(sides)
-
-
-def pair(sides: int | tuple[int, int]) -> tuple[int, int]:
-    """Height and width, of a pool or a convolution."""
-    return sides if isinstance(sides, tuple) else (sides, sides)
 
 
 def whole_pixels(key: str, values: Sequence[float]) -> list[int]:

@@ -30,7 +30,7 @@ UINT8_GRAPH = "onnx/model_uint8.onnx"
 REPORT, SEAL = "verification.json", "sha256.json"  # either holds the hashes of its folder
 WEIGHTS_FOLDER_VARIABLE = "SHORT_BP_ZOO_WEIGHTS"
 BUNDLED = Path(__file__).parent / "weights"
-NEEDED = LIF().constants().keys() - {"detach_reset"}  # which files older than it do not have
+NEEDED = LIF().constants().keys()
 RATES = "_rates"  # at the end of the tag of a network whose neurons give off rates
 ON_THE_HUB = "hub.json"  # in BUNDLED: arch.tag -> org/name@commit
 

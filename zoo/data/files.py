@@ -20,6 +20,7 @@ from torchvision.transforms import v2
 
 from zoo.data.archive import StrictHeader
 from zoo.data.config import CENTRE, DataConfig, Split
+from zoo.preprocessing import middle
 from zoo.progress import watched
 
 SPLITS = {"train": "train", "test": "val"}
@@ -52,9 +53,7 @@ class ImageFiles:
         for index in indices:
             image, label = self._read(int(self.indices[index]))
             if seed is None:
-                side = round(self.size / CENTRE)
-                image = v2.functional.resize(image, [side], BICUBIC)
-                image = v2.functional.center_crop(image, [self.size])
+                image = middle(image, self.size, self.size, CENTRE, BICUBIC)
             else:
                 seed(index)
                 image = v2.RandomResizedCrop(self.size, interpolation=BICUBIC)(image)

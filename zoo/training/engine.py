@@ -106,7 +106,7 @@ def _train(config: Config, data: Data, accelerator: Accelerator) -> dict[str, An
     }
     if found:
         trainer, state = load_checkpoint(found)
-        for key, before in state.get("fed", {}).items():
+        for key, before in state["fed"].items():
             if fed[key] != before:
                 raise ValueError(
                     f"output: {run} began with {key}: {before}; expected the same, got {fed[key]}"

@@ -152,7 +152,7 @@ class Learner:
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
         self.scaler.load_state_dict(state["scaler"])
-        self.learning_rate = state.get("learning_rate", 0.0)
+        self.learning_rate = state["learning_rate"]
         if self.average:
             self.model.load_state_dict(state["weights"])
 

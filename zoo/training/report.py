@@ -1,27 +1,12 @@
 """python -m zoo.training.report RUN: the curves of a run as RUN/report.png."""
 
-import json
 import math
 import sys
 from pathlib import Path
-from typing import Any
 
-from zoo.training.run_folder import LOG
+from zoo.training.run_folder import read_log
 
 MOST_NAMES = 30  # of layers, legible beside the picture
-
-
-def read_log(run: Path) -> list[dict[str, Any]]:
-    """The epochs of a run.
-
-    Raises:
-        FileNotFoundError: There is no log, or no epoch in it yet.
-    """
-    path = run / LOG
-    text = path.read_text() if path.is_file() else ""
-    if not text:
-        raise FileNotFoundError(f"{path}: expected a run's log with an epoch in it, found none")
-    return [json.loads(line) for line in text.splitlines()]
 
 
 def draw(run: Path) -> Path:

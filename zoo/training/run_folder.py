@@ -121,3 +121,16 @@ def write_log(run: Path, log: list[dict[str, Any]]) -> None:
         OSError: There is no room for it; what stood there stands.
     """
     runs.write(run / LOG, "".join(json.dumps(entry) + "\n" for entry in log))
+
+
+def read_log(run: Path) -> list[dict[str, Any]]:
+    """The epochs of a run.
+
+    Raises:
+        FileNotFoundError: There is no log, or no epoch in it yet.
+    """
+    path = run / LOG
+    text = path.read_text() if path.is_file() else ""
+    if not text:
+        raise FileNotFoundError(f"{path}: expected a run's log with an epoch in it, found none")
+    return [json.loads(line) for line in text.splitlines()]
