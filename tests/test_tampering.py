@@ -160,7 +160,7 @@ def test_a_config_of_a_hundred_thousand_brackets_is_refused(bare):
         load_all(bare)
 
 
-@pytest.mark.parametrize("name", ["__import__('os').system('x')", "../slim", "resnet18"])
+@pytest.mark.parametrize("name", ["__import__('os').system('x')", "../slim", "resnet18", 5])
 def test_an_architecture_is_a_name_in_a_register_and_nothing_else(bare, name):
     edit(bare, lambda config: config.update(architecture=name))
     with pytest.raises(ValueError, match="expected an architecture of zoo, got"):
