@@ -1,10 +1,12 @@
-"""MODEL_CARDS.md: a section for each released weight, from the folders in zoo/weights.
+"""MODEL_CARDS.md, a section for each released weight, and README's table of them, from the folders
+in zoo/weights.
 
-python export/releases.py   # writes it
+python export/releases.py   # writes both
 """
 
 import json
 from pathlib import Path
+from typing import Any
 
 from export.folder import GRAPHS, read_report
 from export.history import history, of_levels
@@ -23,6 +25,9 @@ some graphs of a release out, and `python export/to_onnx.py NAME --output FOLDER
 one that its own card speaks of.
 
 {sections}"""
+
+# Around the table in README.md.
+BEGIN, END = "<!-- python export/releases.py writes this -->", "<!-- as far as here -->"
 
 RELEASE = """## {heading}
 
@@ -46,6 +51,22 @@ def model_cards() -> str:
     folders = sorted(config.parent for config in hub.BUNDLED.glob(f"*/{hub.CONFIG}"))
     sections = "\n".join(_release(folder) for folder in folders)
     return RELEASES.format(sections=sections or "None yet.\n")
+
+
+def readme(text: str) -> str:
+    """README.md with the table of today's releases in it."""
+    before, _, rest = text.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    lines = ["| | parameters | T | test images right | energy of an image, estimated |", "|---|---|---|---|---|"]
+    for folder in sorted(config.parent for config in hub.BUNDLED.glob(f"*/{hub.CONFIG}")):
+        config, counted = hub.read_config(folder), _row(folder.name)
+        right = f"{counted['accuracy, %']:.2f} % of {counted['test images']}" if counted else "?"
+        energy = read_report(folder)["energy"]["picojoules"] / 1e6
+        lines.append(
+            f"| `{folder.name}` | {parameter_count(folder) / 1e6:.2f} M | "
+            f"{config['model_args']['time_steps']} | {right} | {energy:.0f} uJ |"
+        )
+    return "\n".join([before + BEGIN, "", *lines, "", END + after])
 
 
 def _release(folder: Path) -> str:
@@ -96,19 +117,25 @@ def _made_anew(folder: Path) -> str:
 
 
 def _counted(name: str) -> str:
+    if (row := _row(name)) is None:
+        return ""
+    return (
+        f" Of all {row['test images']} test images {row['right']} are right, "
+        f"{row['accuracy, %']:.2f} %, on the exact grid "
+        f"(`{json.loads(COUNTED.read_text())['command']}`)."
+    )
+
+
+def _row(name: str) -> dict[str, Any] | None:
     """What benchmarks/accuracy.py found, if it saw this release."""
-    counted = json.loads(COUNTED.read_text())
-    for row in counted["rows"]:
-        if row["network"] == name:
-            return (
-                f" Of all {row['test images']} test images {row['right']} are right, "
-                f"{row['accuracy, %']:.2f} %, on the exact grid (`{counted['command']}`)."
-            )
-    return ""
+    rows = json.loads(COUNTED.read_text())["rows"]
+    return next((row for row in rows if row["network"] == name), None)
 
 
 def main() -> None:
     (ROOT / "MODEL_CARDS.md").write_text(model_cards())
+    path = ROOT / "README.md"
+    path.write_text(readme(path.read_text()))
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from PIL import Image
 import zoo
 from export.card import DATASETS, PAPERS, _front_matter, _title, _trained_with, write_card
 from export.history import history
-from export.releases import model_cards
+from export.releases import model_cards, readme
 from export.strip import load_source, write_stripped
 from zoo import hub
 from zoo.data.config import EVENTS, DatasetName
@@ -162,6 +162,9 @@ def test_a_card_names_the_command_that_measures_it_anew(card):
 
 def test_model_cards_are_those_of_the_released_weights():
     assert (ROOT / "MODEL_CARDS.md").read_text() == model_cards()
+    text = (ROOT / "README.md").read_text()
+    assert text == readme(text)
+    assert all(f"| `{name}` |" in text for name in zoo.list_models(pretrained=True))
 
 
 def test_a_release_has_a_section_with_its_numbers(exported, tmp_path, monkeypatch):
