@@ -14,6 +14,7 @@ from zoo.data import DataConfig, load_images, normalise
 from zoo.deployed import deploy
 from zoo.folded import FoldedLIF
 from zoo.grid import whole_pixels
+from zoo.hooks import hooks
 
 CLOSE = 2.0**-16  # of the threshold, or a step of the stairs: a few steps of the grid
 
@@ -114,13 +115,9 @@ def _close_calls(deployed: fx.GraphModule, pixels: Tensor) -> Tensor:
         calls.add_((distance <= CLOSE).transpose(0, 1).flatten(1).sum(1))
 
     layers = [module for module in deployed.modules() if isinstance(module, FoldedLIF)]
-    handles = [layer.register_forward_hook(count) for layer in layers]
-    try:
-        with torch.backends.nnpack.flags(enabled=False):  # as in export.checks
-            deployed(pixels)
-    finally:
-        for handle in handles:
-            handle.remove()
+    watched = hooks(*(layer.register_forward_hook(count) for layer in layers))
+    with watched, torch.backends.nnpack.flags(enabled=False):  # as in export.checks
+        deployed(pixels)
     return calls
 
 

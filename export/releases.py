@@ -26,7 +26,8 @@ one that its own card speaks of.
 
 {sections}"""
 
-# Around the table in README.md.
+# The table in README.md, and what is around it.
+HEAD = "| | parameters | T | test images right | energy of an image, estimated |"
 BEGIN, END = "<!-- python export/releases.py writes this -->", "<!-- as far as here -->"
 
 RELEASE = """## {heading}
@@ -57,7 +58,7 @@ def readme(text: str) -> str:
     """README.md with the table of today's releases in it."""
     before, _, rest = text.partition(BEGIN)
     _, _, after = rest.partition(END)
-    lines = ["| | parameters | T | test images right | energy of an image, estimated |", "|---|---|---|---|---|"]
+    lines = [HEAD, "|---|---|---|---|---|"]
     for folder in sorted(config.parent for config in hub.BUNDLED.glob(f"*/{hub.CONFIG}")):
         config, counted = hub.read_config(folder), _row(folder.name)
         right = f"{counted['accuracy, %']:.2f} % of {counted['test images']}" if counted else "?"

@@ -5,6 +5,8 @@ and the classes agree over the data set.
 Shapes: T time steps, N images, B batch, K classes.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import onnx
@@ -12,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from export.checks import ACCURACY_GAP, Check, accuracy_of, batches, session
+from zoo.hooks import hooks
 from zoo.neurons import LIF
 
 TOLERANCE = 1e-5  # of a logit without flips, and of a potential at its first flip
@@ -31,23 +34,17 @@ def _with_potentials(path: Path) -> tuple[bytes, list[str]]:
     return model.SerializeToString(), names
 
 
-class _Potentials:
-    """Records v - v_threshold of every spiking layer and step while it is entered."""
+@contextmanager
+def _potentials(model: nn.Module) -> Iterator[list[tuple[Tensor, float]]]:
+    """Collects potential and threshold of every spiking layer and step."""
+    found: list[tuple[Tensor, float]] = []
 
-    def __init__(self, model: nn.Module):
-        self.layers = [module for module in model.modules() if isinstance(module, LIF)]
-        self.recorded: list[tuple[Tensor, float]] = []
+    def record(layer: LIF, inputs: tuple[Tensor], _) -> None:
+        found.extend((v, layer.v_threshold) for v in layer.membrane(inputs[0]).unbind())
 
-    def __enter__(self) -> "_Potentials":
-        self.handles = [layer.register_forward_hook(self._record) for layer in self.layers]
-        return self
-
-    def __exit__(self, *_) -> None:
-        for handle in self.handles:
-            handle.remove()
-
-    def _record(self, layer: LIF, inputs: tuple[Tensor], _) -> None:
-        self.recorded += [(v, layer.v_threshold) for v in layer.membrane(inputs[0]).unbind()]
+    layers = [module for module in model.modules() if isinstance(module, LIF)]
+    with hooks(*(layer.register_forward_hook(record) for layer in layers)):
+        yield found
 
 
 @torch.inference_mode()
@@ -71,15 +68,15 @@ def check_spike_aware(
     first_margin = quiet_gap = 0.0
     torch_logits, onnx_logits = [], []
     for x in batches(images, "onnxruntime against PyTorch"):
-        with _Potentials(model) as potentials:
+        with _potentials(model) as potentials:
             expected = model(x)
         feed = {"pixel_values": x.numpy()}
         logits, *theirs = instrumented.run(["logits", *names], feed)
-        if len(theirs) != len(potentials.recorded):
-            measured = {"in_graph": len(theirs), "in_network": len(potentials.recorded)}
+        if len(theirs) != len(potentials):
+            measured = {"in_graph": len(theirs), "in_network": len(potentials)}
             return [Check("graph has every spiking layer and step", False, measured)]
         flipped = torch.zeros(len(x), dtype=torch.bool)
-        for (ours, threshold), other in zip(potentials.recorded, theirs, strict=True):
+        for (ours, threshold), other in zip(potentials, theirs, strict=True):
             ours, other = ours - threshold, torch.from_numpy(other) - threshold
             finite = finite and bool(ours.isfinite().all() and other.isfinite().all())
             flip = (ours >= 0) != (other >= 0)

@@ -11,7 +11,7 @@ from torch.nn.utils import prune
 
 import zoo
 from zoo import lean, neurons
-from zoo.diagnostics.rates import hooks
+from zoo.hooks import hooks
 from zoo.kernels import compiled
 
 RATES = {"decay": 1.0, "reset": "subtract", "levels": 4}

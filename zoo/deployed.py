@@ -53,6 +53,7 @@ from zoo.grid import (
     whole_pixels,
 )
 from zoo.heads import strip_heads
+from zoo.hooks import hooks
 from zoo.layers import ConvNorm, DirectCoding, SpikeAttention, TimeFold
 from zoo.neurons import LIF
 
@@ -326,14 +327,18 @@ class _Deployment:
     @functools.cached_property
     def _sizes(self) -> dict[str, tuple[torch.Size, torch.Size]]:
         """Shapes of what each layer with time inside takes and gives off, for one image."""
-        found, handles = {}, []
-        for name, module in self.model.named_modules():
-            if isinstance(module, TimeFold | SpikeAttention):
-                note = functools.partial(_note_sizes, found, name)
-                handles.append(module.register_forward_hook(note))
-        self.model.forward_features(torch.zeros(1, *self.model.pretrained_cfg["input_size"]))
-        for handle in handles:
-            handle.remove()
+        found = {}
+
+        def note(name: str, _, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+            found[name] = inputs[0].shape, output.shape
+
+        layers = [
+            module.register_forward_hook(functools.partial(note, name))
+            for name, module in self.model.named_modules()
+            if isinstance(module, TimeFold | SpikeAttention)
+        ]
+        with hooks(*layers):
+            self.model.forward_features(torch.zeros(1, *self.model.pretrained_cfg["input_size"]))
         return found
 
     def _function(self, function, args: tuple, name: str) -> fx.Node:
@@ -545,10 +550,6 @@ class _Rule(_Deployment):
 
     def _pixels_behind(self) -> int:
         return 1  # any number will do
-
-
-def _note_sizes(found: dict, name: str, _, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-    found[name] = inputs[0].shape, output.shape
 
 
 def _conv_and_norm(name: str, parts: list[nn.Module]) -> list[nn.Module]:

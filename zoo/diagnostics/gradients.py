@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from zoo.diagnostics.rates import hooks
+from zoo.hooks import hooks
 from zoo.neurons import LIF
 
 

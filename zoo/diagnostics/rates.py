@@ -1,35 +1,12 @@
-"""Networks watched while they run: what is hooked on comes off, and modes are put back."""
+"""How often neurons fire."""
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
+from zoo.hooks import eval_mode, hooks
 from zoo.neurons import LIF
-
-
-@contextmanager
-def hooks(*handles: RemovableHandle) -> Iterator[None]:
-    """Takes hooks off again."""
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-@contextmanager
-def eval_mode(model: nn.Module) -> Iterator[None]:
-    """Puts each module back into the mode it was in."""
-    training = {module for module in model.modules() if module.training}
-    model.eval()
-    try:
-        yield
-    finally:
-        for module in model.modules():
-            module.training = module in training
 
 
 @torch.no_grad()

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from zoo.attention import ChannelSpatialAttention, GatedSpikes
 from zoo.backbone import SpikingBackbone, build, cfg, cfg_imagenet, one_of
 from zoo.layers import ConvNorm, DirectCoding, fire, spikes_of
-from zoo.models.short_bp_resnet import make_shortcut, resnet_stages
 from zoo.neurons import LIF, SpikeLayer, spike_layer_factory
+from zoo.resnet import make_shortcut, resnet_stages
 
 __all__ = ["MSResNet"]
 

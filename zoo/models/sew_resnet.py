@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 from zoo.backbone import SpikingBackbone, build, cfg, cfg_imagenet, one_of
 from zoo.layers import ConvNorm, fire
-from zoo.models.short_bp_resnet import STEM_REDUCTION, Block, Stem, make_stem, resnet_stages
+from zoo.models.short_bp_resnet import Block
 from zoo.neurons import LIF, SpikeLayer, spike_layer_factory
+from zoo.resnet import STEM_REDUCTION, Stem, make_stem, resnet_stages
 
 __all__ = ["SEWResNet"]
 

@@ -7,29 +7,22 @@ Shapes: T time steps, B batch, C channels, H height, W width.
 """
 
 import math
-from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from numbers import Real
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from timm.models import generate_default_cfgs, register_model
 from torch import Tensor, nn
 
-from zoo.backbone import SpikingBackbone, build, cfg, cfg_imagenet, one_of, sizes_of_stages
-from zoo.layers import ConvNorm, DirectCoding, TimeFold, conv_norm, fire
+from zoo.backbone import SpikingBackbone, build, cfg, cfg_imagenet, one_of
+from zoo.layers import ConvNorm, fire
 from zoo.neurons import LIF, SpikeLayer, spike_layer_factory
+from zoo.resnet import STEM_REDUCTION, Stem, make_shortcut, make_stem, resnet_stages
 
 __all__ = ["ShortBPResNet"]
 
 PAPER = {"paper_ids": "arXiv:2401.04486", "paper_name": "Take A Shortcut Back"}
-Stem = Literal["conv3x3", "conv7x7_pool", "conv7x7_maxpool", "conv3x3x3_pool"]
-STEM_REDUCTION: dict[str, int] = {
-    "conv3x3": 1,
-    "conv7x7_pool": 4,
-    "conv7x7_maxpool": 4,
-    "conv3x3x3_pool": 2,
-}
 
 
 class BasicBlock(nn.Module):
@@ -82,79 +75,6 @@ BLOCKS: dict[str, type[BasicBlock] | type[Bottleneck]] = {
     "basic": BasicBlock,
     "bottleneck": Bottleneck,
 }
-
-
-def make_stem(kind: Stem, in_chans: int, chs: int, time_steps: int, spike, **dd) -> nn.Sequential:
-    """What stands before the first stage, image -> [T, B, chs, H, W].
-
-    Raises:
-        ValueError: An unknown kind.
-    """
-    if kind == "conv3x3":
-        return nn.Sequential(DirectCoding(in_chans, chs, 3, 1, time_steps, **dd), spike())
-    if kind in ("conv7x7_pool", "conv7x7_maxpool"):
-        pool = nn.MaxPool2d if kind == "conv7x7_maxpool" else nn.AvgPool2d
-        return nn.Sequential(
-            DirectCoding(in_chans, chs, 7, 2, time_steps, **dd),
-            spike(),
-            TimeFold(pool(3, stride=2, padding=1)),
-        )
-    if kind == "conv3x3x3_pool":
-        return nn.Sequential(
-            DirectCoding(in_chans, chs, 3, 1, time_steps, **dd),
-            spike(),
-            ConvNorm(chs, chs, 3, **dd),
-            spike(),
-            ConvNorm(chs, chs, 3, **dd),
-            spike(),
-            TimeFold(nn.AvgPool2d(2)),
-        )
-    raise ValueError(f"stem: expected one of {sorted(STEM_REDUCTION)}, got {kind!r}")
-
-
-def make_shortcut(in_chs: int, out_chs: int, stride: int, avg_down: bool, **dd) -> nn.Module:
-    if stride == 1 and in_chs == out_chs:
-        return nn.Identity()
-    if avg_down and stride > 1:
-        # Of an odd side the last window holds one pixel, as the strided convolution beside it does.
-        pool = OrderedDict(pool=nn.AvgPool2d(stride, ceil_mode=True, count_include_pad=False))
-        return TimeFold(pool | conv_norm(in_chs, out_chs, 1, **dd))
-    return ConvNorm(in_chs, out_chs, 1, stride, **dd)
-
-
-def resnet_stages(
-    make: Callable[[int, int, int], nn.Module],
-    expansion: int,
-    depths: Sequence[int],
-    widths: Sequence[int],
-    reduction: int,
-    in_chs: int | None = None,
-    first_stride: int = 1,
-) -> tuple[nn.Sequential, list[dict[str, Any]]]:
-    """The stages of a residual network, each begun by a stride of 2, but for the first.
-
-    Args:
-        make: in_chs, chs and stride -> a block of chs * expansion channels.
-        reduction: Of the stem.
-        in_chs: Of the stem; widths[0] if None.
-        first_stride: Of the first stage.
-
-    Returns:
-        Stages of blocks, and timm's feature_info of them.
-
-    Raises:
-        ValueError: There are more depths than widths, or fewer.
-    """
-    stages, feature_info, in_chs = nn.Sequential(), [], in_chs or widths[0]
-    for i, (depth, chs) in enumerate(sizes_of_stages(depths, widths)):
-        blocks = nn.Sequential()
-        for j in range(depth):
-            stride = 1 if j > 0 else 2 if i > 0 else first_stride
-            blocks.append(make(in_chs, chs, stride))
-            in_chs, reduction = chs * expansion, reduction * stride
-        stages.append(blocks)
-        feature_info.append(dict(num_chs=in_chs, reduction=reduction, module=f"stages.{i}"))
-    return stages, feature_info
 
 
 class ShortBPResNet(SpikingBackbone):

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from zoo.diagnostics.rates import hooks
+from zoo.hooks import hooks
 from zoo.neurons import LIF
 
 

@@ -1,0 +1,29 @@
+"""Networks watched while they run: what is hooked on comes off, and modes are put back."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from torch import nn
+from torch.utils.hooks import RemovableHandle
+
+
+@contextmanager
+def hooks(*handles: RemovableHandle) -> Iterator[None]:
+    """Takes hooks off again."""
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
+def eval_mode(model: nn.Module) -> Iterator[None]:
+    """Puts each module back into the mode it was in."""
+    training = {module for module in model.modules() if module.training}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module in model.modules():
+            module.training = module in training
