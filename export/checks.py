@@ -3,19 +3,24 @@
 Shapes: N images, B batch, K classes.
 """
 
+import platform
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import onnx
 import onnxruntime
 import torch
 from torch import Tensor, nn
 
+import zoo
 from zoo.progress import watched
 
 BATCH = 16
 STRIPPING = "stripped network gives equal bits"  # a check's name
+AT_ONCE = 128  # images in memory with all that a network makes of them
 ACCURACY_GAP = 0.25  # points between the trained network and its graph, or one image
 
 
@@ -26,6 +31,19 @@ class Check:
     name: str
     passed: bool
     measured: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One way to run a graph."""
+
+    batch: int
+    threads: int
+    optimised: bool
+
+    def __str__(self) -> str:
+        optimisations = "all optimisations" if self.optimised else "no optimisations"
+        return f"batch {self.batch}, {self.threads} threads, {optimisations}"
 
 
 def batches(images: Tensor, doing: str) -> Iterable[Tensor]:
@@ -58,3 +76,30 @@ def logits_of(model: nn.Module, images: Tensor, doing: str, layout=None) -> Tens
 def accuracy_of(logits: Tensor, labels: Tensor) -> float:
     """Top-1 in percent."""
     return float(100 * (logits.argmax(1) == labels).float().mean())
+
+
+def run_graph(graph: Path, images: Tensor, setting: Setting) -> Tensor:
+    """Logits [N, K]. Batches of one thread go side by side, on as many cores as torch has."""
+    running = session(graph, setting.threads, setting.optimised)
+    at_once = 1
+    if setting.threads == 1:
+        at_once = min(torch.get_num_threads(), max(1, AT_ONCE // setting.batch))
+    parts = images.split(setting.batch)
+
+    def run(x: Tensor) -> Tensor:
+        return torch.from_numpy(running.run(["logits"], {"pixel_values": x.numpy()})[0])
+
+    with ThreadPoolExecutor(at_once) as pool:
+        logits = pool.map(run, parts)
+        return torch.cat([*watched(logits, f"{graph.name}, {setting}", len(parts))])
+
+
+def versions() -> dict[str, str]:
+    return {
+        "short-bp-zoo": zoo.__version__,
+        "torch": torch.__version__,
+        "onnx": onnx.__version__,
+        "onnxruntime": onnxruntime.__version__,
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+    }

@@ -13,7 +13,17 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from export.checks import ACCURACY_GAP, Check, accuracy_of, batches, session
+from export.checks import (
+    ACCURACY_GAP,
+    Check,
+    Setting,
+    accuracy_of,
+    batches,
+    run_graph,
+    session,
+)
+from export.folder import GRAPH, READABLE_GRAPH, UINT8_GRAPH
+from export.images import Images
 from zoo.hooks import hooks
 from zoo.neurons import LIF
 
@@ -138,3 +148,17 @@ def check_spike_aware(
             )
         )
     return checks
+
+
+def check_other_graphs(folder: Path, images: Images) -> Check:
+    """By the spike-aware rule: the readable graph and that of pixels give the classes of the first,
+    and all but the same logits.
+    """
+    setting = Setting(batch=64, threads=2, optimised=True)
+    expected = run_graph(folder / GRAPH, images.values, setting)
+    measured = {"required_percent": AGREEMENT}
+    for graph, x in ((UINT8_GRAPH, images.pixels), (READABLE_GRAPH, images.values)):
+        close = (run_graph(folder / graph, x, setting) - expected).abs().amax(1) <= TOLERANCE
+        measured[f"{graph}_percent"] = float(100 * close.float().mean())
+    passed = min(measured.values()) >= AGREEMENT
+    return Check("all graphs give the same logits", passed, measured)

@@ -14,18 +14,12 @@ the threshold, and the classes agree over the data set.
 """
 
 import json
-import platform
 import sys
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import onnx
-import onnx.inliner
-import onnxruntime
 import torch
 import tyro
 from google.protobuf.message import DecodeError
@@ -36,55 +30,23 @@ from torch import Tensor, fx, nn
 
 import zoo
 from export.browser import PREPROCESSOR, browser_config, preprocessor
-from export.checks import (
-    ACCURACY_GAP,
-    STRIPPING,
-    Check,
-    accuracy_of,
-    batches,
-    logits_of,
-    session,
-)
-from export.exact import InexactError, certify
+from export.checks import STRIPPING, Check, batches, versions
+from export.equal_bits import CERTIFICATE, check_certificate, check_exact
 from export.folder import (
     GRAPH,
     GRAPHS,
-    READABLE_GRAPH,
     REPORT,
-    UINT8_GRAPH,
     changed_files,
     read_report,
 )
 from export.graph import write_graphs
 from export.images import Images, check_asked, images_of, random_images
-from export.ledger import Ledger
-from export.spike_aware import AGREEMENT, TOLERANCE, check_spike_aware
+from export.spike_aware import check_other_graphs, check_spike_aware
 from zoo import hub, runs
 from zoo.diagnostics import count_operations, firing_rates
 from zoo.diagnostics.operations import SOURCE
-from zoo.progress import watched
 
 SAMPLE = 1000  # images on which every layer has to fire, and whose operations are counted
-BEYOND = 1.5  # times an image's floats: some beyond the pixels, some between two of them
-AT_ONCE = 128  # images in memory with all that a network makes of them
-CERTIFICATE = "no sum depends on its order"
-CHANGED = 10.0  # percent of images with another class; on a half-trained network 5 were seen
-
-
-@dataclass(frozen=True)
-class Setting:
-    """One way to run a graph."""
-
-    batch: int
-    threads: int
-    optimised: bool
-
-    def __str__(self) -> str:
-        optimisations = "all optimisations" if self.optimised else "no optimisations"
-        return f"batch {self.batch}, {self.threads} threads, {optimisations}"
-
-
-SETTINGS = [Setting(b, t, o) for b in (64, 7, 1) for t in (2, 1) for o in (True, False)]
 NOT_A_GRAPH = (  # what onnx and onnxruntime raise, of no common kind
     DecodeError,
     onnx.checker.ValidationError,
@@ -94,7 +56,6 @@ NOT_A_GRAPH = (  # what onnx and onnxruntime raise, of no common kind
     runtime_errors.InvalidProtobuf,
     runtime_errors.NotImplemented,
 )
-FEWER_SETTINGS = [Setting(64, 2, True), Setting(7, 1, False)]
 
 
 def verify(
@@ -159,17 +120,6 @@ def measure_energy(model: nn.Module, images: Tensor) -> dict[str, Any]:
         "multiply_accumulates": sum(layer.multiply_accumulates for layer in layers),
         "picojoules": sum(layer.energy for layer in layers),
         "source": SOURCE,
-    }
-
-
-def versions() -> dict[str, str]:
-    return {
-        "short-bp-zoo": zoo.__version__,
-        "torch": torch.__version__,
-        "onnx": onnx.__version__,
-        "onnxruntime": onnxruntime.__version__,
-        "python": platform.python_version(),
-        "machine": platform.machine(),
     }
 
 
@@ -270,136 +220,6 @@ def check_said(folder: Path, rule: str, checks: list[Check]) -> Check:
         wrong += ["rule"] * (said.get("rule") != rule) + [CERTIFICATE] * (theirs != ours)
     name = "rule, certificate and pre-processing are as said"
     return Check(name, not wrong, {"that_differ": wrong})
-
-
-def check_certificate(folder: Path) -> Check:
-    """Proof that no sum in any graph rounds."""
-    rows = {}
-    for graph in GRAPHS:
-        try:
-            plain = onnx.inliner.inline_local_functions(onnx.load(folder / graph))
-            rows[graph] = certify(plain)
-        except InexactError as error:
-            return Check(CERTIFICATE, False, {"where": f"{graph}: {error}"})
-    measured = {
-        "least_head_room_bits": min(row.head_room for row in rows[GRAPH]),
-        "layers": [asdict(row) for row in rows[GRAPH]],
-    }
-    return Check(CERTIFICATE, True, measured)
-
-
-def _run(graph: Path, images: Tensor, setting: Setting) -> Tensor:
-    """Logits [N, K]. Batches of one thread go side by side, on as many cores as torch has."""
-    running = session(graph, setting.threads, setting.optimised)
-    at_once = 1
-    if setting.threads == 1:
-        at_once = min(torch.get_num_threads(), max(1, AT_ONCE // setting.batch))
-    parts = images.split(setting.batch)
-
-    def run(x: Tensor) -> Tensor:
-        return torch.from_numpy(running.run(["logits"], {"pixel_values": x.numpy()})[0])
-
-    with ThreadPoolExecutor(at_once) as pool:
-        logits = pool.map(run, parts)
-        return torch.cat([*watched(logits, f"{graph.name}, {setting}", len(parts))])
-
-
-def check_other_graphs(folder: Path, images: Images) -> Check:
-    """By the spike-aware rule: the readable graph and that of pixels give the classes of the first,
-    and all but the same logits.
-    """
-    setting = FEWER_SETTINGS[0]
-    expected = _run(folder / GRAPH, images.values, setting)
-    measured = {"required_percent": AGREEMENT}
-    for graph, x in ((UINT8_GRAPH, images.pixels), (READABLE_GRAPH, images.values)):
-        close = (_run(folder / graph, x, setting) - expected).abs().amax(1) <= TOLERANCE
-        measured[f"{graph}_percent"] = float(100 * close.float().mean())
-    passed = min(measured.values()) >= AGREEMENT
-    return Check("all graphs give the same logits", passed, measured)
-
-
-def _compared(folder: Path, images: Images, exact: Tensor) -> Iterator[bytes]:
-    """All that it depends on how many images differ."""
-    for graph in GRAPHS:
-        yield (folder / graph).read_bytes()
-    for tensor in (images.pixels, exact):
-        yield tensor.numpy().tobytes()
-    for package in (zoo.__file__, __file__):
-        for source in sorted(Path(package).parent.rglob("*.py")):
-            yield source.read_bytes()
-    here = (versions(), torch.backends.cpu.get_cpu_capability(), torch.get_num_threads())
-    yield repr(here).encode()
-
-
-def that_differ(logits: Tensor, others: Tensor) -> int:
-    """Images whose logits, [N, K], are not the same bits; 0 and -0 are not."""
-    return int((logits.view(torch.int32) != others.view(torch.int32)).any(1).sum())
-
-
-@torch.inference_mode()
-def check_exact(
-    folder: Path, model: nn.Module, deployed: fx.GraphModule, images: Images, found: Path | None
-) -> Iterator[Check]:
-    """Equal bits in every setting, and what snapping did to the network that was trained."""
-    exact = logits_of(deployed, images.values, "PyTorch")
-    channels_last = "PyTorch, channels_last"
-    ways = {
-        channels_last: lambda: logits_of(
-            deployed, images.values, channels_last, torch.channels_last
-        )
-    }
-    for graph, x, settings in (
-        (GRAPH, images.values, SETTINGS),
-        (UINT8_GRAPH, images.pixels, FEWER_SETTINGS),
-        (READABLE_GRAPH, images.values, FEWER_SETTINGS),
-    ):
-        for setting in settings:
-            ways[f"{graph}, {setting}"] = partial(_run, folder / graph, x, setting)
-    ledger = Ledger(found, _compared(folder, images, exact))
-    for name, run in ways.items():
-        if name not in ledger.differ:
-            ledger.write(name, that_differ(run(), exact))
-    differ = ledger.differ
-    yield Check(
-        "equal bits in every setting",
-        bool(exact.isfinite().all()) and not any(differ.values()),
-        {
-            "images": len(exact),
-            "settings": len(differ),
-            "images_that_differ": max(differ.values()),
-            "by_setting": differ,
-        },
-    )
-    beyond = BEYOND * images.values[:AT_ONCE]
-    there = _run(folder / GRAPH, beyond, FEWER_SETTINGS[0])
-    away = that_differ(there, logits_of(deployed, beyond, "no pixels"))
-    yield Check(
-        "floats that are no pixels give equal bits",
-        away == 0,
-        {"images": len(beyond), "images_that_differ": away},
-    )
-    raw = logits_of(model, images.values, "as trained")
-    changed = int((raw.argmax(1) != exact.argmax(1)).sum())
-    measured = {
-        "images": len(exact),
-        "classes_that_changed": changed,
-        "changed_percent": 100 * changed / len(exact),
-    }
-    kept = measured["changed_percent"] <= CHANGED
-    if images.labels is not None:
-        folded = logits_of(zoo.deploy(model, exact=False), images.values, "folded")
-        first = f"{GRAPH}, {SETTINGS[0]}"
-        onnxruntime_logits = ways[first]() if differ[first] else exact  # the same bits
-        for name, logits in {
-            "trained": raw,
-            "folded": folded,
-            "exact": exact,
-            "onnxruntime": onnxruntime_logits,
-        }.items():
-            measured[f"{name}_percent"] = accuracy_of(logits, images.labels)
-        gap = abs(measured["trained_percent"] - measured["onnxruntime_percent"])
-        kept = kept and gap <= max(ACCURACY_GAP, 100 / len(exact))
-    yield Check("the grid keeps the accuracy", kept, measured)
 
 
 def print_report(report: dict[str, Any]) -> None:

@@ -14,9 +14,8 @@ from digits_images import IMAGES, PIXELS
 import zoo
 from export.graph import write_graph
 from export.images import Images
-from export.spike_aware import check_spike_aware
+from export.spike_aware import check_other_graphs, check_spike_aware
 from export.to_onnx import Options, export
-from export.verify import check_other_graphs
 from zoo.runs import checkpoints
 
 

@@ -18,17 +18,19 @@ from onnx import numpy_helper
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+import export.equal_bits
 import export.verify
 import zoo
 from export.checks import logits_of, session
+from export.equal_bits import check_exact
 from export.folder import GRAPH, GRAPHS, READABLE_GRAPH, REPORT, changed_files
 from export.images import Images, data_images
-from export.verify import check_exact, check_stripping, verify
+from export.verify import check_stripping, verify
 from zoo.hub import BUNDLED, hashes
 from zoo.runs import checkpoints
 
 ROOT = Path(__file__).parent.parent
-RUN = export.verify._run
+RUN = export.equal_bits.run_graph
 SCHEMA = json.loads((ROOT / "docs/verification.schema.json").read_text())
 
 
@@ -171,7 +173,7 @@ def test_a_swapped_config_is_caught(folder, change):
 @pytest.mark.parametrize("change", ["rule", "certificate", "another certificate"])
 def test_a_report_that_says_more_than_was_found_is_caught(folder, change):
     report = json.loads((folder / REPORT).read_text())
-    (proof,) = (c for c in report["checks"] if c["name"] == export.verify.CERTIFICATE)
+    (proof,) = (c for c in report["checks"] if c["name"] == export.equal_bits.CERTIFICATE)
     if change == "rule":
         report["rule"] = "spike-aware"
     elif change == "certificate":
@@ -180,7 +182,7 @@ def test_a_report_that_says_more_than_was_found_is_caught(folder, change):
         report["checks"].append(proof | {"measured": {}})
     (folder / REPORT).write_text(json.dumps(report))
     run = command(folder, "--num-images", "10", "--random-images")
-    named = "rule" if change == "rule" else export.verify.CERTIFICATE
+    named = "rule" if change == "rule" else export.equal_bits.CERTIFICATE
     assert f'pre-processing are as said: {{"that_differ": ["{named}"]}}' in run.stderr
 
 
@@ -213,7 +215,7 @@ def test_a_zero_of_the_other_sign_is_another_logit():
     logits = torch.zeros(3, 10)
     others = logits.clone()
     others[1, 4] = -0.0
-    assert export.verify.that_differ(logits, others) == 1
+    assert export.equal_bits.that_differ(logits, others) == 1
 
 
 def test_logits_that_are_no_numbers_are_caught(folder):
@@ -251,7 +253,7 @@ def test_a_verification_that_was_cut_goes_on(folder, tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return RUN(graph, images, setting)
 
-    monkeypatch.setattr(export.verify, "_run", cut_at_the_sixth)
+    monkeypatch.setattr(export.equal_bits, "run_graph", cut_at_the_sixth)
     images = Images(PIXELS, IMAGES, None, "60 random images")
     with pytest.raises(KeyboardInterrupt):
         verify(folder, model, images, ledger)

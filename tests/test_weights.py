@@ -11,9 +11,10 @@ import torch
 
 import zoo
 from export.checks import session
+from export.equal_bits import check_certificate
 from export.folder import read_report
 from export.graph import write_graph, write_graphs
-from export.verify import check_certificate, check_said
+from export.verify import check_said
 from zoo import hub
 from zoo.data import DataConfig, load_images
 
