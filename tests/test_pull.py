@@ -285,7 +285,7 @@ def test_where_there_are_no_links_files_stand_for_them(served, promises, monkeyp
     assert fetch("org/x", SHA, promises, tmp_path) == folder
 
 
-def test_a_link_that_finds_no_room_leaves_the_cache_as_it_was(
+def test_a_link_that_finds_no_room_is_said_and_breaks_nothing(
     served, promises, monkeypatch, tmp_path
 ):
     def full(path, target):
@@ -293,10 +293,13 @@ def test_a_link_that_finds_no_room_leaves_the_cache_as_it_was(
             raise OSError(errno.EDQUOT, "quota")
         os.symlink(target, path)
 
-    monkeypatch.setattr(Path, "symlink_to", full)
-    with pytest.raises(PullError, match=r"expected room for it in .* got .*quota; set HF_H"):
-        fetch("org/x", SHA, promises, tmp_path)
-    assert content(tmp_path / "models--org--x" / "snapshots") == {}
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "symlink_to", full)
+        with pytest.raises(PullError, match=r"expected room for it in .* got .*quota; set HF_H"):
+            fetch("org/x", SHA, promises, tmp_path)
+    assert content(tmp_path / "models--org--x" / "snapshots" / SHA).items() <= FILES.items()
+    served.before = lambda name: pytest.fail("all of it had come")
+    assert content(fetch("org/x", SHA, promises, tmp_path)) == FILES
 
 
 def test_what_is_no_network_of_ours_is_refused_before_its_weights_come(hub, client, exported):

@@ -16,10 +16,10 @@ import shutil
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from tempfile import TemporaryDirectory, mkstemp
+from tempfile import TemporaryDirectory
 from typing import BinaryIO, TypeVar
 from urllib.parse import urlsplit
 
@@ -137,7 +137,7 @@ def fetch(
     cache_dir: str | Path | None = None,
     accept: Callable[[Path], object] = lambda folder: None,
 ) -> Path:
-    """A commit's files, each as it was promised; what fails leaves nothing behind.
+    """A commit's files, each as it was promised; what fails to arrive leaves nothing behind.
 
     One process at a time, where the disk knows locks, so that nothing comes twice.
 
@@ -237,24 +237,20 @@ def _can_link(scratch: Path) -> bool:
 def _move_into_place(
     expected: Mapping[str, Promise], arrived: Path, storage: Path, folder: Path, links: bool
 ) -> None:
-    """Give each file its place in one step; if one gets none, those that were not there before lose
-    theirs. As huggingface_hub has it, places are links to blobs wherever there can be links.
+    """Give each file its place in one step. As huggingface_hub has it, places are links to blobs
+    wherever there can be links.
     """
-    with ExitStack() as undo:
-        for name, promised in expected.items():
-            new, path = arrived / name, folder / name
-            if _is(path, promised):
-                continue
-            if not os.path.lexists(path):
-                undo.callback(path.unlink, missing_ok=True)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            if links:
-                blob = storage / "blobs" / promised.digest
-                blob.parent.mkdir(exist_ok=True)
-                os.replace(new, blob)
-                new.symlink_to(os.path.relpath(blob, path.parent))
-            os.replace(new, path)
-        undo.pop_all()
+    for name, promised in expected.items():
+        new, path = arrived / name, folder / name
+        if _is(path, promised):
+            continue
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if links:
+            blob = storage / "blobs" / promised.digest
+            blob.parent.mkdir(exist_ok=True)
+            os.replace(new, blob)
+            new.symlink_to(os.path.relpath(blob, path.parent))
+        os.replace(new, path)
 
 
 def _arrives(url: str, name: str, promised: Promise, partial: Path) -> bool:
@@ -473,12 +469,8 @@ def _point(storage: Path, revision: str, sha: str) -> None:
     ref = storage / "refs" / revision
     if ref.is_file() and ref.read_text() == sha:
         return
-    with suppress(OSError):
+    with suppress(OSError), TemporaryDirectory(prefix=".ref.", dir=storage) as scratch:
+        partial = Path(scratch, "ref")  # all in refs/ is a name
+        partial.write_text(sha)
         ref.parent.mkdir(parents=True, exist_ok=True)
-        handle, partial = mkstemp(dir=storage, prefix=".ref.")  # all in refs/ is a name
-        try:
-            with os.fdopen(handle, "w") as file:
-                file.write(sha)
-            os.replace(partial, ref)
-        finally:
-            Path(partial).unlink(missing_ok=True)
+        os.replace(partial, ref)
