@@ -56,10 +56,15 @@ def main(root: str) -> None:
                 f"right of {COUNT}": correct[name],
             }
         )
-    content = {"command": COMMAND, "correct": correct, "indices": indices.tolist()}
-    FILE.write_text(json.dumps(content) + "\n")
+    if not rows or len(found) < COUNT:
+        raise ValueError(
+            f"--root: expected {COUNT} images or more of the classes that a release knows, got "
+            f"{len(found)} of {list(found.classes)[:10]}"
+        )
     title = "Released networks on test images, on the exact grid"
     report("accuracy", title, rows, COMMAND, **of_weights(correct))
+    content = {"command": COMMAND, "correct": correct, "indices": indices.tolist()}
+    FILE.write_text(json.dumps(content) + "\n")
 
 
 if __name__ == "__main__":

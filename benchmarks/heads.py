@@ -6,7 +6,7 @@ python benchmarks/heads.py
 from functools import partial
 
 from contestants import ours
-from measure import interleaved, report
+from measure import interleaved, report, run_script
 from train_step import BATCH, step
 
 from zoo.training.allocator import keep_large_buffers
@@ -41,4 +41,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

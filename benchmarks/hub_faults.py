@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 import torch
-from measure import report
+from measure import report, run_script
 from rich.progress import track
 
 ROOT = Path(__file__).parent.parent
@@ -166,4 +166,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

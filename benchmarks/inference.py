@@ -8,7 +8,7 @@ from typing import Any
 
 import onnxruntime
 import torch
-from measure import instruction_set, interleaved, report
+from measure import instruction_set, interleaved, report, run_script
 from torch import nn
 
 import zoo
@@ -82,4 +82,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

@@ -5,7 +5,6 @@ import platform
 import shutil
 import statistics
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -18,6 +17,7 @@ from rich.progress import track
 from rich.table import Table
 
 from zoo import hub
+from zoo.command import said_in_a_line
 from zoo.training.machine import processor
 
 SETTLE = 0.05  # seconds; threads of the contestant before still spin for some milliseconds
@@ -80,10 +80,8 @@ def run_script(main: Callable[..., Any]) -> Any:
     """Run a script with the arguments that its command line gives; what is wrong with them, or with
     what they name, ends it with a line that says so.
     """
-    try:
+    with said_in_a_line():
         return tyro.cli(main)
-    except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
 
 
 def report(name: str, title: str, rows: list[dict[str, Any]], command: str, **facts: Any) -> None:

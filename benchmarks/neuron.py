@@ -5,7 +5,7 @@ python benchmarks/neuron.py
 
 import torch
 from contestants import NEURONS
-from measure import interleaved, report
+from measure import interleaved, report, run_script
 from spikingjelly.activation_based import functional
 from torch import nn
 
@@ -54,4 +54,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

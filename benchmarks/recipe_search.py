@@ -10,7 +10,7 @@ Rows of runs whose logs were not kept stay as they were written.
 
 import json
 
-from measure import RESULTS, report
+from measure import RESULTS, report, run_script
 
 from zoo.training.config import flat
 from zoo.training.run_folder import read_log
@@ -68,4 +68,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

@@ -13,7 +13,7 @@ from typing import Any
 
 from arms import TRAINED_ON
 from gradients import RATIO
-from measure import RESULTS
+from measure import RESULTS, run_script
 from scipy.stats import ttest_ind_from_stats
 
 PAGE = Path(__file__).parent.parent / "docs" / "results.md"
@@ -339,6 +339,10 @@ def page() -> str:
     return "\n\n".join([HEAD.rstrip(), *told]) + "\n"
 
 
-if __name__ == "__main__":
+def main() -> None:
     PAGE.write_text(page())
     print(f"{PAGE}: written")
+
+
+if __name__ == "__main__":
+    run_script(main)

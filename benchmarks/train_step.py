@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 from contestants import Contestant, compiled_networks, networks
-from measure import instruction_set, interleaved, report
+from measure import instruction_set, interleaved, report, run_script
 
 from zoo.training.allocator import keep_large_buffers
 from zoo.training.machine import peak_memory
@@ -115,4 +115,4 @@ if __name__ == "__main__":
             keep_large_buffers()
             print(json.dumps(side_by_side(group, name)))
         case _:
-            main()
+            run_script(main)

@@ -41,6 +41,10 @@ def main(root: str, run: Annotated[list[Path], tyro.conf.Positional]) -> None:
         source = load_source(str(folder))
         cfg = source.config["pretrained_cfg"]
         name = f"{source.config['architecture']}.{cfg['tag']}"
+        if source.config["label_names"] != list(found.classes):
+            raise ValueError(
+                f"--root: expected images of {source.config['label_names']}, got {found.classes}"
+            )
         released = hub.read_config(hub.find_pretrained(name))["training"]
         check_twin(folder, source.config["training"], name, released)
         ours = zoo.create_model(name, pretrained=True).eval()

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import onnxruntime
 import torch
+import tyro
 from rich.console import Console
 from rich.table import Table
 
@@ -23,17 +24,20 @@ from zoo.data import DataConfig, load_images, normalise
 
 NAME = "short_bp_resnet20_slim.digits"
 RELEASED = "zoo/weights/short_bp_resnet20_slim.cifar10"
-RUN, EXPORTED, PUBLISHED = Path("runs/demo"), Path("runs/demo_export"), Path("hub") / NAME
+RUN, EXPORTED = Path("runs/make_demo"), Path("runs/make_demo_export")
+PUBLISHED = Path("hub") / NAME
 console = Console()
 
 
 def step(title: str, *command: str) -> None:
     console.rule(title)
     console.print(f"[dim]python {' '.join(command)}[/dim]", highlight=False)
-    subprocess.run([sys.executable, *command], check=True)
+    if code := subprocess.run([sys.executable, *command]).returncode:
+        sys.exit(code)  # it has said why
 
 
 def main() -> None:
+    os.chdir(Path(__file__).parent.parent)
     shutil.rmtree(RUN, ignore_errors=True)
     recipe = ("configs/digits_demo.yaml", "--output", str(RUN))
     step("1  train with shortcut heads", "-m", "zoo.training", *recipe)
@@ -79,4 +83,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    tyro.cli(main)

@@ -9,6 +9,7 @@ import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+import tyro
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
 INK, BODY, HEAD, OUT = "#1f2933", "#d9e2ec", "#f7c873", "#9fd8b5"
@@ -80,4 +81,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    tyro.cli(main)

@@ -6,6 +6,7 @@ name and not ours; posing as one of them would be a lie.
 """
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,7 @@ def preprocessor(folder: Path) -> str | None:
         "image_processor_type": "CLIPImageProcessor",  # it resizes, crops and normalises as timm
         "do_convert_rgb": True,
         "do_resize": True,
-        "size": {"shortest_edge": round(min(height, width) / crop)},
+        "size": {"shortest_edge": math.floor(min(height, width) / crop)},
         "resample": RESAMPLE[interpolation],
         "do_center_crop": True,
         "crop_size": {"height": height, "width": width},

@@ -56,7 +56,8 @@ def read_report(folder: Path) -> dict[str, Any]:
 
 def changed_files(folder: Path) -> list[str]:
     """Files that are not those whose hashes the folder's report holds: others, more or fewer."""
-    found, verified = hashes(folder, REPORT), read_report(folder).get("sha256", {})
+    verified = read_report(folder).get("sha256", {})  # before a folder of anything is hashed
+    found = hashes(folder, REPORT)
     return sorted(k for k in found.keys() | verified.keys() if found.get(k) != verified.get(k))
 
 

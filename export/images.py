@@ -15,6 +15,7 @@ from zoo.deployed import deploy
 from zoo.folded import FoldedLIF
 from zoo.grid import whole_pixels
 from zoo.hooks import hooks
+from zoo.progress import watched
 
 CLOSE = 2.0**-16  # of the threshold, or a step of the stairs: a few steps of the grid
 
@@ -68,7 +69,12 @@ def data_images(model: nn.Module, config: dict[str, Any], data_root: str, count:
             "verify on random images"
         )
     data = DataConfig.recorded(config["training"]["data"])
-    found = load_images(replace(data, root=data_root or data.root), "test")
+    try:
+        found = load_images(replace(data, root=data_root or data.root), "test")
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f"{error}; --data-root says where the images are, --random-images does without"
+        ) from None
     if list(found.classes) != config.get("label_names"):
         raise ValueError(
             f"config.json: expected images of {config.get('label_names')}, got classes "
@@ -98,7 +104,9 @@ def random_images(model: nn.Module, count: int) -> Images:
     pixels = (255 * pixels).round().to(torch.uint8)
     pixels = pixels[torch.randperm(len(pixels), generator=draw)][: 2 * count + count // 2]
     plain, candidates = pixels[: count - count // 2], pixels[count - count // 2 :]
-    close = torch.cat([_close_calls(deployed, part) for part in candidates.split(50)])
+    parts = candidates.split(50)
+    looked_at = watched(parts, "looking for close calls", len(parts))
+    close = torch.cat([_close_calls(deployed, part) for part in looked_at])
     chosen = candidates[close.argsort(descending=True)[: count // 2]]
     pixels = torch.cat([plain, chosen])
     are = f"{count} random images, seed 0, {count // 2} of them chosen for close calls"
@@ -115,8 +123,8 @@ def _close_calls(deployed: fx.GraphModule, pixels: Tensor) -> Tensor:
         calls.add_((distance <= CLOSE).transpose(0, 1).flatten(1).sum(1))
 
     layers = [module for module in deployed.modules() if isinstance(module, FoldedLIF)]
-    watched = hooks(*(layer.register_forward_hook(count) for layer in layers))
-    with watched, torch.backends.nnpack.flags(enabled=False):  # as in export.checks
+    counted = hooks(*(layer.register_forward_hook(count) for layer in layers))
+    with counted, torch.backends.nnpack.flags(enabled=False):  # as in export.checks
         deployed(pixels)
     return calls
 

@@ -36,6 +36,7 @@ from export.folder import (
 )
 from export.images import Images, check_asked, images_of
 from export.verify import NOT_A_GRAPH, failures, verify
+from zoo.command import said_in_a_line
 from zoo.hub import CONFIG, WEIGHTS, hashes, read_config
 from zoo.pull import (
     WAITS,
@@ -86,6 +87,8 @@ def check_verified(folder: Path) -> None:
     """Raise unless the folder's own report says that it passed, of the files that are there."""
     if links := sorted(str(path) for path in folder.rglob("*") if path.is_symlink()):
         raise PublishError(f"{folder}: expected plain files, got links: {links}")
+    if not folder.is_dir():
+        raise PublishError(f"{folder}: expected an exported folder, found none")
     try:
         passed = read_report(folder).get("passed")
     except (FileNotFoundError, ValueError) as error:
@@ -151,7 +154,7 @@ def publish_to_folder(options: Options) -> str:
     folder, target = Path(options.folder).resolve(), Path(options.to_folder).resolve()
     check_asked(options.num_images)
     check_verified(folder)
-    if target.is_dir() and hashes(target, but="") == hashes(folder, but=""):
+    if (target / REPORT).is_file() and hashes(target, but="") == hashes(folder, but=""):
         return f"{target} holds this very network already"
     if target.is_relative_to(folder):
         raise PublishError(f"--to-folder: expected a place outside {folder}, got {target}")
@@ -405,13 +408,9 @@ def main() -> None:
         if getattr(options, name):
             other = "--to-folder" if options.to else "--to"
             sys.exit(f"error: --{name.replace('_', '-')}: expected beside {other} alone")
-    try:
-        if options.to_folder:
-            print(publish_to_folder(options))
-        else:
-            print(publish_to_hub(options))
-    except (PublishError, HTTPError, ValueError, OSError, RuntimeError) as error:
-        sys.exit(f"error: {error}")
+    stopped = "stopped; the same command goes on from what is there"
+    with said_in_a_line(PublishError, HTTPError, stopped=stopped):
+        print(publish_to_folder(options) if options.to_folder else publish_to_hub(options))
 
 
 if __name__ == "__main__":

@@ -8,6 +8,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import tyro
+
 from export.folder import GRAPHS, read_report
 from export.history import history, of_levels
 from export.measured import how_measured, parameter_count, told_accuracy, told_operations
@@ -140,4 +142,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    tyro.cli(main)

@@ -25,7 +25,8 @@ def load_source(source: str) -> Source:
 
     Args:
         source: A run folder (its newest checkpoint is taken), a checkpoint or any other folder
-            with config.json and model.safetensors, or the name of a network with weights.
+            with config.json and model.safetensors, or what create_model takes: a name of weights,
+            local-dir:FOLDER or hf-hub:org/name.
 
     Raises:
         FileNotFoundError, ValueError: As zoo.create_model; the message says what was expected.
@@ -33,6 +34,8 @@ def load_source(source: str) -> Source:
     folder = Path(source)
     if folder.is_dir():
         folder = runs.pretrained_folder(folder)
+    elif ":" in source:
+        folder = hub.locate(source, (hub.CONFIG, hub.WEIGHTS))
     else:
         if folder.suffix == ".safetensors" or len(folder.parts) > 1:
             raise FileNotFoundError(

@@ -30,6 +30,7 @@ from export.graph import write_graphs
 from export.images import Images, check_asked, data_images, random_images
 from export.strip import Source, load_source, write_stripped
 from export.verify import check_stripping, deploy_by_rule, failures, print_report, verify
+from zoo.command import said_in_a_line
 from zoo.data.config import EVENTS
 from zoo.hub import hashes
 
@@ -113,12 +114,11 @@ def stripping_of(source: Source, stripped: nn.Module, images: Images) -> dict[st
 
 def main() -> None:
     options = tyro.cli(Options, description=__doc__)
-    try:
-        print(f"wrote {export(options)}")
-    except ExportError as error:
-        sys.exit(f"error: the export was refused, nothing was written:\n{error}")
-    except (ValueError, OSError, RuntimeError) as error:
-        sys.exit(f"error: {error}")
+    with said_in_a_line(stopped="stopped, nothing was written; the same command goes on"):
+        try:
+            print(f"wrote {export(options)}")
+        except ExportError as error:
+            sys.exit(f"error: the export was refused, nothing was written:\n{error}")
 
 
 if __name__ == "__main__":

@@ -43,6 +43,7 @@ from export.graph import write_graphs
 from export.images import Images, check_asked, images_of, random_images
 from export.spike_aware import check_other_graphs, check_spike_aware
 from zoo import hub, runs
+from zoo.command import said_in_a_line
 from zoo.diagnostics import count_operations, firing_rates
 from zoo.diagnostics.operations import SOURCE
 
@@ -265,40 +266,49 @@ def check_report_place(report: Path, folder: Path) -> None:
     """
     if not report.parent.is_dir():
         raise FileNotFoundError(f"--report: expected a file in a folder, found no {report.parent}")
+    if report.is_dir():
+        raise ValueError(f"--report: expected a file, got the folder {report}")
     if report.resolve().is_relative_to(folder.resolve()):
         raise ValueError(f"--report: expected a file outside of {folder}, got {report}")
 
 
 def main() -> None:
     options = tyro.cli(Options, description=__doc__)
-    folder = Path(options.folder)
-    try:
-        check_asked(options.num_images, options.data_root, options.random_images)
-        if options.report:
-            check_report_place(Path(options.report), folder)
-        if changed := changed_files(folder):
-            left_out = folder.resolve().parent == hub.BUNDLED and not {*changed} - {*GRAPHS}
-            hint = f"; python export/to_onnx.py {folder.resolve().name} makes all of them"
-            raise ValueError(
-                f"{folder / REPORT}: expected the files it names, got others: {changed}"
-                + hint * left_out
-            )
-        config = hub.read_config(folder)
-        model = zoo.create_model(f"local-dir:{folder}", pretrained=True).eval()
-        if options.random_images:
-            images = random_images(model, options.num_images)
-        else:
-            images = images_of(model, config, options.data_root, options.num_images)
-        ledger = Path(f"{options.report}.ledger") if options.report else None
-        report = verify(folder, model, images, ledger)
-        print_report(report)
-        if options.report:
-            runs.write(Path(options.report), json.dumps(report, indent=2))
-            ledger.unlink(missing_ok=True)
-    except (ValueError, OSError, RuntimeError, *NOT_A_GRAPH) as error:
-        sys.exit(f"error: {error}")
+    stopped = "stopped; with --report the same command goes on from what was compared"
+    with said_in_a_line(*NOT_A_GRAPH, stopped=stopped):
+        report = _checked(options)
     if not report["passed"]:
-        sys.exit(f"error: {folder} failed:\n{failures(report)}")
+        sys.exit(f"error: {options.folder} failed:\n{failures(report)}")
+
+
+def _checked(options: Options) -> dict[str, Any]:
+    """What verify found of a folder, printed and written where it is asked for."""
+    folder, asked = Path(options.folder), Path(options.report)
+    check_asked(options.num_images, options.data_root, options.random_images)
+    if options.report:
+        check_report_place(asked, folder)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder}: expected an exported folder, found none")
+    if changed := changed_files(folder):
+        left_out = folder.resolve().parent == hub.BUNDLED and not {*changed} - {*GRAPHS}
+        whole = f"python export/to_onnx.py {folder.resolve().name} --output FOLDER --random-images"
+        raise ValueError(
+            f"{folder / REPORT}: expected the files it names, got others: {changed}"
+            + f"; {whole} makes all of them" * left_out
+        )
+    config = hub.read_config(folder)
+    model = zoo.create_model(f"local-dir:{folder}", pretrained=True).eval()
+    if options.random_images:
+        images = random_images(model, options.num_images)
+    else:
+        images = images_of(model, config, options.data_root, options.num_images)
+    ledger = Path(f"{asked}.ledger") if options.report else None
+    report = verify(folder, model, images, ledger)
+    print_report(report)
+    if options.report:
+        runs.write(asked, json.dumps(report, indent=2))
+        ledger.unlink(missing_ok=True)
+    return report
 
 
 if __name__ == "__main__":

@@ -415,7 +415,7 @@ def published(tmp_path):
 def test_a_name_that_is_none_is_said_before_anything_of_the_images(command):
     with pytest.raises(SystemExit) as stopped:
         command("no_such", "--data.root", "nowhere", "--time-steps", "2")
-    assert stopped.value.code.startswith("error: unknown model 'no_such', closest names: ")
+    assert stopped.value.code.startswith("error: unknown model 'no_such', `python -m zoo list` n")
 
 
 def test_images_of_more_classes_than_the_network_has_are_refused(published, command):

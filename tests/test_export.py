@@ -288,6 +288,22 @@ def test_without_a_report_of_their_removal_nothing_is_said_of_heads(exported, tm
     assert "when they were stripped" not in (again / "README.md").read_text()
 
 
+def test_any_name_of_weights_is_a_source(exported):
+    assert load_source(f"local-dir:{exported}").folder == exported
+    with pytest.raises(FileNotFoundError, match="nowhere: expected a folder with"):
+        load_source("local-dir:nowhere")
+
+
+def test_images_that_are_not_there_are_told_this_commands_options(exported, tmp_path):
+    source = shutil.copytree(exported, tmp_path / "source")
+    (source / REPORT).unlink()
+    config = json.loads((source / "config.json").read_text())
+    config["training"]["data"] |= {"name": "image_folder", "root": "nowhere"}
+    (source / "config.json").write_text(json.dumps(config))
+    with pytest.raises(FileNotFoundError, match="--data-root says where the images are, --random"):
+        export(Options(source=str(source), output=str(tmp_path / "out")))
+
+
 def test_a_network_of_event_streams_is_refused(exported, tmp_path):
     source = shutil.copytree(exported, tmp_path / "source")
     (source / REPORT).unlink()

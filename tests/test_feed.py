@@ -11,6 +11,7 @@ from zoo.training.augment import (
     AugmentConfig,
     augment,
     cutout,
+    image_policy,
     random_crop,
     random_flip,
     random_roll,
@@ -183,3 +184,13 @@ def test_an_amount_below_zero_is_refused():
         ValueError, match=re.escape("augment.cutout: expected a number >= 0, got -1")
     ):
         AugmentConfig(cutout=-1)
+
+
+@pytest.mark.parametrize("name", ["autoaugment_cifar10", "autoaugment_imagenet", "randaugment"])
+def test_what_a_policy_moves_in_from_outside_is_the_mean(name):
+    policy, corners = image_policy(name, (11, 22, 33)), set()
+    image = torch.full((3, 32, 32), 255, dtype=torch.uint8)
+    for seed in range(300):
+        torch.manual_seed(seed)
+        corners.add(tuple(policy(image)[:, 0, 0].tolist()))
+    assert (11, 22, 33) in corners

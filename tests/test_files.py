@@ -10,11 +10,14 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from timm.data import create_transform
 from torchvision.io import write_jpeg, write_png
+from torchvision.transforms import InterpolationMode
 
 import zoo
 from export.images import data_images
 from zoo.data import DataConfig, load_images
+from zoo.preprocessing import middle
 from zoo.training.augment import AugmentConfig
 from zoo.training.engine import train
 
@@ -164,3 +167,60 @@ def test_missing_files_are_told_what_to_fetch(tmp_path):
     for root in (tmp_path / "nowhere", tmp_path):
         with pytest.raises(FileNotFoundError, match=r"data.root: expected .* with train/CLASS"):
             load_images(config(root), "train")
+
+
+def test_one_order_however_the_images_are_packed(folder, tmp_path):
+    """Of a tar with a tar of each class, as ImageNet comes, and of names that sort in two ways."""
+    root = tmp_path / "set"
+    shutil.copytree(folder, root)
+    for i, name in enumerate(("10.jpg", "B.jpg", "a.jpg", "01.jpg")):
+        shutil.copy(root / "train" / "n02" / f"{i}.jpg", root / "train" / "n01" / name)
+    for split in ("train", "val"):
+        with tarfile.open(tmp_path / f"{split}.tar", "w") as archive:
+            for name in ("n01", "n02"):
+                inner = tmp_path / f"{name}.tar"
+                with tarfile.open(inner, "w") as files:
+                    for path in sorted((root / split / name).iterdir(), reverse=True):
+                        files.add(path, arcname=path.name)
+                archive.add(inner, arcname=f"{name}.tar")
+    unpacked, packed = (load_images(config(at), "train") for at in (root, tmp_path))
+    every = list(range(len(unpacked)))
+    for ours, theirs in zip(unpacked.take(every), packed.take(every), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_an_image_beside_the_classes_is_refused(folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "set")
+    shutil.copy(folder / "train" / "n01" / "0.jpg", tmp_path / "set" / "train" / "stray.jpg")
+    with pytest.raises(ValueError, match=r"expected CLASS/IMAGE in .*train', got stray\.jpg"):
+        load_images(config(tmp_path / "set"), "train")
+
+
+def test_a_link_in_an_archive_is_refused(folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "set")
+    link = tmp_path / "set" / "train" / "n01" / "link.jpg"
+    link.hardlink_to(tmp_path / "set" / "train" / "n01" / "0.jpg")
+    with tarfile.open(tmp_path / "train.tar", "w") as archive:
+        archive.add(tmp_path / "set" / "train", arcname="train")
+    with pytest.raises(FileNotFoundError, match=r"got: images themselves, got a link, train/n01/"):
+        load_images(config(tmp_path), "train")
+
+
+@pytest.mark.parametrize(("size", "crop"), [(224, 0.875), (160, 0.875), (32, 0.875), (32, 1.0)])
+@pytest.mark.parametrize("shape", [(300, 400), (401, 299), (32, 32), (20, 50)])
+def test_the_middle_of_an_image_is_timms(shape, size, crop):
+    draw = np.random.default_rng(0)
+    image = Image.fromarray(draw.integers(0, 256, (*shape, 3), dtype=np.uint8))
+    transform = create_transform((3, size, size), crop_pct=crop, interpolation="bicubic")
+    resize, cut, *_ = transform.transforms
+    expected = cut(resize(image))
+    ours = middle(image, size, size, crop, InterpolationMode.BICUBIC)
+    assert np.array_equal(np.asarray(ours), np.asarray(expected))
+
+
+def test_the_middle_of_an_image_is_timms_where_it_is_no_square():
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (90, 70, 3), dtype=np.uint8))
+    transform = create_transform((3, 40, 64), crop_pct=0.875, interpolation="bilinear")
+    resize, cut, *_ = transform.transforms
+    ours = middle(image, 40, 64, 0.875, InterpolationMode.BILINEAR)
+    assert np.array_equal(np.asarray(ours), np.asarray(cut(resize(image))))

@@ -24,13 +24,13 @@ from zoo.kernels import compiled
 from zoo.runs import checkpoints
 from zoo.training import engine, machine
 from zoo.training.augment import AugmentConfig
-from zoo.training.config import OptimConfig
+from zoo.training.config import Config, OptimConfig
 from zoo.training.engine import train
 from zoo.training.feed import Feed
 from zoo.training.learner import Learner
 from zoo.training.losses import LossConfig, classification_loss
 from zoo.training.machine import bf16_slowdown
-from zoo.training.prepare import build_model, load_data
+from zoo.training.prepare import build_model, load_data, start_folder
 from zoo.training.processes import make_accelerator
 
 
@@ -592,3 +592,47 @@ def test_a_config_that_cannot_be_is_refused(recipe, tmp_path, change, message):
 def test_a_missing_cuda_device_is_named(recipe, tmp_path):
     with pytest.raises(ValueError, match="device: expected a CUDA device for cuda, found none"):
         train(replace(recipe, output=str(tmp_path), device="cuda"))
+
+
+def test_a_folder_that_holds_a_network_is_never_trained_in(recipe, exported, tmp_path):
+    folder = shutil.copytree(exported, tmp_path / "network")
+    before = (folder / "config.json").read_bytes()
+    with pytest.raises(
+        ValueError, match=r"got .*network, which holds a network, model.safetensors"
+    ):
+        train(replace(recipe, output=str(folder)))
+    assert (folder / "config.json").read_bytes() == before
+
+
+def test_what_costs_nothing_to_see_is_seen_before_the_images_are_read(recipe, tmp_path):
+    data = replace(recipe.data, name="image_folder", root="nowhere")
+    (tmp_path / "file").write_text("")
+    for change, message in (
+        ({"model": "short_bp_resnet81"}, "unknown model 'short_bp_resnet81', closest names"),
+        ({"output": str(tmp_path / "file")}, "output: expected a folder that can be written to"),
+        ({"output": str(tmp_path / "file" / "run")}, "output: expected a folder that can be"),
+        ({"start_from": str(tmp_path)}, "start_from: expected a run with a checkpoint"),
+    ):
+        config = replace(recipe, output=str(tmp_path / "run"), data=data)
+        with pytest.raises((ValueError, FileNotFoundError), match=message):
+            train(replace(config, **change))
+
+
+def test_the_same_images_in_another_order_are_not_held_out(tmp_path):
+    data = DataConfig(name="cifar10", holdout=500)
+    begun = "short_bp_resnet18.cifar10"  # of CIFAR-10 (JPEG), an image_folder
+    config = Config(model="short_bp_resnet18", start_from=str(hub.BUNDLED / begun), data=data)
+    with pytest.raises(ValueError, match="trained on image_folder, whose images are these in an"):
+        start_folder(config, 50_000)
+    start_folder(replace(config, data=replace(data, holdout=0)), 50_000)
+    start_folder(replace(config, data=replace(data, title="others")), 50_000)
+
+
+def test_small_logits_of_heads_count_in_bf16():
+    logits = torch.full((1, 4), 8.0, dtype=torch.bfloat16)
+    side = torch.zeros(1, 1, 4, dtype=torch.bfloat16)
+    labels = torch.tensor([0])
+    config = LossConfig(name="evolutionary")
+    before = classification_loss(config, logits, side, labels, 0.01)
+    side[..., 0] = 1.0
+    assert classification_loss(config, logits, side, labels, 0.01) < before

@@ -1,7 +1,6 @@
 """python -m zoo list [--filter '*slim*'] [--json]"""
 
 import json as json_format
-import sys
 from dataclasses import asdict, dataclass
 
 import torch
@@ -10,6 +9,7 @@ from rich.console import Console
 from rich.table import Column, Table
 
 import zoo
+from zoo.command import said_in_a_line
 from zoo.deployed import why_not_exact
 from zoo.diagnostics import count_connections, part_connections
 from zoo.progress import watched
@@ -95,7 +95,10 @@ def list_zoo(filter: str = "", json: bool = False) -> None:
             ", ".join(found.weights) or "-",
             "no" if found.why_not_exact else "yes",
         )
-    Console().print(table)
+    console = Console()
+    if not console.is_terminal:  # in a pipe a name is one word
+        console.width = console.measure(table).maximum
+    console.print(table)
 
 
 def _short(count: int) -> str:
@@ -105,10 +108,8 @@ def _short(count: int) -> str:
 
 def main() -> None:
     commands = {"list": list_zoo}
-    try:
+    with said_in_a_line():
         tyro.extras.subcommand_cli_from_dict(commands, prog="python -m zoo", description=__doc__)
-    except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
 
 
 if __name__ == "__main__":

@@ -67,7 +67,8 @@ def create_model(
                 f"unknown model {name!r}; a folder is local-dir:{name}, a repository hf-hub:{name}"
             )
         close = difflib.get_close_matches(architecture, list_models(), n=3)
-        raise ValueError(f"unknown model {name!r}, closest names: {close or list_models()}")
+        where = f"closest names: {close}" if close else "`python -m zoo list` names all"
+        raise ValueError(f"unknown model {name!r}, {where}")
     if not pretrained and tag in ("", UNTRAINED) and ":" not in name:
         return timm.create_model(architecture, **kwargs)
     # A tag says which settings, with or without weights.

@@ -60,7 +60,7 @@ def _dataset(config: DataConfig, split: Split) -> Any:
         from tonic import datasets
     except ImportError:
         raise FileNotFoundError(
-            f"data: {config.name} is read by tonic and aedat; pip install short-bp-zoo[events]"
+            f"data: {config.name} is read by tonic and aedat; pip install tonic aedat"
         ) from None
     kind = getattr(datasets, TONIC[config.name])
 

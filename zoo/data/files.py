@@ -85,10 +85,10 @@ def image_files(config: DataConfig, split: Split) -> ImageFiles:
             _check_whole(archive)
             # timm would cache a large archive's index as a pickle
             reader = ReaderImageInTar(str(archive), cache_tarinfo=False)
-            numbers = reader.class_name_to_idx
+            numbers, labels = reader.class_name_to_idx, reader.targets
         else:
             reader = ReaderImageFolder(str(place))
-            numbers = reader.class_to_idx
+            numbers, labels = reader.class_to_idx, [label for _, label in reader.samples]
     except (AssertionError, RuntimeError, OSError, ValueError, tarfile.TarError) as error:
         raise FileNotFoundError(
             f"data.root: expected {config.root!r} with train/CLASS/IMAGE and val/CLASS/IMAGE, or "
@@ -96,8 +96,14 @@ def image_files(config: DataConfig, split: Split) -> ImageFiles:
             "https://image-net.org/download-images on request"
         ) from None
     _check_layout(reader, place)
+    # One order, however it is packed: what is held out follows from it.
+    files = [(int(label), reader.filename(i, basename=True)) for i, label in enumerate(labels)]
+    order = sorted(range(len(files)), key=files.__getitem__)
+    if "" in numbers:
+        stray = next(file for label, file in files if label == numbers[""])
+        raise ValueError(f"data.root: expected CLASS/IMAGE in {str(place)!r}, got {stray}")
     names = tuple(sorted(numbers, key=numbers.get))
-    return ImageFiles(reader, torch.arange(len(reader)), names, config.size)
+    return ImageFiles(reader, torch.tensor(order), names, config.size)
 
 
 def _check_whole(archive: Path | IO[bytes]) -> None:
@@ -106,6 +112,11 @@ def _check_whole(archive: Path | IO[bytes]) -> None:
     place = {"name": archive} if outermost else {"fileobj": archive}
     with tarfile.open(**place, mode="r:", tarinfo=StrictHeader) as files:
         for member in watched(files, f"looking through {archive.name}") if outermost else files:
+            if member.islnk() or member.issym():  # timm would leave it out
+                raise ValueError(
+                    f"images themselves, got a link, {member.name}; pack with tar --dereference "
+                    "--hard-dereference"
+                )
             if member.name.endswith(".tar") and member.isfile():
                 _check_whole(files.extractfile(member))
 

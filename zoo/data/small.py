@@ -1,11 +1,14 @@
 """Sets of small images, decoded once and held as whole bytes."""
 
 import lzma
+import os
 import tarfile
 import zlib
 from collections.abc import Iterator
+from itertools import pairwise
 from operator import itemgetter
 from pathlib import Path
+from typing import get_args
 
 import torch
 from torch import Tensor
@@ -17,6 +20,7 @@ from zoo.data.config import DataConfig, Split
 from zoo.data.sets import ImageSet
 from zoo.progress import watched
 
+SPLITS = get_args(Split)
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
 
 
@@ -25,7 +29,7 @@ def digits(split: Split) -> ImageSet:
         from sklearn.datasets import load_digits
     except ImportError:
         raise FileNotFoundError(
-            "data: digits come with scikit-learn; pip install short-bp-zoo[train]"
+            "data: expected scikit-learn, which digits come with; pip install scikit-learn"
         ) from None
     found = load_digits()
     images = torch.from_numpy(found.images).mul(255 / 16).round().to(torch.uint8)[:, None]
@@ -47,14 +51,14 @@ def torchvision_set(config: DataConfig, split: Split) -> ImageSet:
     kind, layout = TORCHVISION[config.name]
     try:
         found = kind(config.root, train=split == "train", download=config.download)
-    except RuntimeError as error:
+    except (RuntimeError, OSError) as error:  # the latter where there is no network
         if config.download:
             cause = " ".join(str(error).split())
             raise FileNotFoundError(
                 f"data.root: expected to fetch {config.name} into {config.root!r}, got: {cause}"
             ) from None
         raise FileNotFoundError(
-            f"data.root: expected {layout} in {config.root!r}, found none; "
+            f"data.root: expected {layout} in {config.root!r}, found none, or another one; "
             "set data.download: true, or unpack the original archive there"
         ) from None
     images = torch.as_tensor(found.data)
@@ -80,6 +84,11 @@ def image_folder(config: DataConfig, split: Split) -> ImageSet:
             raise ValueError(f"data.root: expected an image, got {place}: {error}") from None
         if image.dtype != torch.uint8:
             raise ValueError(f"data.root: expected 8 bits a channel, got {image.dtype} in {place}")
+        if found and image.shape != found[0][2].shape:
+            raise ValueError(
+                f"data.root: expected images of one size in {str(root)!r}, got {[*image.shape]} in "
+                f"{place} and {[*found[0][2].shape]} before; data.name: imagenet takes any size"
+            )
         found.append((name, file, image))
     if not found:
         raise ValueError(
@@ -87,22 +96,36 @@ def image_folder(config: DataConfig, split: Split) -> ImageSet:
         )
     # One order, however it is packed: what is held out follows from it.
     found.sort(key=itemgetter(0, 1))
+    for (*one, _), (*other, _) in pairwise(found):
+        if one == other:
+            raise ValueError(
+                f"data.root: expected each image once, got {split}/{'/'.join(one)} twice"
+            )
     names, images = ([entry[i] for entry in found] for i in (0, 2))
-    sizes = {tuple(image.shape) for image in images}
-    if len(sizes) != 1:
-        raise ValueError(
-            f"data.root: expected images of one size in {str(root)!r}, {split}/, got "
-            f"{sorted(sizes)[:3]}"
-        )
     classes = tuple(sorted(set(names)))
+    if len(classes) < 2:
+        raise ValueError(
+            f"data.root: expected {split}/CLASS/IMAGE of two classes or more in {str(root)!r}, got "
+            f"{classes[0]!r} alone"
+        )
     index = {name: i for i, name in enumerate(classes)}
     return ImageSet(torch.stack(images), torch.tensor([index[name] for name in names]), classes)
 
 
 def _folder_files(root: Path, split: Split) -> Iterator[tuple[str, str, bytes]]:
     """Class, name and content of each image."""
-    for path in (root / split).glob("*/*"):
-        if path.suffix.lower() in IMAGE_SUFFIXES:
+
+    def refuse(error: OSError) -> None:
+        raise error  # a folder that may not be read would be left out
+
+    if not (root / split).is_dir():
+        return
+    for place, _, files in os.walk(root / split, onerror=refuse, followlinks=True):
+        for path in (Path(place, file) for file in files):
+            if path.suffix.lower() not in IMAGE_SUFFIXES:
+                continue
+            if len((inside := path.relative_to(root)).parts) != 3:
+                raise ValueError(f"data.root: expected {split}/CLASS/IMAGE, got {inside}")
             yield path.parent.name, path.name, path.read_bytes()
 
 
@@ -112,7 +135,13 @@ def _tar_files(root: Path, split: Split) -> Iterator[tuple[str, str, bytes]]:
             for member in archive:
                 path = Path(member.name)
                 *_, folder, name, _ = ("", "", "", *path.parts)
-                if folder != split or path.suffix.lower() not in IMAGE_SUFFIXES:
+                if path.suffix.lower() not in IMAGE_SUFFIXES:
+                    continue
+                if folder != split:
+                    if split in path.parts[-4:-1] and folder not in SPLITS:
+                        raise ValueError(
+                            f"data.root: expected {split}/CLASS/IMAGE, got {member.name}"
+                        )
                     continue
                 if member.islnk() or member.issym():
                     raise ValueError(

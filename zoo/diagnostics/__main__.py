@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 import zoo
 from zoo import hub, runs
+from zoo.command import check_output, said_in_a_line
 from zoo.data import DataConfig, load_images, normalise
 from zoo.diagnostics import count_operations, firing_rates, gradients
 from zoo.diagnostics.report import JSON, PICTURE, Report
@@ -53,7 +54,8 @@ class Options:
 
 def short_name(name: str) -> str:
     """A name without the place that it is loaded from."""
-    return Path(name.rpartition(":")[2]).name
+    place = Path(name.rpartition(":")[2])
+    return (place.resolve() if place.is_dir() else place).name
 
 
 def pretrained_name(name: str) -> str | None:
@@ -89,7 +91,10 @@ def diagnose(name: str, options: Options) -> Report:
                 f"time_steps: expected none for weights of T = {model.time_steps}, got "
                 f"{options.time_steps}; a bare architecture takes any"
             )
-    found = None if options.random_pixels else load_images(options.data, "test")
+    try:
+        found = None if options.random_pixels else load_images(options.data, "test")
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{error}; --random-pixels measures without images") from None
     if pretrained and found and len(found.classes) > model.num_classes:
         raise ValueError(
             f"data: expected {model.num_classes} classes, those of {short_name(name)}, got "
@@ -155,18 +160,15 @@ def main() -> None:
     if len(sys.argv) < 2 or sys.argv[1].startswith("-"):
         tyro.cli(Options, args=["--help"], **HELP)
     name = sys.argv[1]
-    try:
+    with said_in_a_line():
         default = Options(data=trained_on(pretrained_name(name)))
         options = tyro.cli(Options, default=default, args=sys.argv[2:], **HELP)
+        folder = Path(options.output or f"runs/diagnostics/{short_name(name)}")
+        check_output(folder)
         report = diagnose(name, options)
         report.print(Console())
-        folder = Path(options.output or f"runs/diagnostics/{short_name(name)}")
         report.write(folder)
-    except FileNotFoundError as error:
-        sys.exit(f"error: {error}; --random-pixels measures without images")
-    except (ValueError, OSError, RuntimeError, ImportError) as error:
-        sys.exit(f"error: {error}")
-    print(f"{folder / JSON} and {folder / PICTURE}")
+        print(f"{folder / JSON} and {folder / PICTURE}")
 
 
 if __name__ == "__main__":

@@ -89,7 +89,8 @@ class Report:
             from matplotlib.figure import Figure
         except ImportError:
             raise ImportError(
-                "the picture needs matplotlib; pip install short-bp-zoo[train]"
+                f"{path}: expected matplotlib to draw it, found none; pip install matplotlib. "
+                f"{path.with_name(JSON)} is written"
             ) from None
         lines = max(len(self.firing_rates), len(self.operations))
         figure = Figure(figsize=(14, max(5.0, 1.5 + 0.19 * lines)), layout="constrained")

@@ -6,11 +6,13 @@ from pathlib import Path
 
 import tyro
 
+from zoo.command import said_in_a_line
 from zoo.training.allocator import keep_large_buffers
 from zoo.training.config import Config, load_config
 from zoo.training.engine import train
 from zoo.training.rehearsal import rehearse
 
+STOPPED = "stopped; the same command goes on from the newest checkpoint, if there is one"
 HELP = {
     "prog": "python -m zoo.training RECIPE",
     "description": "Trains what a recipe says, or goes on with it. --dry-run builds everything and "
@@ -28,7 +30,7 @@ def main() -> None:
         )
     overrides = [argument for argument in sys.argv[2:] if argument != "--dry-run"]
     dry = len(overrides) < len(sys.argv[2:])
-    try:
+    with said_in_a_line(FloatingPointError, stopped=STOPPED):
         recipe = load_config(Path(sys.argv[1]))
         config = tyro.cli(Config, default=recipe, args=overrides, **HELP)
         first = os.environ.get("RANK", "0") == "0"
@@ -42,11 +44,6 @@ def main() -> None:
                 print(f"{sys.argv[1]}: all was built; losses of two steps on noise: {losses}")
         else:
             train(config)
-    except (ValueError, OSError, RuntimeError, FloatingPointError) as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        print("stopped; the same command goes on from the newest checkpoint", file=sys.stderr)
-        sys.exit(130)
 
 
 if __name__ == "__main__":

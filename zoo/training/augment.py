@@ -4,6 +4,7 @@ All of it draws from torch's own generator, which the feed seeds for each image 
 Shapes: B batch, C channels, H height, W width, K classes; event frames fold their T into C.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -41,13 +42,16 @@ class AugmentConfig:
                 raise ValueError(f"augment.{key}: expected a number >= 0, got {getattr(self, key)}")
 
 
-def image_policy(name: AutoAugment) -> v2.Transform | None:
-    """What is done to single images, uint8 [C, H, W]."""
+def image_policy(name: AutoAugment, mean: Sequence[int]) -> v2.Transform | None:
+    """What is done to single images, uint8 [C, H, W]; what is moved in from outside of an image is
+    the mean, as beside a crop and in a hole, and as AutoAugment's own code has it.
+    """
+    policies, fill = v2.AutoAugmentPolicy, list(mean)
     return {
         "none": lambda: None,
-        "autoaugment_cifar10": lambda: v2.AutoAugment(v2.AutoAugmentPolicy.CIFAR10),
-        "autoaugment_imagenet": lambda: v2.AutoAugment(v2.AutoAugmentPolicy.IMAGENET),
-        "randaugment": v2.RandAugment,
+        "autoaugment_cifar10": lambda: v2.AutoAugment(policies.CIFAR10, fill=fill),
+        "autoaugment_imagenet": lambda: v2.AutoAugment(policies.IMAGENET, fill=fill),
+        "randaugment": lambda: v2.RandAugment(fill=fill),
     }[name]()
 
 

@@ -23,7 +23,7 @@ from zoo.training.config import Config, flat
 from zoo.training.feed import Feed, measured_batches
 from zoo.training.learner import GLANCE, Learner
 from zoo.training.machine import against_slow_bf16, machine, peak_memory
-from zoo.training.prepare import Data, build_model, load_data, origin
+from zoo.training.prepare import Data, build_model, check_network, load_data, origin
 from zoo.training.processes import agreed, end, make_accelerator
 from zoo.training.run_folder import (
     RESOLVED,
@@ -70,6 +70,8 @@ def train(config: Config, data: Data | None = None) -> dict[str, Any]:
     """
     run = Path(config.output)
     check_run_folder(config)
+    if not runs.checkpoints(run):  # a run goes on without what it began with
+        check_network(config)
     accelerator = make_accelerator(config)
     if data is None:
         with accelerator.main_process_first():  # it may download them

@@ -71,7 +71,7 @@ class Feed:
             for step in order.split(config.batch_size)[first_step : self.steps]
             for turn in turns
         ]
-        policy = image_policy(config.augment.auto)
+        policy = image_policy(config.augment.auto, config.data.mean)
         chunks = _read(_Training(self.images, policy, seed), wanted, config)
         for step in range(first_step, self.steps):
             yield _seeded(chunks, [(*seed, step, turn) for turn in turns])

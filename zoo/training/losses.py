@@ -69,4 +69,5 @@ def classification_loss(
         return loss(logits)
     if config.name == "per_head":
         return loss(logits) + weight * sum(loss(side) for side in side_logits)
-    return loss(logits + weight * side_logits.sum(0))
+    # In bf16 what the heads add towards the end would be rounded away.
+    return loss(logits.float() + weight * side_logits.float().sum(0))

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from zoo import create_model, hub, runs
-from zoo.data import ImageFiles, ImageSet, load_images
+from zoo import create_model, hub, list_models, runs
+from zoo.data import DataConfig, ImageFiles, ImageSet, load_images
 from zoo.training.config import Config
 
 WHOLE = "training_images"  # what a checkpoint's config.json calls Data.whole
@@ -24,6 +24,18 @@ class Data:
     measured: ImageSet | ImageFiles
     name: str
     whole: int
+
+
+def check_network(config: Config) -> None:
+    """Raise where there is no such network, or nothing to start from, before any image is read.
+
+    Raises:
+        FileNotFoundError, ValueError: As start_folder; the name is none.
+    """
+    if config.start_from:
+        start_folder(config)
+    elif config.model not in list_models():
+        create_model(config.model)  # says which names are close
 
 
 def load_data(config: Config) -> Data:
@@ -163,12 +175,18 @@ def _check_held_out(config: Config, training: dict[str, Any] | None, whole: int 
     """
     own = config.data
     while training:
-        data = training["data"]
-        same = (data["name"], data.get("title", "")) == (own.name, own.title)
-        if same and data.get("holdout", 0) < own.holdout:
+        data = DataConfig.recorded(training["data"])
+        same = data.tag == own.tag
+        if same and own.holdout and data.name != own.name:
             raise ValueError(
-                f"data.holdout: expected at most {data.get('holdout', 0)}, as many as the weights "
-                f"of start_from were not trained on, got {own.holdout}; if these are other images, "
+                f"data.holdout: expected none, since the weights of start_from were trained on "
+                f"{data.name}, whose images are these in another order, got {own.holdout}; if they "
+                "are others, give them another data.title"
+            )
+        if same and data.holdout < own.holdout:
+            raise ValueError(
+                f"data.holdout: expected at most {data.holdout}, as many as the weights of "
+                f"start_from were not trained on, got {own.holdout}; if these are other images, "
                 "give them another data.title"
             )
         before = training.get(WHOLE, whole)

@@ -4,6 +4,7 @@ import math
 import sys
 from pathlib import Path
 
+from zoo.command import said_in_a_line
 from zoo.training.run_folder import read_log
 
 MOST_NAMES = 30  # of layers, legible beside the picture
@@ -68,10 +69,8 @@ def draw(run: Path) -> Path:
 def main() -> None:
     if len(sys.argv) != 2 or sys.argv[1].startswith("-"):
         sys.exit(__doc__)
-    try:
+    with said_in_a_line(KeyError):
         print(draw(Path(sys.argv[1])))
-    except (OSError, ImportError) as error:
-        sys.exit(f"error: {error}")
 
 
 if __name__ == "__main__":

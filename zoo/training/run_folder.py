@@ -13,6 +13,7 @@ from filelock import Timeout
 from huggingface_hub.utils import WeakFileLock
 
 from zoo import hub, runs
+from zoo.command import check_output
 from zoo.training.config import Config, filled_up, flat
 from zoo.training.prepare import WHOLE
 from zoo.training.processes import agreed
@@ -69,8 +70,14 @@ def check_run_folder(config: Config) -> None:
     if not config.output:
         raise ValueError("output: expected a folder, got none")
     run = Path(config.output)
+    check_output(run)
     path, found = run / RESOLVED, runs.checkpoints(run)
     if not found:  # nothing that could go on
+        if network := [name for name in (hub.WEIGHTS, hub.REPORT) if (run / name).is_file()]:
+            raise ValueError(
+                f"output: expected a new folder or a run's, got {run}, which holds a network, "
+                f"{network[0]}; choose another --output"
+            )
         return
     try:
         if path.exists():
@@ -128,9 +135,13 @@ def read_log(run: Path) -> list[dict[str, Any]]:
 
     Raises:
         FileNotFoundError: There is no log, or no epoch in it yet.
+        ValueError: It is none.
     """
     path = run / LOG
     text = path.read_text() if path.is_file() else ""
     if not text:
         raise FileNotFoundError(f"{path}: expected a run's log with an epoch in it, found none")
-    return [json.loads(line) for line in text.splitlines()]
+    try:
+        return [json.loads(line) for line in text.splitlines()]
+    except ValueError as error:
+        raise ValueError(f"{path}: expected a line of JSON for each epoch, got {error!r}") from None

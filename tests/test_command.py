@@ -1,0 +1,50 @@
+"""Where commands may write, and how they end."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from zoo.command import check_output, said_in_a_line
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.mark.parametrize("error", [ValueError, OSError, RuntimeError, ImportError, KeyError])
+def test_an_error_is_a_line(error):
+    with pytest.raises(SystemExit) as stopped, said_in_a_line(KeyError):
+        raise error("what: expected this, got that")
+    assert "what: expected this, got that" in stopped.value.code
+
+
+def test_a_fault_of_ours_is_no_line():
+    with pytest.raises(KeyError), said_in_a_line():
+        raise KeyError("ours")
+
+
+def test_a_stop_says_what_is_to_be_known_then(capsys):
+    with pytest.raises(SystemExit) as stopped, said_in_a_line(stopped="the same goes on"):
+        raise KeyboardInterrupt
+    assert stopped.value.code == 130
+    assert capsys.readouterr().err == "\nthe same goes on\n"
+
+
+@pytest.mark.parametrize("script", ["benchmarks/results.py", "export/releases.py"])
+def test_a_script_that_is_asked_for_help_writes_nothing(script):
+    written = [ROOT / "docs" / "results.md", ROOT / "MODEL_CARDS.md", ROOT / "README.md"]
+    before = [path.stat().st_mtime_ns for path in written]
+    asked = subprocess.run(
+        [sys.executable, ROOT / script, "--help"], capture_output=True, text=True
+    )
+    assert asked.stdout.startswith("usage: ")
+    assert [path.stat().st_mtime_ns for path in written] == before
+
+
+def test_a_place_that_is_no_folder_is_refused(tmp_path):
+    check_output(tmp_path / "new" / "one")
+    (tmp_path / "file").write_text("")
+    for place in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(ValueError, match="output: expected a folder that can be written to, g"):
+            check_output(place)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]

@@ -1,0 +1,32 @@
+"""What all commands share: where they may write, and how they end."""
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def said_in_a_line(*errors: type[Exception], stopped: str = "stopped") -> Iterator[None]:
+    """End the process with a line for these errors, for those that all commands meet, and for
+    Ctrl-C, which says what is to be known then.
+    """
+    try:
+        yield
+    except (ValueError, OSError, RuntimeError, ImportError, *errors) as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        print(f"\n{stopped}", file=sys.stderr)
+        sys.exit(130)
+
+
+def check_output(folder: Path) -> None:
+    """Raise before anything is computed that could not be written.
+
+    Raises:
+        ValueError: The folder is none, or neither there nor to be made.
+    """
+    there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    if not (there.is_dir() and os.access(there, os.W_OK)):
+        raise ValueError(f"output: expected a folder that can be written to, got {there}")
