@@ -524,9 +524,10 @@ def test_classes_that_differ_between_the_splits_are_refused(recipe, tmp_path):
 
 def test_sizes_that_differ_between_the_splits_are_refused(recipe, tmp_path):
     for split, size in (("train", 8), ("test", 6)):
-        (tmp_path / "set" / split / "a").mkdir(parents=True)
-        image = torch.zeros(3, size, size, dtype=torch.uint8)
-        write_png(image, str(tmp_path / "set" / split / "a" / "0.png"))
+        for name in ("a", "b"):
+            (tmp_path / "set" / split / name).mkdir(parents=True)
+            image = torch.zeros(3, size, size, dtype=torch.uint8)
+            write_png(image, str(tmp_path / "set" / split / name / "0.png"))
     data = DataConfig(name="image_folder", root=str(tmp_path / "set"))
     with pytest.raises(ValueError, match=r"one size in train and test, got \[3, 8, 8\] and \[3, 6"):
         train(replace(recipe, output=str(tmp_path / "run"), data=data))
