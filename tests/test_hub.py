@@ -386,3 +386,9 @@ def test_an_empty_variable_is_none(monkeypatch, folder):
 def test_a_missing_folder_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="nothing: expected a folder with config"):
         load(tmp_path / "nothing")
+
+
+def test_a_pretrained_cfg_beside_a_name_that_has_one_is_refused(folder):
+    for pretrained in (True, False):
+        with pytest.raises(ValueError, match="pretrained_cfg: expected none beside local-dir:"):
+            zoo.create_model(f"local-dir:{folder}", pretrained, pretrained_cfg={"mean": (0,)})

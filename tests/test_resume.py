@@ -67,15 +67,15 @@ def ends_like(run: Path, whole: Path) -> bool:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_a_run_ended_inside_an_epoch_goes_on_to_the_bits_of_an_unbroken_one(tmp_path, whole, how):
     process = start(tmp_path)
     wait_for_a_step(tmp_path, process)
     process.send_signal(how)
     output, _ = process.communicate(timeout=60)
-    if how == signal.SIGTERM:
-        assert process.returncode == 0
-        assert "stopped on SIGTERM after epoch 0, step " in output
+    if how != signal.SIGKILL:
+        assert process.returncode == {signal.SIGTERM: 0, signal.SIGINT: 130}[how]
+        assert f"stopped on {how.name} after epoch 0, step " in output
     position = json.loads((runs.newest_checkpoint(tmp_path) / "state.json").read_text())["position"]
     assert 0 < position["step"] < 23
     again = start(tmp_path)
@@ -118,13 +118,15 @@ def test_averages_mixes_and_policies_go_on_inside_an_epoch(recipe, tmp_path, mon
 
 
 @pytest.mark.slow
-def test_a_signal_to_the_whole_group_ends_workers_and_loop_in_peace(tmp_path, whole):
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_to_the_whole_group_ends_workers_and_loop_in_peace(tmp_path, whole, how):
     process = start(tmp_path, "--workers", "1", start_new_session=True)
     wait_for_a_step(tmp_path, process)
-    os.killpg(process.pid, signal.SIGTERM)
+    os.killpg(process.pid, how)
     output, errors = process.communicate(timeout=60)
-    assert process.returncode == 0, errors
-    assert "stopped on SIGTERM after epoch 0, step " in output
+    assert process.returncode == {signal.SIGTERM: 0, signal.SIGINT: 130}[how], errors
+    assert f"stopped on {how.name} after epoch 0, step " in output
+    assert "Traceback" not in errors
 
 
 def test_a_torn_checkpoint_does_not_count_as_kept(recipe, tmp_path, monkeypatch):

@@ -55,7 +55,8 @@ def create_model(
     Raises:
         ValueError: An unknown name (the message has the closest ones), no weights to load, a folder
             that does not hold a network of ours, files that are not those it was published with,
-            a checkpoint_path beside its config.json, or other weights in pretrained_cfg_overlay.
+            a checkpoint_path beside its config.json, a pretrained_cfg beside a name that has one,
+            or other weights in pretrained_cfg_overlay.
         FileNotFoundError: The folder lacks config.json or model.safetensors.
         PullError: The Hub does not give it; the message says why and what to do.
     """
@@ -71,6 +72,11 @@ def create_model(
         raise ValueError(f"unknown model {name!r}, {where}")
     if not pretrained and tag in ("", UNTRAINED) and ":" not in name:
         return timm.create_model(architecture, **kwargs)
+    if kwargs.get("pretrained_cfg"):
+        raise ValueError(
+            f"pretrained_cfg: expected none beside {name}, which has its own; "
+            "pretrained_cfg_overlay changes parts of it"
+        )
     # A tag says which settings, with or without weights.
     files = (hub.CONFIG, hub.WEIGHTS) if pretrained else (hub.CONFIG,)
     folder = hub.locate(name, files, cache_dir)

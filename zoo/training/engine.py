@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import signal
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -67,6 +68,7 @@ def train(config: Config, data: Data | None = None) -> dict[str, Any]:
         FileNotFoundError: The data are not where the config says.
         FloatingPointError: The loss is not finite any more.
         OSError: A checkpoint could not be written; those before it stand.
+        KeyboardInterrupt: Ctrl-C, once a checkpoint is written.
     """
     run = Path(config.output)
     check_run_folder(config)
@@ -76,17 +78,21 @@ def train(config: Config, data: Data | None = None) -> dict[str, Any]:
     if data is None:
         with accelerator.main_process_first():  # it may download them
             data = load_data(config)
-    with alone(run, accelerator):
+    with alone(run, accelerator), StopSignal() as stop:
         if accelerator.is_main_process:
             put_back(run)
         accelerator.wait_for_everyone()
         check_run_folder(config)  # another run may have begun in it while the data were read
-        entry = _train(config, data, accelerator)
+        entry = _train(config, data, accelerator, stop)
         end(accelerator)
-        return entry
+    if stop.came is signal.SIGINT:  # so that no script goes on as if the run had ended
+        raise KeyboardInterrupt
+    return entry
 
 
-def _train(config: Config, data: Data, accelerator: Accelerator) -> dict[str, Any]:
+def _train(
+    config: Config, data: Data, accelerator: Accelerator, stop: StopSignal
+) -> dict[str, Any]:
     run = Path(config.output)
     feed = Feed(config, data.train, accelerator.process_index, accelerator.num_processes)
     found = runs.newest_checkpoint(run)
@@ -149,7 +155,7 @@ def _train(config: Config, data: Data, accelerator: Accelerator) -> dict[str, An
         )
         write_log(run, position.log)
 
-    with _progress(accelerator) as progress, StopSignal() as stop:
+    with _progress(accelerator) as progress:
         say = partial(progress.console.print, highlight=False, soft_wrap=True)
         done = position.epoch * feed.steps + position.step
         bar = progress.add_task("", total=config.epochs * feed.steps, completed=done)
@@ -181,12 +187,14 @@ def _train(config: Config, data: Data, accelerator: Accelerator) -> dict[str, An
                 last = step + 1 == feed.steps  # a checkpoint follows, unless measuring is put off
                 if last or cheap or step % GLANCE == 0:
                     due = time.perf_counter() - saved > 60 * config.checkpoint_minutes and not last
-                    due, stopping = agreed(accelerator, due, stop.came)
+                    due, stopping = agreed(accelerator, due, bool(stop.came))
                     if due or stopping:
                         position.step, position.sums = step + 1, sums.tolist()
                         position.seconds = time.perf_counter() - began
                         save()
                         saved = time.perf_counter()
+                        if not progress.console.is_terminal:  # where no bar moves
+                            say(progress.tasks[bar].description)
                     if stopping:
                         break
             if stopping:
@@ -214,13 +222,13 @@ def _train(config: Config, data: Data, accelerator: Accelerator) -> dict[str, An
             position = Position(epoch=epoch + 1, log=[*position.log, entry])
             save()
             saved = time.perf_counter()
-            (stopping,) = agreed(accelerator, stop.came)
+            (stopping,) = agreed(accelerator, bool(stop.came))
             if stopping:
                 break
         if stopping and position.epoch < config.epochs:
             say(
-                f"{run}: stopped on SIGTERM after epoch {position.epoch}, step {position.step}; "
-                "the same command goes on from there"
+                f"{run}: stopped on {stop.came.name if stop.came else 'a signal to another'} after "
+                f"epoch {position.epoch}, step {position.step}; the same command goes on from there"
             )
     return position.log[-1] if position.log else {}
 

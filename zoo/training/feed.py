@@ -19,6 +19,7 @@ from torchvision.transforms import v2
 from zoo.data import ImageFiles, ImageSet
 from zoo.training.augment import image_policy
 from zoo.training.config import Config
+from zoo.training.stop import POLITE
 
 EVAL_BATCH = 250
 
@@ -96,7 +97,7 @@ def _read(images: Dataset, batches: Sequence[Tensor], config: Config) -> Iterato
             batch_sampler=[batch.tolist() for batch in batches],
             collate_fn=_as_they_are,
             num_workers=config.workers,
-            worker_init_fn=_ignore_sigterm,
+            worker_init_fn=_ignore_signals,
             pin_memory=config.device != "cpu" and torch.cuda.is_available(),
         )
     )
@@ -150,9 +151,10 @@ class _Training(_Measured):
         torch.default_generator.manual_seed(seed_of(*self.seed, what, index))
 
 
-def _ignore_sigterm(worker: int) -> None:
+def _ignore_signals(worker: int) -> None:
     """It is the loop's to end a run; a signal to the whole group reaches the workers too."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    for number in POLITE:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _as_they_are(chunk: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:

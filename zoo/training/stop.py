@@ -1,23 +1,30 @@
-"""A polite end: SIGTERM is noted, and the loop ends after its step."""
+"""A polite end: a signal is noted, and the loop ends after its step."""
 
 import signal
 import threading
 
+POLITE = (signal.SIGTERM, signal.SIGINT)
+
 
 class StopSignal:
-    """While it is entered, SIGTERM sets `came` in place of ending the process."""
+    """While it is entered, SIGTERM and Ctrl-C set `came` in place of ending the process; a second
+    Ctrl-C ends it at once.
+    """
 
     def __init__(self):
-        self.came = False
+        self.came: signal.Signals | None = None
 
     def __enter__(self) -> "StopSignal":
+        self.before = {}
         if threading.current_thread() is threading.main_thread():
-            self.before = signal.signal(signal.SIGTERM, self._note)
+            self.before = {number: signal.signal(number, self._note) for number in POLITE}
         return self
 
     def __exit__(self, *_) -> None:
-        if hasattr(self, "before"):
-            signal.signal(signal.SIGTERM, self.before)
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
 
-    def _note(self, *_) -> None:
-        self.came = True
+    def _note(self, number: int, _) -> None:
+        if self.came and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.came = signal.Signals(number)
