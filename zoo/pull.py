@@ -159,7 +159,8 @@ def fetch(
             with TemporaryDirectory(prefix=SCRATCH, dir=storage) as scratch:
                 arrived = Path(scratch, "files")
                 for i, (name, promised) in enumerate(expected.items()):
-                    _download(repo_id, sha, name, promised, storage, arrived / name)
+                    if i == 0 or not _is(folder / name, promised):
+                        _download(repo_id, sha, name, promised, storage, arrived / name)
                     if i == 0:
                         accept(arrived)
                 _move_into_place(expected, arrived, storage, folder, _can_link(Path(scratch)))
@@ -242,7 +243,7 @@ def _move_into_place(
     """
     for name, promised in expected.items():
         new, path = arrived / name, folder / name
-        if _is(path, promised):
+        if not new.exists() or _is(path, promised):  # in its place already
             continue
         path.parent.mkdir(parents=True, exist_ok=True)
         if links:

@@ -26,6 +26,12 @@ SOURCE = "0.9 pJ an accumulate, 4.6 pJ a multiply-accumulate: 45 nm CMOS, Horowi
 Values = Literal["binary", "integer", "real"]
 KINDS: tuple[Values, ...] = ("binary", "integer", "real")
 aten = torch.ops.aten
+PRODUCTS = (
+    *(aten.mm.default, aten.addmm.default),
+    *(aten.bmm.default, aten.baddbmm.default),
+    *(aten.mv.default, aten.addmv.default),
+    aten.dot.default,
+)
 AVERAGES = (
     aten.avg_pool2d.default,
     aten._adaptive_avg_pool2d.default,
@@ -157,16 +163,8 @@ class _Counter(TorchDispatchMode):
                 return int(met.sum()) * (len(weight) // groups)
 
             return self._events(x, every, meetings)
-        if func in (aten.mm.default, aten.addmm.default):
-            return self._product(*args[-2:], lambda left, right: (left[None], right[None]))
-        if func in (aten.bmm.default, aten.baddbmm.default):
-            return self._product(*args[-2:], lambda left, right: (left, right))
-        if func in (aten.mv.default, aten.addmv.default):
-            return self._product(*args[-2:], lambda left, right: (left[None], right[None, :, None]))
-        if func is aten.dot.default:
-            return self._product(
-                *args, lambda left, right: (left[None, None], right[None, :, None])
-            )
+        if func in PRODUCTS:
+            return self._product(*args[-2:])
         if func is aten.mul.Tensor and all(isinstance(a, Tensor) for a in args):
             return self._gate(*args, output)
         return None
@@ -188,10 +186,12 @@ class _Counter(TorchDispatchMode):
         # Where one side is 0 or 1 it selects.
         return (max(_kind(left), _kind(right)), multiplied, 0) if multiplied else None
 
-    def _product(self, left: Tensor, right: Tensor, batched) -> tuple[int, int, int]:
-        """Of two operands, which batched makes [N, A, K] and [N, K, B]."""
+    def _product(self, left: Tensor, right: Tensor) -> tuple[int, int, int]:
+        """Of a matrix or a vector with another, or of as many of them."""
         are_weights = id(left) in self.weights, id(right) in self.weights
-        left, right = batched(left, right)
+        left = left[None] if left.ndim == 1 else left
+        right = right[:, None] if right.ndim == 1 else right
+        left, right = (x if x.ndim == 3 else x[None] for x in (left, right))
         every = left.numel() * right.shape[2]
         if self.dense:
             return 2, every, 0
