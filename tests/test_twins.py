@@ -1,0 +1,43 @@
+"""Which run counts as a release's twin."""
+
+import copy
+import sys
+from pathlib import Path
+
+import pytest
+
+from export.history import all_runs
+from zoo import hub
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
+
+from twins import check_twin
+
+NAME = "short_bp_resnet20_slim.cifar10"
+RELEASED = hub.read_config(hub.find_pretrained(NAME))["training"]
+
+
+@pytest.fixture
+def twin():
+    """The release's runs as they would be trained today, without heads."""
+    training = copy.deepcopy(RELEASED)
+    for run in all_runs(training):
+        run["loss"]["name"] = "vanilla"
+        run["training_images"] = 50000
+    return training
+
+
+def test_the_same_recipes_without_heads_are_a_twin(twin, tmp_path):
+    check_twin(tmp_path, twin, NAME, RELEASED)
+
+
+def test_a_twin_with_heads_in_its_first_run_is_refused(twin, tmp_path):
+    next(all_runs(twin))["loss"]["name"] = "evolutionary"
+    with pytest.raises(ValueError, match="expected runs without heads"):
+        check_twin(tmp_path, twin, NAME, RELEASED)
+
+
+def test_a_twin_of_another_budget_is_refused(twin, tmp_path):
+    next(all_runs(twin))["epochs"] += 1
+    with pytest.raises(ValueError, match="run 1, epochs: 55, not 54"):
+        check_twin(tmp_path, twin, NAME, RELEASED)
