@@ -22,7 +22,7 @@ from measure import report, run_script
 from rich.progress import track
 from torchvision.io import write_png
 
-from zoo import hub, runs
+from zoo import disk, hub, runs
 from zoo.data import DataConfig, load_images
 
 TRIALS, SEED, IMAGES = 20, 0, {"train": 150, "test": 20}  # of each class
@@ -59,7 +59,7 @@ def finish(recipe: Path, run: Path) -> str:
     _, errors = process.communicate()
     if process.returncode:
         sys.exit(f"error: {errors}")
-    return hub.file_sha256(runs.newest_checkpoint(run) / hub.WEIGHTS)
+    return disk.file_sha256(runs.newest_checkpoint(run) / hub.WEIGHTS)
 
 
 def position(run: Path) -> str:

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from zoo import hub
+from zoo import disk, hub
 from zoo.command import said_in_a_line
 from zoo.training.machine import processor
 
@@ -73,7 +73,7 @@ def instruction_set() -> str:
 def of_weights(names: Iterable[str]) -> dict[str, dict[str, str]]:
     """Which weights of released networks were measured, for a table's facts."""
     paths = {name: hub.find_pretrained(name) / hub.WEIGHTS for name in names}
-    return {WEIGHTS: {name: hub.file_sha256(path) for name, path in paths.items()}}
+    return {WEIGHTS: {name: disk.file_sha256(path) for name, path in paths.items()}}
 
 
 def run_script(main: Callable[..., Any]) -> Any:

@@ -20,7 +20,7 @@ from torch import Tensor
 import zoo
 from export.history import all_runs
 from export.strip import load_source
-from zoo import hub
+from zoo import disk, hub
 from zoo.data import DataConfig, load_images
 from zoo.training.config import filled_up, flat
 from zoo.training.prepare import WHOLE
@@ -54,7 +54,7 @@ def main(root: str, run: Annotated[list[Path], tyro.conf.Positional]) -> None:
             is_right(ours, found.images, found.labels, name),
             is_right(source.model, found.images, found.labels, f"{name}'s twin"),
         ) | {
-            "sha256 of the release": hub.file_sha256(hub.find_pretrained(name) / hub.WEIGHTS),
+            "sha256 of the release": disk.file_sha256(hub.find_pretrained(name) / hub.WEIGHTS),
             "trained on": machines(released),
             "twin trained on": machines(source.config["training"]),
         }

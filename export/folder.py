@@ -22,8 +22,8 @@ from typing import Any
 from filelock import Timeout
 from huggingface_hub.utils import WeakFileLock
 
-from zoo.hub import REPORT, UINT8_GRAPH, hashes
-from zoo.runs import sync
+from zoo.disk import hashes, sync
+from zoo.hub import REPORT, UINT8_GRAPH
 
 GRAPH = "onnx/model.onnx"
 READABLE_GRAPH = "onnx/model_readable.onnx"

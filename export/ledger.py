@@ -5,7 +5,7 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
-from zoo import runs
+from zoo import disk
 
 
 class Ledger:
@@ -34,4 +34,4 @@ class Ledger:
     def write(self, setting: str, differ: int) -> None:
         self.differ[setting] = differ
         if self.path:
-            runs.write(self.path, json.dumps({"of": self.of, "differ": self.differ}, indent=2))
+            disk.write(self.path, json.dumps({"of": self.of, "differ": self.differ}, indent=2))

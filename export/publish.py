@@ -37,7 +37,8 @@ from export.folder import (
 from export.images import Images, check_asked, images_of
 from export.verify import NOT_A_GRAPH, failures, verify
 from zoo.command import said_in_a_line
-from zoo.hub import CONFIG, WEIGHTS, hashes, read_config
+from zoo.disk import hashes
+from zoo.hub import CONFIG, WEIGHTS, read_config
 from zoo.pull import (
     WAITS,
     HTTPError,
@@ -154,7 +155,7 @@ def publish_to_folder(options: Options) -> str:
     folder, target = Path(options.folder).resolve(), Path(options.to_folder).resolve()
     check_asked(options.num_images)
     check_verified(folder)
-    if (target / REPORT).is_file() and hashes(target, but="") == hashes(folder, but=""):
+    if (target / REPORT).is_file() and hashes(target) == hashes(folder):
         return f"{target} holds this very network already"
     if target.is_relative_to(folder):
         raise PublishError(f"--to-folder: expected a place outside {folder}, got {target}")
@@ -197,7 +198,7 @@ def plan(api: HfApi, folder: Path, repo_id: str, private: bool) -> Plan:
     Raises:
         PublishError: The repository is another thing, or public where a private one was asked for.
     """
-    digests = hashes(folder, but="")
+    digests = hashes(folder)
     try:
         info = retried(lambda: api.model_info(repo_id, files_metadata=True))
         refs = retried(lambda: api.list_repo_refs(repo_id))
@@ -261,7 +262,7 @@ def publish_to_hub(options: Options) -> str:
         return describe(found, Path(options.folder), repo_id, name, options.private)
     with tempfile.TemporaryDirectory(prefix="publishing_") as scratch:
         copy = copy_of(Path(options.folder), Path(scratch))
-        if hashes(copy, but="") != found.digests:
+        if hashes(copy) != found.digests:
             raise PublishError(f"{options.folder}: another export took its place; publish again")
         return _send(copy, found, api, options)
 

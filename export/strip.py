@@ -8,7 +8,7 @@ from torch import nn
 
 from export.browser import PREPROCESSOR, browser_config, preprocessor
 from export.history import CURVES, draw, each_run
-from zoo import create_model, hub, runs, strip_heads
+from zoo import create_model, hub, strip_heads
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,8 @@ def load_source(source: str) -> Source:
     """
     folder = Path(source)
     if folder.is_dir():
-        folder = runs.pretrained_folder(folder)
-    elif ":" in source:
+        source = f"local-dir:{source}"
+    if ":" in source:
         folder = hub.locate(source, (hub.CONFIG, hub.WEIGHTS))
     else:
         if folder.suffix == ".safetensors" or len(folder.parts) > 1:

@@ -32,7 +32,7 @@ from export.strip import Source, load_source, write_stripped
 from export.verify import check_stripping, deploy_by_rule, failures, print_report, verify
 from zoo.command import said_in_a_line
 from zoo.data.config import EVENTS
-from zoo.hub import hashes
+from zoo.disk import hashes
 
 
 class ExportError(Exception):

@@ -42,7 +42,7 @@ from export.folder import (
 from export.graph import write_graphs
 from export.images import Images, check_asked, images_of, random_images
 from export.spike_aware import check_other_graphs, check_spike_aware
-from zoo import hub, runs
+from zoo import disk, hub
 from zoo.command import said_in_a_line
 from zoo.diagnostics import count_operations, firing_rates
 from zoo.diagnostics.operations import SOURCE
@@ -306,7 +306,7 @@ def _checked(options: Options) -> dict[str, Any]:
     report = verify(folder, model, images, ledger)
     print_report(report)
     if options.report:
-        runs.write(asked, json.dumps(report, indent=2))
+        disk.write(asked, json.dumps(report, indent=2))
         ledger.unlink(missing_ok=True)
     return report
 

@@ -19,7 +19,7 @@ from export.card import DATASETS, PAPERS, _front_matter, _title, _trained_with, 
 from export.history import history
 from export.releases import model_cards, readme
 from export.strip import load_source, write_stripped
-from zoo import hub
+from zoo import disk, hub
 from zoo.data.config import EVENTS, DatasetName
 from zoo.training.machine import processor
 
@@ -176,7 +176,7 @@ def test_a_release_has_a_section_with_its_numbers(exported, tmp_path, monkeypatc
     assert re.search(r"Top-1 on 360 test images of digits: [\d.]+ %", text)[0] in card
     assert "| neurons | LIF, 2 time steps, decay 0.5, v_threshold 1.0, reset zero |" in text
     assert "| where | the package |" in text
-    assert hub.file_sha256(exported / "model.safetensors") in text
+    assert disk.file_sha256(exported / "model.safetensors") in text
 
     folder = tmp_path / "short_bp_resnet20_slim.digits"
     graph = folder / "onnx/model_readable.onnx"

@@ -212,11 +212,11 @@ def test_a_file_that_a_full_disk_cuts_leaves_the_one_before_and_nothing_beside_i
     code = """
 import resource, signal, sys
 from pathlib import Path
-from zoo import runs
+from zoo import disk
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (9999, resource.RLIM_INFINITY))
 try:
-    runs.write(Path(sys.argv[1]), 10000 * "x")
+    disk.write(Path(sys.argv[1]), 10000 * "x")
 except OSError as error:
     print(error.errno, error)
 """

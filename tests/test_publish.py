@@ -40,7 +40,7 @@ def publish(client, folder: Path, repo: str, confirm: bool = True, **options):
 
 def reseal(folder: Path) -> None:
     """Sign a changed folder anew, as only an export may."""
-    from zoo.hub import hashes
+    from zoo.disk import hashes
 
     report = json.loads((folder / "verification.json").read_text())
     report["sha256"] = hashes(folder, "verification.json")

@@ -16,7 +16,7 @@ import pytest
 import torch
 
 import zoo
-from zoo import hub, runs
+from zoo import runs
 from zoo.training import engine
 from zoo.training.checkpoint import load_checkpoint, save_checkpoint
 from zoo.training.engine import train
@@ -156,7 +156,7 @@ def test_a_checkpoint_whose_successor_did_not_come_has_its_name_again(
 ):
     run = shutil.copytree(whole, tmp_path / "run")
     newest = runs.checkpoints(run)[-1]
-    before = json.loads((newest / hub.SEAL).read_text())
+    before = json.loads((newest / runs.SEAL).read_text())
     rename = Path.rename
 
     def cut(path: Path, target: Path) -> Path:
@@ -171,7 +171,7 @@ def test_a_checkpoint_whose_successor_did_not_come_has_its_name_again(
         save_checkpoint(run, model, {}, {"iteration": iteration})
     monkeypatch.undo()
     train(replace(recipe, epochs=2, output=str(run)))
-    assert json.loads((newest / hub.SEAL).read_text()) == before
+    assert json.loads((newest / runs.SEAL).read_text()) == before
 
 
 def test_a_bit_that_changed_anywhere_in_a_checkpoint_is_never_taken_as_good(whole, tmp_path):

@@ -18,7 +18,7 @@ from torchvision.io import write_png
 
 import zoo
 from export.to_onnx import Options, export
-from zoo import hub
+from zoo import disk, hub
 from zoo.data import DataConfig, ImageSet, load_images, normalise
 from zoo.kernels import compiled
 from zoo.runs import checkpoints
@@ -60,6 +60,17 @@ def test_the_last_two_checkpoints_stay_and_each_is_a_pretrained_folder(run):
     accuracy = 100 * (logits.argmax(1) == digits.labels).float().mean().item()
     last = json.loads((run / "log.jsonl").read_text().splitlines()[-1])
     assert accuracy == pytest.approx(last["test_accuracy"])
+
+
+def test_a_run_folder_loads_as_its_newest_checkpoint(run):
+    model = zoo.create_model(f"local-dir:{run}", pretrained=True)
+    assert same(model.state_dict(), weights(run))
+
+
+def test_a_run_without_a_checkpoint_is_told(tmp_path):
+    (tmp_path / "checkpoints").mkdir()
+    with pytest.raises(FileNotFoundError, match="expected a checkpoint, found none yet"):
+        zoo.create_model(f"local-dir:{tmp_path}", pretrained=True)
 
 
 def test_an_interrupted_run_ends_with_the_bits_of_an_unbroken_one(
@@ -189,7 +200,7 @@ def test_a_run_keeps_what_its_weights_came_from(run, recipe, tmp_path, monkeypat
     train(third)
     training = hub.read_config(checkpoints(tmp_path / "third")[-1])["training"]
     before = training["began_with"]["training"]["began_with"]
-    assert before["sha256"] == hub.file_sha256(first / "model.safetensors")
+    assert before["sha256"] == disk.file_sha256(first / "model.safetensors")
     assert before["training"] == hub.read_config(first)["training"]
 
     exported = export(

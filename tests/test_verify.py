@@ -26,7 +26,8 @@ from export.equal_bits import check_exact
 from export.folder import GRAPH, GRAPHS, READABLE_GRAPH, REPORT, changed_files
 from export.images import Images, data_images
 from export.verify import check_stripping, verify
-from zoo.hub import BUNDLED, hashes
+from zoo.disk import hashes
+from zoo.hub import BUNDLED
 from zoo.runs import checkpoints
 
 ROOT = Path(__file__).parent.parent

@@ -15,7 +15,7 @@ from export.equal_bits import check_certificate
 from export.folder import read_report
 from export.graph import write_graph, write_graphs
 from export.verify import check_said
-from zoo import hub
+from zoo import disk, hub
 from zoo.data import DataConfig, load_images
 
 RELEASES = zoo.list_models(pretrained=True)
@@ -108,14 +108,14 @@ def test_a_table_of_the_releases_is_of_their_weights(table):
     measured = content["sha256 of the weights"]
     assert measured.keys() == {row["network"] for row in content["rows"]}
     for name, digest in measured.items():
-        assert hub.file_sha256(hub.find_pretrained(name) / hub.WEIGHTS) == digest
+        assert disk.file_sha256(hub.find_pretrained(name) / hub.WEIGHTS) == digest
 
 
 def test_a_twin_stands_beside_the_release_that_it_was_counted_with():
     path = RESULTS / "twins.json"
     for row in json.loads(path.read_text())["rows"] if path.exists() else []:
         weights = hub.find_pretrained(row["network"]) / hub.WEIGHTS
-        assert hub.file_sha256(weights) == row["sha256 of the release"]
+        assert disk.file_sha256(weights) == row["sha256 of the release"]
 
 
 @pytest.mark.skipif(not DATA, reason="SHORT_BP_ZOO_CIFAR10 names no images")

@@ -45,7 +45,7 @@ def create_model(
 
     Args:
         name: ``arch`` or ``arch.tag`` of the zoo, ``local-dir:FOLDER``, or ``hf-hub:org/name``
-            with an optional ``@revision``.
+            with an optional ``@revision``. Of a run folder it is the newest checkpoint.
         pretrained: Load spiking weights, or raise.
         cache_dir: For what comes from the Hub; huggingface_hub's own cache if None.
         kwargs: Arguments of the network: time_steps, spike_layer, shortcut_heads, num_classes, ...
@@ -57,7 +57,8 @@ def create_model(
             that does not hold a network of ours, files that are not those it was published with,
             a checkpoint_path beside its config.json, a pretrained_cfg beside a name that has one,
             or other weights in pretrained_cfg_overlay.
-        FileNotFoundError: The folder lacks config.json or model.safetensors.
+        FileNotFoundError: There is no such folder, it lacks config.json or model.safetensors, the
+            run has no checkpoint yet, or $SHORT_BP_ZOO_WEIGHTS names no folder.
         PullError: The Hub does not give it; the message says why and what to do.
     """
     architecture, _, tag = name.partition(".")

@@ -2,10 +2,10 @@
 
 A weight file without its neuron constants is another network, so every folder that this module
 writes or reads has them in ``config.json["model_args"]``: time_steps and spike_layer. A folder
-with the hashes of its files, as a published one or a checkpoint, loads with these files only.
+that lists the hashes of its files, as a published one or a checkpoint does, loads only where they
+match.
 """
 
-import hashlib
 import inspect
 import json
 import os
@@ -22,12 +22,14 @@ from timm.models._hub import save_config_for_hf
 from timm.utils import unwrap_model
 from torch import nn
 
+from zoo.disk import file_sha256
 from zoo.neurons import LIF
 from zoo.pull import MAX_BYTES, pull
+from zoo.runs import SEAL, pretrained_folder
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 UINT8_GRAPH = "onnx/model_uint8.onnx"
-REPORT, SEAL = "verification.json", "sha256.json"  # either holds the hashes of its folder
+REPORT = "verification.json"  # of a published folder: what was checked, and all hashes
 WEIGHTS_FOLDER_VARIABLE = "SHORT_BP_ZOO_WEIGHTS"
 BUNDLED = Path(__file__).parent / "weights"
 NEEDED = LIF().constants().keys()
@@ -229,12 +231,14 @@ def locate(name: str, files: Iterable[str], cache_dir: str | Path | None = None)
     """The folder of a network, with the files that are asked for, as they were published.
 
     Args:
-        name: ``arch``, ``arch.tag``, ``local-dir:FOLDER`` or ``hf-hub:org/name[@revision]``.
+        name: ``arch``, ``arch.tag``, ``local-dir:FOLDER`` or ``hf-hub:org/name[@revision]``. Of a
+            run folder it is the newest checkpoint.
+        files: Names of the files, such as CONFIG and WEIGHTS.
         cache_dir: For what comes from the Hub; huggingface_hub's own cache if None.
 
     Raises:
         ValueError: There is no network of that name, or a file is not what it should be.
-        FileNotFoundError: There is no such folder.
+        FileNotFoundError: There is no such folder, or the run has no checkpoint yet.
         PullError: The Hub does not give it; the message says why and what to do.
     """
     source, _, place = name.partition(":")
@@ -242,6 +246,7 @@ def locate(name: str, files: Iterable[str], cache_dir: str | Path | None = None)
         folder = Path(place)
         if not folder.is_dir():
             raise FileNotFoundError(f"{folder}: expected a folder with {CONFIG}, found none")
+        folder = pretrained_folder(folder)
     elif place and source == "hf-hub":
         folder = pull(place, files, (REPORT,), cache_dir, partial(_accept, place))
     elif place:
@@ -372,17 +377,3 @@ def check_hashes(folder: Path, files: Iterable[str]) -> None:
                     f"{folder / name}: expected sha256 {digest}, as {kept} says, got {found}; the "
                     "file has changed since and is not loaded; get it anew"
                 )
-
-
-def file_sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def hashes(folder: Path, but: str) -> dict[str, str]:
-    """sha256 of every file by its path in a folder, the one left out that shall hold them."""
-    return {
-        path.relative_to(folder).as_posix(): file_sha256(path)
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path != folder / but
-    }

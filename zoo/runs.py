@@ -6,13 +6,13 @@ RUN/checkpoints/step_NNNNNNN/  a pretrained folder (zoo.hub), what it takes to g
 """
 
 import json
-import os
 import re
 import warnings
 from pathlib import Path
 
-from zoo import hub
+from zoo.disk import file_sha256, hashes, sync
 
+SEAL = "sha256.json"  # of a checkpoint: the hashes of its files
 NAME = re.compile(r"step_\d+")
 
 
@@ -34,7 +34,7 @@ def newest_checkpoint(run: Path) -> Path | None:
         if is_whole(folder):
             return folder
         warnings.warn(
-            f"{folder}: expected the files that {hub.SEAL} names, got others; this checkpoint is "
+            f"{folder}: expected the files that {SEAL} names, got others; this checkpoint is "
             "passed by for the one before",
             stacklevel=2,
         )
@@ -63,7 +63,7 @@ def pretrained_folder(folder: Path) -> Path:
 
 def seal(folder: Path) -> None:
     """Write the hashes of a folder's files beside them, and see all of it onto the disk."""
-    (folder / hub.SEAL).write_text(json.dumps(hub.hashes(folder, hub.SEAL), indent=2))
+    (folder / SEAL).write_text(json.dumps(hashes(folder, SEAL), indent=2))
     for path in (*folder.iterdir(), folder):
         sync(path)
 
@@ -71,33 +71,8 @@ def seal(folder: Path) -> None:
 def is_whole(folder: Path) -> bool:
     """Whether a folder holds every bit of the files that it was sealed with."""
     try:
-        sealed = json.loads((folder / hub.SEAL).read_text())
-        found = {name: hub.file_sha256(folder / name) for name in sealed}
+        sealed = json.loads((folder / SEAL).read_text())
+        found = {name: file_sha256(folder / name) for name in sealed}
         return bool(found) and found == sealed
     except (OSError, ValueError, TypeError):
         return False
-
-
-def write(path: Path, text: str) -> None:
-    """Write a file whole or not at all, onto the disk.
-
-    Raises:
-        OSError: There is no room for it; what stood there stands.
-    """
-    partial = path.with_name(f"{path.name}.partial")
-    try:
-        partial.write_text(text)
-        sync(partial)
-        partial.replace(path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise OSError(error.errno, f"{path}: expected room for it, got: {error}") from error
-
-
-def sync(path: Path) -> None:
-    """See a file, or the names in a folder, onto the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

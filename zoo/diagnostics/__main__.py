@@ -10,7 +10,7 @@ from rich.console import Console
 from torch import Tensor, nn
 
 import zoo
-from zoo import hub, runs
+from zoo import hub
 from zoo.command import check_output, said_in_a_line
 from zoo.data import DataConfig, load_images, normalise
 from zoo.diagnostics import count_operations, firing_rates, gradients
@@ -61,7 +61,7 @@ def short_name(name: str) -> str:
 def pretrained_name(name: str) -> str | None:
     """What zoo.create_model loads with its weights, or None for a bare architecture."""
     if Path(name).is_dir():
-        return f"local-dir:{runs.pretrained_folder(Path(name))}"
+        return f"local-dir:{name}"
     return None if name in zoo.list_models() else name
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from zoo import hub, runs
+from zoo import disk, hub, runs
 
 KEPT = 2
 STATE, TRAINER, BEFORE = "state.json", "trainer.pt", ".before.partial"
@@ -53,7 +53,7 @@ def save_checkpoint(
         if folder.exists():  # torn, or of this step before it was measured
             folder.rename(before)
         partial.rename(folder)
-        runs.sync(folder.parent)
+        disk.sync(folder.parent)
         shutil.rmtree(before, ignore_errors=True)
     except OSError as error:
         shutil.rmtree(partial, ignore_errors=True)

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import Tensor, nn
 
-from zoo import hub, runs
+from zoo import disk, hub, runs
 from zoo.data import ImageFiles, ImageSet, normalise
 from zoo.training.checkpoint import load_checkpoint, put_back, save_checkpoint
 from zoo.training.config import Config, flat
@@ -122,7 +122,7 @@ def _train(
         learner.load_state_dict(trainer)
         position = Position(**state["position"])
     if accelerator.is_main_process:
-        runs.write(run / RESOLVED, json.dumps(dataclasses.asdict(config), indent=2))
+        disk.write(run / RESOLVED, json.dumps(dataclasses.asdict(config), indent=2))
         write_log(run, position.log)
     accelerator.wait_for_everyone()
     if config.trackers:

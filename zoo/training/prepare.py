@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from zoo import create_model, hub, list_models, runs
+from zoo import create_model, disk, hub, list_models, runs
 from zoo.data import DataConfig, ImageFiles, ImageSet, load_images
 from zoo.training.config import Config
 
@@ -213,6 +213,6 @@ def origin(config: Config, found: Path | None, whole: int) -> dict[str, Any]:
     if not config.start_from:
         return {WHOLE: whole}
     folder = start_folder(config, whole)
-    weights, training = hub.file_sha256(folder / hub.WEIGHTS), hub.read_config(folder)
+    weights, training = disk.file_sha256(folder / hub.WEIGHTS), hub.read_config(folder)
     began = {"sha256": weights, "training": training.get("training")}
     return {WHOLE: whole, "began_with": began}

@@ -12,7 +12,7 @@ from accelerate import Accelerator
 from filelock import Timeout
 from huggingface_hub.utils import WeakFileLock
 
-from zoo import hub, runs
+from zoo import disk, hub, runs
 from zoo.command import check_output
 from zoo.training.config import Config, filled_up, flat
 from zoo.training.prepare import WHOLE
@@ -127,7 +127,7 @@ def write_log(run: Path, log: list[dict[str, Any]]) -> None:
     Raises:
         OSError: There is no room for it; what stood there stands.
     """
-    runs.write(run / LOG, "".join(json.dumps(entry) + "\n" for entry in log))
+    disk.write(run / LOG, "".join(json.dumps(entry) + "\n" for entry in log))
 
 
 def read_log(run: Path) -> list[dict[str, Any]]:

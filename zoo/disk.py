@@ -1,0 +1,48 @@
+"""Files that are whole or not there, and their hashes."""
+
+import hashlib
+import os
+from pathlib import Path
+
+
+def write(path: Path, text: str) -> None:
+    """Write a file whole or not at all, onto the disk.
+
+    Raises:
+        OSError: There is no room for it; what stood there stands.
+    """
+    partial = path.with_name(f"{path.name}.partial")
+    try:
+        partial.write_text(text)
+        sync(partial)
+        partial.replace(path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise OSError(error.errno, f"{path}: expected room for it, got: {error}") from error
+
+
+def sync(path: Path) -> None:
+    """See a file, or the names in a folder, onto the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def file_sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def hashes(folder: Path, but: str = "") -> dict[str, str]:
+    """sha256 of every file by its path in a folder.
+
+    Args:
+        but: A file to leave out, the one that shall hold them.
+    """
+    return {
+        path.relative_to(folder).as_posix(): file_sha256(path)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path != folder / but
+    }
