@@ -153,6 +153,11 @@ def test_the_command_line_overrides_the_recipe_and_bad_input_ends_in_one_line(tm
     missing = command("nothing.yaml", cwd=tmp_path)
     assert missing.stderr == "error: nothing.yaml: expected a recipe, found no such file\n"
 
+    dry = command("recipe.yaml", "--dry-run", cwd=tmp_path)
+    assert dry.returncode == 0, dry.stderr
+    assert "recipe.yaml: all was built; losses of two steps on noise: " in dry.stdout
+    assert [path.name for path in tmp_path.iterdir()] == ["recipe.yaml"]
+
     late = command("--dry-run", "recipe.yaml", cwd=tmp_path)
     assert late.returncode == 1
     assert late.stderr.startswith("error: expected python -m zoo.training RECIPE, the recipe befo")

@@ -120,6 +120,7 @@ def test_an_image_of_16_bits_is_named(folder):
 
 def test_a_set_that_cannot_be_fetched_says_why(tmp_path, monkeypatch):
     monkeypatch.setattr(FashionMNIST, "mirrors", ["http://127.0.0.1:9/"])
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
     grey = {"mean": (73,), "std": (90,)}
     fashion = DataConfig(name="fashion_mnist", root=str(tmp_path), download=True, **grey)
     with pytest.raises(FileNotFoundError, match=r"expected to fetch fashion_mnist .* refused"):

@@ -35,6 +35,21 @@ dist.destroy_process_group = count
 runpy.run_module("zoo.training", run_name="__main__")
 assert networks == [0], f"expected no network when the group ends, got {networks}"
 """
+# The second process, and no other, is asked to end after its fourth step.
+ASKED = """
+import os, signal
+from zoo.training.learner import Learner
+
+step = Learner.step
+
+def asked(self, chunks, iteration, total):
+    sums = step(self, chunks, iteration, total)
+    if iteration == 3 and os.environ["RANK"] == "1":
+        signal.raise_signal(signal.SIGTERM)
+    return sums
+
+Learner.step = asked
+"""
 RECIPE = Path(__file__).parent.parent / "configs" / "digits_demo.yaml"
 
 
@@ -49,6 +64,14 @@ def launch(script: Path, run: Path, epochs: int, **kwargs) -> subprocess.Popen:
         text=True,
         **kwargs,
     )
+
+
+def wait_for_a_checkpoint(run: Path, process: subprocess.Popen) -> None:
+    end = time.monotonic() + 200
+    while not runs.checkpoints(run):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < end, "no checkpoint was written"
+        time.sleep(0.01)
 
 
 @pytest.mark.slow
@@ -74,23 +97,46 @@ def test_two_processes_learn_what_one_with_two_accumulations_learns(recipe, tmp_
     assert runs.newest_checkpoint(two).name == runs.newest_checkpoint(one).name
 
 
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory) -> Path:
+    """Two epochs of two processes."""
+    folder = tmp_path_factory.mktemp("unbroken")
+    (folder / "watched.py").write_text(WATCHED)
+    process = launch(folder / "watched.py", folder / "run", 2)
+    _, errors = process.communicate(timeout=200)
+    assert process.returncode == 0, errors
+    return folder / "run"
+
+
+def assert_it_goes_on_to(unbroken: Path, script: Path, run: Path) -> None:
+    process = launch(script, run, 2)
+    _, errors = process.communicate(timeout=200)
+    assert process.returncode == 0, errors
+    ends = [runs.newest_checkpoint(folder) for folder in (run, unbroken)]
+    assert (ends[0] / WEIGHTS).read_bytes() == (ends[1] / WEIGHTS).read_bytes()
+    for a, b in zip(*map(read_log, (run, unbroken)), strict=True):
+        assert (a["loss"], a["test_accuracy"]) == (b["loss"], b["test_accuracy"])
+
+
 @pytest.mark.slow
-def test_two_processes_that_were_killed_end_with_the_bits_of_two_that_were_not(tmp_path):
-    script, whole, killed = tmp_path / "watched.py", tmp_path / "whole", tmp_path / "killed"
+def test_two_processes_that_were_killed_end_with_the_bits_of_two_that_were_not(unbroken, tmp_path):
+    script, run = tmp_path / "watched.py", tmp_path / "killed"
     script.write_text(WATCHED)
-    process = launch(script, killed, 2, start_new_session=True)
-    for line in process.stdout:
-        if line.startswith("epoch   1"):
-            break
-    while not runs.checkpoints(killed):
-        time.sleep(0.01)
+    process = launch(script, run, 2, start_new_session=True)
+    wait_for_a_checkpoint(run, process)
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
-    for run in (killed, whole):
-        process = launch(script, run, 2)
-        _, errors = process.communicate(timeout=200)
-        assert process.returncode == 0, errors
-    ends = [runs.newest_checkpoint(run) for run in (killed, whole)]
-    assert (ends[0] / WEIGHTS).read_bytes() == (ends[1] / WEIGHTS).read_bytes()
-    for a, b in zip(*map(read_log, (killed, whole)), strict=True):
-        assert (a["loss"], a["test_accuracy"]) == (b["loss"], b["test_accuracy"])
+    assert_it_goes_on_to(unbroken, script, run)
+
+
+@pytest.mark.slow
+def test_two_processes_stop_together_when_one_of_them_is_asked_to(unbroken, tmp_path):
+    script, run = tmp_path / "asked.py", tmp_path / "asked"
+    script.write_text(ASKED + WATCHED)
+    process = launch(script, run, 2)
+    output, errors = process.communicate(timeout=200)
+    assert process.returncode == 0, errors
+    assert "after epoch 0, step 4; the same command goes on from there" in output
+    assert [folder.name for folder in runs.checkpoints(run)] == ["step_0000004"]
+    script.write_text(WATCHED)
+    assert_it_goes_on_to(unbroken, script, run)

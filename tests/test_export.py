@@ -414,6 +414,9 @@ with torch.inference_mode():
         assert "holds this very network already, as v1" in again.stdout, again.stderr
         commits = [r for r in hub.requests if r.method == "POST" and "/commit/" in r.path]
         assert len(commits) == 1
+        (created,) = [r for r in hub.requests if r.path == "/api/repos/create"]
+        assert not {"visibility", "private"} & json.loads(created.body).keys()
+        assert not any(r.had_auth for r in hub.requests if r.host == "localhost")
         assert commits[0].json_lines()[0]["value"]["parentCommit"]
         assert hub.token not in first.stdout + first.stderr
         subprocess.run([sys.executable, "-c", code, str(exported)], env=env, check=True)

@@ -124,12 +124,15 @@ def test_cutout_leaves_a_hole_in_each_image():
     assert holes.min() >= 3 * 2 * 2  # cut off by a corner
 
 
-def test_roll_loses_no_pixel():
+def test_roll_moves_an_image_around_its_edges_by_so_many_pixels_at_most():
     torch.manual_seed(0)
-    image = torch.arange(36.0).view(1, 1, 6, 6).expand(8, 2, 6, 6)
-    rolled = random_roll(image, 2)
-    assert torch.equal(rolled.flatten(2).sort().values, image.flatten(2).sort().values)
-    assert not torch.equal(rolled, image)
+    image = torch.arange(36.0).view(1, 1, 6, 6)
+    moves = range(-2, 3)
+    places = {
+        tuple(torch.roll(image, (y, x), (2, 3)).flatten().tolist()) for y in moves for x in moves
+    }
+    rolled = random_roll(image.expand(500, 1, 6, 6), 2)
+    assert {tuple(one.flatten().tolist()) for one in rolled} == places
 
 
 def test_a_small_crop_is_a_piece_of_the_image():
@@ -161,13 +164,17 @@ def test_a_crop_larger_than_the_padded_image_is_refused():
 @pytest.mark.parametrize("key", ["mixup", "cutmix"])
 def test_mixes_give_shares_of_the_classes(key):
     torch.manual_seed(0)
-    images, shares = augment(
-        AugmentConfig(**{key: 1.0}), torch.randn(4, 3, 8, 8), torch.arange(4), 10
-    )
+    config = AugmentConfig(crop_padding=0, flip=False, **{key: 1.0})
+    values = torch.arange(4.0)
+    pixels = values.view(4, 1, 1, 1).expand(4, 3, 8, 8)
+    images, shares = augment(config, pixels, torch.arange(4), 10)
     assert images.shape == (4, 3, 8, 8)
     assert shares.shape == (4, 10)
     torch.testing.assert_close(shares.sum(1), torch.ones(4))
     assert shares.max() < 1
+    torch.testing.assert_close(images.mean((1, 2, 3)), shares[:, :4] @ values)
+    blended = [len(image.unique()) == 1 for image in images]
+    assert blended == [key == "mixup"] * 4
 
 
 def test_the_frames_of_an_event_stream_move_together():

@@ -1,6 +1,7 @@
 """Pretrained folders: what loads, by which name, and what is refused."""
 
 import json
+import os
 import pickle
 import shutil
 import subprocess
@@ -272,6 +273,21 @@ def test_a_save_that_fails_leaves_the_network_before(folder, monkeypatch, fails)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
+def test_a_kill_in_a_save_leaves_no_weights_beside_the_constants_of_others(folder, monkeypatch):
+    def killed_before_the_second(source, target):
+        monkeypatch.setattr(hub.os, "replace", killed)
+        os.rename(source, target)
+
+    def killed(source, target):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(hub.os, "replace", killed_before_the_second)
+    with pytest.raises(KeyboardInterrupt):
+        hub.save_pretrained(zoo.create_model("short_bp_resnet20_slim", time_steps=6), folder)
+    with pytest.raises(FileNotFoundError, match=r"config\.json: expected a file"):
+        load(folder)
+
+
 def test_a_pickle_beside_missing_weights_is_never_loaded(folder):
     (folder / "model.safetensors").unlink()
     (folder / "pytorch_model.bin").write_bytes(pickle.dumps({"a": 1}))
@@ -374,6 +390,21 @@ def test_a_bare_name_means_rates_only_where_there_are_no_spikes(folder, monkeypa
     monkeypatch.setattr(hub, "BUNDLED", tmp_path / "none")
     shutil.rmtree(mine / "short_bp_resnet20_slim.digits")
     assert hub.find_pretrained("short_bp_resnet20_slim").name == "short_bp_resnet20_slim.aaa_rates"
+
+
+def test_a_folder_of_ones_own_stands_before_one_of_that_name_in_the_package(monkeypatch, tmp_path):
+    mine = tmp_path / "short_bp_resnet20_slim.cifar10"
+    shutil.copytree(hub.BUNDLED / mine.name, mine)
+    monkeypatch.setenv("SHORT_BP_ZOO_WEIGHTS", str(tmp_path))
+    for name in (mine.name, "short_bp_resnet20_slim"):
+        assert hub.find_pretrained(name) == mine
+
+
+def test_of_several_tags_the_first_in_the_alphabet_is_taken(folder, monkeypatch, tmp_path):
+    monkeypatch.setenv("SHORT_BP_ZOO_WEIGHTS", str(tmp_path / "mine"))
+    for tag in ("second", "first"):
+        shutil.copytree(folder, tmp_path / "mine" / f"short_bp_resnet20_slim.{tag}")
+    assert hub.find_pretrained("short_bp_resnet20_slim").name == "short_bp_resnet20_slim.first"
 
 
 def test_an_empty_variable_is_none(monkeypatch, folder):

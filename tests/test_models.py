@@ -391,7 +391,6 @@ def test_an_unknown_model_names_the_closest():
         zoo.create_model("short_bp_resnet81")
 
 
-def test_pretrained_raises_where_no_weights_exist(monkeypatch):
-    monkeypatch.delenv("SHORT_BP_ZOO_WEIGHTS", raising=False)
+def test_pretrained_raises_where_no_weights_exist():
     with pytest.raises(ValueError, match="short_bp_resnet34: expected pretrained weights, found "):
         zoo.create_model("short_bp_resnet34", pretrained=True)

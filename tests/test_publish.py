@@ -133,8 +133,9 @@ def test_what_could_not_be_verified_afterwards_is_not_sent(hub, client, folder):
     client.run(
         "import export.publish as p; p.images_of = lambda *a: (_ for _ in ()).throw(OSError())"
     )
-    assert publish(client, folder, "org/unsent").error.startswith("OSError")
+    error = publish(client, folder, "org/unsent").error
     client.run("from export.images import images_of; p.images_of = images_of")
+    assert error.startswith("OSError")
     assert "org/unsent" not in hub.repos
 
 

@@ -21,10 +21,12 @@ from hub_server import HubServer
 from huggingface_hub import constants
 
 import zoo
+from zoo import disk
 from zoo import hub as pretrained
 from zoo.pull import COMMIT, CorruptError, Promise, PullError, asked_wait, explain, fetch, retried
 
 FIRST, SECOND = "short_bp_resnet20_slim.digits", "short_bp_resnet20_slim.first"
+HOSTS = ("127.0.0.1", "localhost")  # of the Hub and of the files themselves
 OFFLINE = "import huggingface_hub.constants; huggingface_hub.constants.HF_HUB_OFFLINE = {}\n"
 REGISTER = "from zoo import hub; from pathlib import Path; hub.BUNDLED = Path(bundled)"
 
@@ -113,6 +115,16 @@ def test_nothing_is_fetched_but_what_is_needed(hub, client, exported):
     answer = client.run("value = zoo.load_onnx('hf-hub:org/some').labels")
     assert answer.value == [str(digit) for digit in range(10)]
     assert hub.requests[-1].path.endswith("onnx/model_uint8.onnx")
+
+
+def test_no_token_goes_to_where_the_files_lie(hub, client, exported):
+    hub.create_repo("org/blobs", content(exported))
+    hub.requests.clear()
+    client.run(PULL, name="hf-hub:org/blobs")
+    sent = {host: [r.had_auth for r in hub.requests if r.host == host] for host in HOSTS}
+    assert all(sent["127.0.0.1"])
+    assert sent["localhost"]
+    assert not any(sent["localhost"])
 
 
 def test_a_bit_that_flips_in_the_cache_is_told_and_fetched_anew(hub, client, exported, bits):
@@ -394,14 +406,34 @@ def test_what_fails_midway_leaves_the_version_before(hub, client, exported, bits
     assert "as verification.json says" in changed.error
 
 
-def test_a_refusal_is_never_answered_from_the_cache(hub, client, exported, bits):
-    hub.create_repo("org/ours", content(exported))
-    assert client.run(PULL, name="hf-hub:org/ours").value == bits
-    hub.fail(r"^/api/models/org/ours", 401)
-    assert (
-        "refuses this token (401: fault on demand)"
-        in client.run(PULL, name="hf-hub:org/ours").error
-    )
+@pytest.mark.parametrize(
+    ("status", "said"),
+    [
+        (401, "refuses this token (401: fault on demand)"),
+        (403, "the Hub forbids that to this token (403: fault on demand)"),
+        (404, "expected a repository, found none"),
+    ],
+)
+def test_a_refusal_is_never_answered_from_the_cache(hub, client, exported, bits, status, said):
+    name = f"org/refused{status}"
+    hub.create_repo(name, content(exported))
+    assert client.run(PULL, name=f"hf-hub:{name}").value == bits
+    if status == 404:
+        del hub.repos[name]
+    else:
+        hub.fail(f"^/api/models/{name}", status)
+    assert said in client.run(PULL, name=f"hf-hub:{name}").error
+    hub.faults.clear()
+
+
+def test_a_hub_that_is_broken_is_answered_for_by_the_cache(hub, client, exported, bits):
+    hub.create_repo("org/broken", content(exported))
+    assert client.run(PULL, name="hf-hub:org/broken").value == bits
+    hub.fail("^/api/models/org/broken", 500, times=9, headers={"Retry-After": "0"})
+    answer = client.run(PULL, name="hf-hub:org/broken")
+    hub.faults.clear()
+    assert answer.value == bits
+    assert any("org/broken" in warning for warning in answer.warnings)
 
 
 @pytest.mark.parametrize(
@@ -462,6 +494,8 @@ def test_two_pulls_at_once_leave_each_other_alone(hub, exported, tmp_path):
     time.sleep(0.5)
     first, second = pulls
     assert first.poll() is None
+    downloads = [r for r in hub.requests if r.method == "GET" and r.path.endswith("/config.json")]
+    assert len([r for r in downloads if "org/both" in r.path]) == 1
     second.send_signal(signal.SIGINT)
     assert b"KeyboardInterrupt" in second.communicate()[1]
     said = first.communicate()[1].decode()
@@ -490,13 +524,6 @@ def test_what_is_no_answer_of_a_hub_is_said(hub, client):
     error = client.run(PULL, name="hf-hub:org/portal").error
     hub.faults.clear()
     assert "PullError: org/portal: expected an answer of the Hub from http://127.0.0.1" in error
-
-
-def test_the_words_of_the_hub_are_handed_on(hub, client):
-    hub.fail("/api/models/org/words", 403, times=9)
-    error = client.run(PULL, name="hf-hub:org/words").error
-    hub.faults.clear()
-    assert "the Hub forbids that to this token (403: fault on demand)" in error
 
 
 def test_the_password_of_a_mirror_is_not_echoed(monkeypatch):
@@ -585,7 +612,7 @@ def test_every_release_is_whole_or_pinned():
     assert folders.keys() == set(zoo.list_models(pretrained=True))
     for name, folder in folders.items():
         listed = json.loads((folder / "verification.json").read_text())["sha256"]
-        there = pretrained.hashes(folder, "verification.json")
+        there = disk.hashes(folder, "verification.json")
         if name in released:
             assert COMMIT.fullmatch(released[name].partition("@")[2])
             assert there == {"config.json": listed["config.json"]}

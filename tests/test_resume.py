@@ -21,9 +21,10 @@ from zoo.training import engine
 from zoo.training.checkpoint import load_checkpoint, save_checkpoint
 from zoo.training.engine import train
 from zoo.training.run_folder import read_log
+from zoo.training.stop import StopSignal
 
 RECIPE = Path(__file__).parent.parent / "configs" / "digits_demo.yaml"
-SHORT = ("--epochs", "2", "--device", "cpu", "--checkpoint-minutes", "0.01")
+SHORT = ("--epochs", "2", "--device", "cpu", "--checkpoint-minutes", "0")
 
 
 @pytest.fixture(scope="module")
@@ -83,6 +84,14 @@ def test_a_run_ended_inside_an_epoch_goes_on_to_the_bits_of_an_unbroken_one(tmp_
     assert again.returncode == 0, errors
     assert "going on after epoch 0, step " in output
     assert ends_like(tmp_path, whole)
+
+
+def test_a_second_ctrl_c_ends_at_once():
+    with StopSignal() as stop:
+        signal.raise_signal(signal.SIGINT)
+        assert stop.came is signal.SIGINT
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
 
 
 def interrupted(config, monkeypatch, checkpoint: int) -> None:

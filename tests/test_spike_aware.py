@@ -10,6 +10,7 @@ import onnx
 import pytest
 import torch
 from digits_images import IMAGES, PIXELS
+from exact_networks import changed
 
 import zoo
 from export.graph import write_graph
@@ -40,13 +41,8 @@ def failed(model, graph: Path) -> set[str]:
     return {check.name for check in checks if not check.passed}
 
 
-def changed(folder: Path, name: str, change, target: Path) -> Path:
-    model = onnx.load(folder / "onnx/model.onnx")
-    (tensor,) = [t for t in model.graph.initializer if t.name == name]
-    array = onnx.numpy_helper.to_array(tensor).copy()
-    change(array)
-    tensor.CopyFrom(onnx.numpy_helper.from_array(array, name))
-    onnx.save(model, target)
+def with_another(folder: Path, name: str, change, target: Path) -> Path:
+    onnx.save(changed(onnx.load(folder / "onnx/model.onnx"), name, change), target)
     return target
 
 
@@ -79,7 +75,7 @@ def test_another_weight_in_the_graph_is_caught(inexact, tmp_path):
         weight[0] *= 1.05
 
     name = "stages.0.0.conv1.conv.weight"
-    graph = changed(inexact, name, grow, tmp_path / "model.onnx")
+    graph = with_another(inexact, name, grow, tmp_path / "model.onnx")
     assert "every first flip is at the threshold" in failed(load(inexact), graph)
 
 
@@ -87,7 +83,7 @@ def test_another_bias_of_the_classifier_is_caught(inexact, tmp_path):
     def shift(bias):
         bias += np.float32(1e-3)
 
-    graph = changed(inexact, "head.fc.bias", shift, tmp_path / "model.onnx")
+    graph = with_another(inexact, "head.fc.bias", shift, tmp_path / "model.onnx")
     assert failed(load(inexact), graph) == {"images without a flip agree"}
 
 
@@ -100,7 +96,7 @@ def test_a_graph_of_fewer_time_steps_is_caught(inexact, tmp_path):
 
 
 def test_logits_that_are_no_numbers_are_caught(inexact, tmp_path):
-    graph = changed(inexact, "head.fc.bias", lambda b: b.fill(np.nan), tmp_path / "model.onnx")
+    graph = with_another(inexact, "head.fc.bias", lambda b: b.fill(np.nan), tmp_path / "model.onnx")
     assert "potentials and logits are finite" in failed(load(inexact), graph)
 
 
@@ -109,7 +105,7 @@ def test_potentials_that_are_no_numbers_are_caught(inexact, tmp_path):
         bias[0] = np.nan
 
     name = "stages.0.0.conv1.conv.bias"
-    graph = changed(inexact, name, spoil, tmp_path / "model.onnx")
+    graph = with_another(inexact, name, spoil, tmp_path / "model.onnx")
     assert "potentials and logits are finite" in failed(load(inexact), graph)
 
 
@@ -119,11 +115,8 @@ def test_potentials_that_are_no_numbers_are_caught(inexact, tmp_path):
 )
 def test_the_other_graphs_are_held_to_the_first(inexact, tmp_path, graph, name):
     folder = shutil.copytree(inexact, tmp_path / "out")
-    model = onnx.load(folder / graph)
-    (tensor,) = [t for t in model.graph.initializer if t.name == name]
-    array = onnx.numpy_helper.to_array(tensor) + np.float32(60)
-    tensor.CopyFrom(onnx.numpy_helper.from_array(array, name))
-    onnx.save(model, folder / graph)
+    other = changed(onnx.load(folder / graph), name, lambda array: array.__iadd__(60))
+    onnx.save(other, folder / graph)
     check = check_other_graphs(folder, Images(PIXELS, IMAGES, None, "60 random images"))
     assert not check.passed
     assert check_other_graphs(inexact, Images(PIXELS, IMAGES, None, "60 random images")).passed

@@ -76,5 +76,5 @@ def test_every_network_passes_timms_own_tests(suite):
     )
     passed = set(re.findall(r"^PASSED test_models\.py::(\S+)", run.stdout, flags=re.M))
     expected = {test.format(name) for test in EXPECTED for name in zoo.list_models()}
-    assert passed == expected, run.stdout[-4000:]
+    assert passed >= expected, run.stdout[-4000:]
     assert run.returncode == 0, run.stdout[-4000:]

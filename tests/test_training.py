@@ -253,7 +253,15 @@ def test_a_run_refuses_the_folder_of_one_whose_network_is_said_otherwise(run, re
 def test_a_run_may_be_moved_and_saved_more_often(run, recipe, tmp_path):
     copy = shutil.copytree(run, tmp_path / "copy")
     shutil.rmtree(checkpoints(copy)[-1])
-    config = replace(recipe, output=str(copy), checkpoint_minutes=0.0, workers=2)
+    config = replace(
+        recipe,
+        output=str(copy),
+        data=replace(recipe.data, root="elsewhere", download=True),
+        keep_large_buffers=False,
+        trackers=("tensorboard",),
+        checkpoint_minutes=0.0,
+        workers=2,
+    )
     assert train(config)["epoch"] == 3
     assert same(weights(copy), weights(run))
 
@@ -369,6 +377,16 @@ def test_lambda_and_the_learning_rate_fall_to_nothing_step_by_step(recipe, tmp_p
     assert weights == pytest.approx([0.25 * (1 - i / 8) for i in range(8)])
     half_cosine = [0.5 * (1 + math.cos(math.pi * i / 6)) for i in range(6)]
     assert rates == pytest.approx([0.01 * f for f in (1 / 3, 2 / 3, *half_cosine)])
+
+
+def test_weights_decay_and_norms_and_biases_do_not(recipe):
+    network = zoo.create_model("short_bp_resnet20_slim")
+    learner = Learner(recipe, network, 1, make_accelerator(recipe))
+    decayed, kept = (
+        {p.ndim > 1 for g in learner.optimizer.param_groups if decays(g) for p in g["params"]}
+        for decays in (lambda g: g["weight_decay"], lambda g: not g["weight_decay"])
+    )
+    assert (decayed, kept) == ({True}, {False})
 
 
 def test_the_average_keeps_what_its_warm_up_says_and_is_what_is_measured(recipe):

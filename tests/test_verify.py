@@ -14,7 +14,7 @@ import onnxruntime
 import pytest
 import torch
 from digits_images import IMAGES, PIXELS
-from onnx import numpy_helper
+from exact_networks import changed
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
@@ -62,12 +62,7 @@ def folder(exported, tmp_path) -> Path:
 
 
 def change_constant(graph: Path, name: str, change) -> None:
-    model = onnx.load(graph)
-    (tensor,) = [t for t in model.graph.initializer if t.name == name]
-    array = numpy_helper.to_array(tensor).copy()
-    change(array)
-    tensor.CopyFrom(numpy_helper.from_array(array, name))
-    onnx.save(model, graph)
+    onnx.save(changed(onnx.load(graph), name, change), graph)
 
 
 def test_an_untouched_folder_passes_and_its_report_keeps_to_the_schema(folder, tmp_path):
@@ -101,6 +96,13 @@ def test_a_release_that_leaves_graphs_out_says_how_to_get_them():
     assert run.returncode == 1
     command_for_it = "to_onnx.py short_bp_resnet18.cifar10 --output FOLDER --random-images makes"
     assert command_for_it in run.stderr
+
+
+def test_a_graph_that_tells_of_the_machine_is_caught(folder):
+    graph = onnx.load(folder / READABLE_GRAPH)
+    graph.doc_string = f"{Path.home()}/export.py"
+    onnx.save(graph, folder / READABLE_GRAPH)
+    assert failed(folder)["graphs hold no local path"] == {"paths": [str(Path.home())]}
 
 
 @pytest.mark.parametrize("graph", GRAPHS)
@@ -281,6 +283,16 @@ def test_what_was_compared_with_another_network_is_compared_anew(folder, tmp_pat
     assert equal["measured"]["images_that_differ"] == 20
 
 
+def test_what_was_compared_with_another_graph_is_compared_anew(folder, tmp_path):
+    (folder / REPORT).unlink()
+    images = Images(PIXELS[:20], IMAGES[:20], None, "20 random images")
+    assert verify(folder, load(folder), images, tmp_path / "ledger")["passed"]
+    change_constant(folder / GRAPH, "head.fc.bias", lambda bias: bias.__iadd__(1))
+    report = verify(folder, load(folder), images, tmp_path / "ledger")
+    (equal,) = [c for c in report["checks"] if c["name"] == "equal bits in every setting"]
+    assert equal["measured"]["images_that_differ"] == 20
+
+
 def test_a_setting_is_what_it_is_called(folder):
     plain = session(folder / GRAPH, threads=1, optimised=False).get_session_options()
     assert plain.intra_op_num_threads == 1
@@ -304,11 +316,32 @@ def test_a_grid_that_gives_other_classes_fails(folder):
     with torch.no_grad():
         other.head.fc.weight.copy_(other.head.fc.weight.roll(1, 0))
         other.head.fc.bias.copy_(other.head.fc.bias.roll(1, 0))
-    labels = torch.zeros(20, dtype=torch.long)
-    images = Images(PIXELS[:20], IMAGES[:20], labels, "20 images")
+    images = Images(PIXELS[:20], IMAGES[:20], None, "20 images")
     for network, passed in ((model, True), (other, False)):
-        checks = {c.name: c for c in check_exact(folder, network, zoo.deploy(model), images, None)}
-        assert checks["the grid keeps the accuracy"].passed == passed
+        assert keeps_the_accuracy(folder, network, zoo.deploy(model), images) == passed
+
+
+def test_a_grid_that_loses_accuracy_fails_however_few_classes_change(folder, monkeypatch):
+    monkeypatch.setattr(export.equal_bits, "CHANGED", 100.0)
+    model = load(folder)
+    deployed = zoo.deploy(model)
+    theirs = logits_of(deployed, IMAGES[:20], "").argmax(1)
+    with torch.no_grad():
+        model.head.fc.bias.copy_(model.head.fc.bias.roll(1, 0))
+        model.head.fc.weight.copy_(model.head.fc.weight.roll(1, 0))
+    ours = logits_of(model, IMAGES[:20], "").argmax(1)
+    assert (ours != theirs).sum() > 1
+    for labels in (ours, theirs):
+        images = Images(PIXELS[:20], IMAGES[:20], labels, "20 images")
+        assert not keeps_the_accuracy(folder, model, deployed, images)
+    neither = torch.full_like(ours, 10)
+    images = Images(PIXELS[:20], IMAGES[:20], neither, "20 images")
+    assert keeps_the_accuracy(folder, model, deployed, images)
+
+
+def keeps_the_accuracy(folder, network, deployed, images) -> bool:
+    checks = {check.name: check for check in check_exact(folder, network, deployed, images, None)}
+    return checks["the grid keeps the accuracy"].passed
 
 
 @pytest.mark.parametrize(

@@ -111,9 +111,9 @@ def test_a_table_of_the_releases_is_of_their_weights(table):
         assert disk.file_sha256(hub.find_pretrained(name) / hub.WEIGHTS) == digest
 
 
+@pytest.mark.skipif(not (RESULTS / "twins.json").exists(), reason="no twin was counted yet")
 def test_a_twin_stands_beside_the_release_that_it_was_counted_with():
-    path = RESULTS / "twins.json"
-    for row in json.loads(path.read_text())["rows"] if path.exists() else []:
+    for row in json.loads((RESULTS / "twins.json").read_text())["rows"]:
         weights = hub.find_pretrained(row["network"]) / hub.WEIGHTS
         assert disk.file_sha256(weights) == row["sha256 of the release"]
 
