@@ -45,6 +45,29 @@ def test_an_archive_equals_the_folder_that_was_packed(folder, tmp_path, suffix, 
         assert torch.equal(packed.labels, plain.labels)
 
 
+@pytest.mark.parametrize("packed", [False, True])
+def test_an_image_of_a_kind_that_is_not_read_is_refused(folder, tmp_path, packed):
+    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(folder / "train" / "cat" / "one.BMP", "BMP")
+    archive = tmp_path / "set.tar"
+    with tarfile.open(archive, "w") as files:
+        files.add(folder, arcname="set")
+    with pytest.raises(ValueError, match=r"images in .*, got .*train/cat/one\.BMP"):
+        load_images(config(archive if packed else folder), "train")
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({"name": "cifar10", "size": 64}, "data.size: expected none for cifar10, got 64"),
+        ({"name": "imagenet", "frames": 4}, "data.frames: expected none for imagenet, got 4"),
+        ({"name": "image_folder", "download": True}, "data.download: expected none for image_fol"),
+    ],
+)
+def test_what_would_change_nothing_is_not_taken(asked, message):
+    with pytest.raises(ValueError, match=message):
+        DataConfig(**asked)
+
+
 def test_digits_are_split_once_and_for_all():
     digits = DataConfig(name="digits", mean=(78,), std=(96,))
     train, test = load_images(digits, "train"), load_images(digits, "test")

@@ -118,6 +118,12 @@ def test_a_network_has_as_many_time_steps_as_its_streams_have_frames(recipe, ges
         build_model(replace(recipe, data=data, model_args={"time_steps": 3}), images)
 
 
+def test_frames_larger_than_the_sensor_are_refused(gestures):
+    data = replace(DataConfig(root=str(gestures), **EVENTS), size=129)
+    with pytest.raises(ValueError, match=r"data\.size: expected at most the 128 pixels of the"):
+        load_images(data, "train")
+
+
 def test_gestures_that_are_partly_unpacked_are_refused(gestures, tmp_path):
     copy = shutil.copytree(gestures, tmp_path / "copy")
     for path in copy.rglob("7.npy"):

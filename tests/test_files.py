@@ -196,13 +196,24 @@ def test_an_image_beside_the_classes_is_refused(folder, tmp_path):
         load_images(config(tmp_path / "set"), "train")
 
 
+@pytest.mark.parametrize("packed", [False, True])
+def test_an_image_of_a_kind_that_is_not_read_is_refused(folder, tmp_path, packed):
+    shutil.copytree(folder, tmp_path / "set")
+    (tmp_path / "set" / "train" / "n01" / "one.webp").write_bytes(b"RIFF")
+    if packed:
+        with tarfile.open(tmp_path / "set" / "train.tar", "w") as archive:
+            archive.add(tmp_path / "set" / "train", arcname="train")
+    with pytest.raises(ValueError, match=r"images in \.jpeg, \.jpg, \.png, got .*n01/one\.webp"):
+        load_images(config(tmp_path / "set"), "train")
+
+
 def test_a_link_in_an_archive_is_refused(folder, tmp_path):
     shutil.copytree(folder, tmp_path / "set")
     link = tmp_path / "set" / "train" / "n01" / "link.jpg"
     link.hardlink_to(tmp_path / "set" / "train" / "n01" / "0.jpg")
     with tarfile.open(tmp_path / "train.tar", "w") as archive:
         archive.add(tmp_path / "set" / "train", arcname="train")
-    with pytest.raises(FileNotFoundError, match=r"got: images themselves, got a link, train/n01/"):
+    with pytest.raises(ValueError, match=r"expected images themselves, got a link, train/n01/"):
         load_images(config(tmp_path), "train")
 
 

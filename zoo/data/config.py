@@ -16,6 +16,8 @@ DatasetName = Literal[
     "dvs_gesture",
 ]
 EVENTS = ("cifar10_dvs", "dvs_gesture")
+SIZED = ("imagenet", *EVENTS)
+FETCHED = ("cifar10", "cifar100", "fashion_mnist", *EVENTS)
 Split = Literal["train", "test"]
 CENTRE = 0.875  # of the shorter side of an image of imagenet is seen where it is measured
 
@@ -50,6 +52,13 @@ class DataConfig:
             if getattr(self, key) < least:
                 raise ValueError(
                     f"data.{key}: expected a number >= {least}, got {getattr(self, key)}"
+                )
+        for key, names in (("size", SIZED), ("frames", EVENTS), ("download", FETCHED)):
+            usual = type(self).__dataclass_fields__[key].default
+            if self.name not in names and getattr(self, key) != usual:
+                raise ValueError(
+                    f"data.{key}: expected none for {self.name}, got {getattr(self, key)}; it is "
+                    f"for {', '.join(names)}"
                 )
         if min(self.std, default=1) <= 0:
             raise ValueError(f"data.std: expected numbers > 0, got {self.std}")

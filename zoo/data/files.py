@@ -7,11 +7,12 @@ import os
 import tarfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import IO
 
 import torch
 from PIL import Image
+from timm.data.readers.img_extensions import get_img_extensions
 from timm.data.readers.reader import Reader
 from timm.data.readers.reader_image_folder import ReaderImageFolder
 from timm.data.readers.reader_image_in_tar import ReaderImageInTar
@@ -20,10 +21,12 @@ from torchvision.transforms import v2
 
 from zoo.data.archive import StrictHeader
 from zoo.data.config import CENTRE, DataConfig, Split
+from zoo.data.suffixes import is_image
 from zoo.preprocessing import middle
 from zoo.progress import watched
 
 SPLITS = {"train": "train", "test": "val"}
+READ = get_img_extensions()
 BICUBIC = v2.InterpolationMode.BICUBIC
 
 
@@ -87,9 +90,10 @@ def image_files(config: DataConfig, split: Split) -> ImageFiles:
             reader = ReaderImageInTar(str(archive), cache_tarinfo=False)
             numbers, labels = reader.class_name_to_idx, reader.targets
         else:
+            _check_files(place)
             reader = ReaderImageFolder(str(place))
             numbers, labels = reader.class_to_idx, [label for _, label in reader.samples]
-    except (AssertionError, RuntimeError, OSError, ValueError, tarfile.TarError) as error:
+    except (AssertionError, RuntimeError, OSError, tarfile.TarError) as error:
         raise FileNotFoundError(
             f"data.root: expected {config.root!r} with train/CLASS/IMAGE and val/CLASS/IMAGE, or "
             f"train.tar and val.tar of such, got: {error}; ImageNet comes from "
@@ -112,13 +116,27 @@ def _check_whole(archive: Path | IO[bytes]) -> None:
     place = {"name": archive} if outermost else {"fileobj": archive}
     with tarfile.open(**place, mode="r:", tarinfo=StrictHeader) as files:
         for member in watched(files, f"looking through {archive.name}") if outermost else files:
+            is_image(PurePath(member.name), READ)
             if member.islnk() or member.issym():  # timm would leave it out
                 raise ValueError(
-                    f"images themselves, got a link, {member.name}; pack with tar --dereference "
-                    "--hard-dereference"
+                    f"data.root: expected images themselves, got a link, {member.name}; pack with "
+                    "tar --dereference --hard-dereference"
                 )
             if member.name.endswith(".tar") and member.isfile():
                 _check_whole(files.extractfile(member))
+
+
+def _check_files(place: Path) -> None:
+    """Raise for what timm would leave out: an image of another kind, a folder that is not to be
+    read.
+    """
+
+    def refuse(error: OSError) -> None:
+        raise error
+
+    for folder, _, files in os.walk(place, onerror=refuse, followlinks=True):
+        for file in files:
+            is_image(PurePath(folder, file), READ)
 
 
 def _check_layout(reader: Reader, place: Path) -> None:

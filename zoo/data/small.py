@@ -18,6 +18,7 @@ from torchvision.io import ImageReadMode, decode_image
 from zoo.data.archive import StrictHeader
 from zoo.data.config import DataConfig, Split
 from zoo.data.sets import ImageSet
+from zoo.data.suffixes import is_image
 from zoo.progress import watched
 
 SPLITS = get_args(Split)
@@ -122,7 +123,7 @@ def _folder_files(root: Path, split: Split) -> Iterator[tuple[str, str, bytes]]:
         return
     for place, _, files in os.walk(root / split, onerror=refuse, followlinks=True):
         for path in (Path(place, file) for file in files):
-            if path.suffix.lower() not in IMAGE_SUFFIXES:
+            if not is_image(path, IMAGE_SUFFIXES):
                 continue
             if len((inside := path.relative_to(root)).parts) != 3:
                 raise ValueError(f"data.root: expected {split}/CLASS/IMAGE, got {inside}")
@@ -135,7 +136,7 @@ def _tar_files(root: Path, split: Split) -> Iterator[tuple[str, str, bytes]]:
             for member in archive:
                 path = Path(member.name)
                 *_, folder, name, _ = ("", "", "", *path.parts)
-                if path.suffix.lower() not in IMAGE_SUFFIXES:
+                if not is_image(path, IMAGE_SUFFIXES):
                     continue
                 if folder != split:
                     if split in path.parts[-4:-1] and folder not in SPLITS:
