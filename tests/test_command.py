@@ -18,6 +18,15 @@ def test_an_error_is_a_line(error):
     assert "what: expected this, got that" in stopped.value.code
 
 
+def test_a_fault_of_a_device_says_where_it_came_up(capsys):
+    with pytest.raises(SystemExit), said_in_a_line():
+        raise RuntimeError("CUDA error: device-side assert triggered")
+    assert "in test_a_fault_of_a_device_says_where_it_came_up" in capsys.readouterr().err
+    with pytest.raises(SystemExit), said_in_a_line():
+        raise ValueError("what: expected this, got that")
+    assert capsys.readouterr().err == ""
+
+
 def test_a_fault_of_ours_is_no_line():
     with pytest.raises(KeyError), said_in_a_line():
         raise KeyError("ours")

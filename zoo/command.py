@@ -2,6 +2,7 @@
 
 import os
 import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,11 +11,14 @@ from pathlib import Path
 @contextmanager
 def said_in_a_line(*errors: type[Exception], stopped: str = "stopped") -> Iterator[None]:
     """End the process with a line for these errors, for those that all commands meet, and for
-    Ctrl-C, which says what is to be known then.
+    Ctrl-C, which says what is to be known then. A plain RuntimeError is nobody's answer to wrong
+    input, but a fault, of a device or of ours: where it came up is shown above its line.
     """
     try:
         yield
     except (ValueError, OSError, RuntimeError, ImportError, *errors) as error:
+        if type(error) is RuntimeError:
+            traceback.print_exc()
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
         print(f"\n{stopped}", file=sys.stderr)
