@@ -17,7 +17,7 @@ from zoo.training.augment import (
     random_roll,
 )
 from zoo.training.config import Config
-from zoo.training.feed import Feed
+from zoo.training.feed import Feed, measured_batches
 
 
 @pytest.fixture(scope="module")
@@ -115,6 +115,13 @@ def test_a_padded_crop_reaches_every_place():
     }
     crops = random_crop(image.expand(500, 1, 6, 6), 2)
     assert {tuple(crop.flatten().tolist()) for crop in crops} == places
+
+
+def test_images_are_measured_in_batches_that_fit_where_a_step_does():
+    images = ImageSet(torch.zeros(40, 3, 2, 2, dtype=torch.uint8), torch.arange(40) % 2, ("a", "b"))
+    config = Config(batch_size=16, gradient_accumulation=2)
+    assert [len(labels) for _, labels in measured_batches(config, images)] == [16, 16, 8]
+    assert [len(labels) for _, labels in measured_batches(config, images, 0, 2)] == [8, 8, 8]
 
 
 def test_cutout_leaves_a_hole_in_each_image():

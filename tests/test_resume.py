@@ -17,7 +17,7 @@ import torch
 
 import zoo
 from zoo import runs
-from zoo.training import engine
+from zoo.training import checkpoint, engine
 from zoo.training.checkpoint import load_checkpoint, save_checkpoint
 from zoo.training.engine import train
 from zoo.training.run_folder import read_log
@@ -86,6 +86,25 @@ def test_a_run_ended_inside_an_epoch_goes_on_to_the_bits_of_an_unbroken_one(tmp_
     assert ends_like(tmp_path, whole)
 
 
+def test_a_run_that_is_asked_to_end_while_it_measures_measures_when_it_goes_on(
+    recipe, tmp_path, whole, monkeypatch
+):
+    measured = engine.measured_batches
+
+    def asked(*args):
+        signal.raise_signal(signal.SIGTERM)
+        yield from measured(*args)
+
+    config = replace(recipe, epochs=2, output=str(tmp_path))
+    with monkeypatch.context() as patch:
+        patch.setattr(engine, "measured_batches", asked)
+        assert train(config) == {}
+    (folder,) = runs.checkpoints(tmp_path)
+    assert json.loads((folder / "state.json").read_text())["position"]["step"] == 23
+    train(config)
+    assert ends_like(tmp_path, whole)
+
+
 def test_a_second_ctrl_c_ends_at_once():
     with StopSignal() as stop:
         signal.raise_signal(signal.SIGINT)
@@ -120,8 +139,8 @@ def test_averages_mixes_and_policies_go_on_inside_an_epoch(recipe, tmp_path, mon
     )
     train(replace(config, output=str(tmp_path / "whole")))
     broken = replace(config, output=str(tmp_path / "broken"))
-    for checkpoint in (3, 2, 3):
-        interrupted(broken, monkeypatch, checkpoint)
+    for count in (3, 2, 3):
+        interrupted(broken, monkeypatch, count)
     train(broken)
     assert ends_like(tmp_path / "broken", tmp_path / "whole")
 
@@ -266,3 +285,19 @@ def test_a_checkpoint_of_hostile_pickles_is_refused(whole, tmp_path):
     with pytest.raises(Exception, match="Weights only load failed"):
         load_checkpoint(folder)
     assert not (tmp_path / "ran").exists()
+
+
+def test_a_checkpoint_that_cannot_be_read_for_now_is_neither_torn_nor_forgotten(
+    whole, tmp_path, monkeypatch
+):
+    run = shutil.copytree(whole, tmp_path / "run")
+    before, newest = runs.checkpoints(run)
+
+    def refuse(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(runs, "file_sha256", refuse)
+    with pytest.raises(PermissionError):
+        runs.newest_checkpoint(run)
+    checkpoint._forget(run, newest)
+    assert runs.checkpoints(run) == [before, newest]

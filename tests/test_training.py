@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedType
 from safetensors.torch import load_file
 from torchvision.io import write_png
 
@@ -222,6 +224,51 @@ def test_a_run_without_a_checkpoint_is_nothing_to_start_from(recipe, tmp_path):
         train(config)
 
 
+def test_a_run_that_may_still_go_on_is_nothing_to_start_from(run, recipe, tmp_path):
+    half = shutil.copytree(run, tmp_path / "half")
+    shutil.rmtree(checkpoints(half)[-1])
+    config = replace(recipe, epochs=1, output=str(tmp_path / "new"), start_from=str(half))
+    with pytest.raises(ValueError, match=r"a run that has ended, got .*half after 2 of 3 epochs"):
+        train(config)
+    assert not (tmp_path / "new").exists()
+    named = replace(config, start_from=str(checkpoints(half)[-1]))
+    assert train(named)["epoch"] == 1
+
+
+def test_classes_in_another_order_are_refused(run, recipe):
+    images = load_data(recipe).train
+    names = [*images.classes]
+    swapped = replace(images, classes=(names[1], names[0], *names[2:]))
+    config = replace(recipe, start_from=str(run))
+    with pytest.raises(ValueError, match="in their order, got '1' for '0'; sets that are read oth"):
+        build_model(config, swapped)
+    assert build_model(config, images).num_classes == 10
+
+
+def test_a_folder_with_a_log_alone_keeps_it(run, recipe, tmp_path):
+    (tmp_path / "log.jsonl").write_text((run / "log.jsonl").read_text())
+    with pytest.raises(ValueError, match="the log of a run and none of its checkpoints; choose an"):
+        train(replace(recipe, output=str(tmp_path)))
+    assert (tmp_path / "log.jsonl").read_text() == (run / "log.jsonl").read_text()
+
+
+def test_processes_that_share_one_network_out_are_refused(recipe, monkeypatch):
+    monkeypatch.setattr(Accelerator, "distributed_type", DistributedType.FSDP)
+    with pytest.raises(ValueError, match="each holds the whole network, got FSDP"):
+        make_accelerator(recipe)
+
+
+def test_fp16_whose_gradients_never_fit_ends_the_run(recipe):
+    data = replace(recipe.data, mean=(78,) * 3, std=(96,) * 3)
+    config = replace(recipe, data=data, loss=LossConfig(name="vanilla"))
+    network = zoo.create_model("short_bp_resnet20_slim")
+    learner = Learner(config, network, 1, make_accelerator(config))
+    learner.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**-15)
+    images = torch.zeros(2, 3, 8, 8, dtype=torch.uint8)
+    with pytest.raises(FloatingPointError, match="step 1: expected gradients that fp16 holds"):
+        learner.step([(images, torch.arange(2))], 0, 2)
+
+
 def test_the_weights_of_another_architecture_are_refused(run, recipe, tmp_path):
     config = replace(recipe, output=str(tmp_path), model="short_bp_resnet18", start_from=str(run))
     with pytest.raises(ValueError, match="start_from: expected short_bp_resnet18, got short_bp_"):
@@ -256,7 +303,7 @@ def test_a_run_may_be_moved_and_saved_more_often(run, recipe, tmp_path):
     config = replace(
         recipe,
         output=str(copy),
-        data=replace(recipe.data, root="elsewhere", download=True),
+        data=replace(recipe.data, root="elsewhere"),
         keep_large_buffers=False,
         trackers=("tensorboard",),
         checkpoint_minutes=0.0,

@@ -28,6 +28,7 @@ def newest_checkpoint(run: Path) -> Path | None:
 
     Raises:
         ValueError: There are checkpoints, and none is whole.
+        OSError: One could not be read.
     """
     found = checkpoints(run)
     for folder in reversed(found):
@@ -41,7 +42,7 @@ def newest_checkpoint(run: Path) -> Path | None:
     if found:
         raise ValueError(
             f"{run}: expected a whole checkpoint, got {len(found)} of which none has the hashes it "
-            "was written with; delete them to begin anew"
+            "was written with; choose another folder to begin anew"
         )
     return None
 
@@ -51,7 +52,7 @@ def pretrained_folder(folder: Path) -> Path:
 
     Raises:
         FileNotFoundError: The run has none yet.
-        ValueError: As newest_checkpoint.
+        ValueError, OSError: As newest_checkpoint.
     """
     if not (folder / "checkpoints").is_dir():
         return folder
@@ -69,10 +70,14 @@ def seal(folder: Path) -> None:
 
 
 def is_whole(folder: Path) -> bool:
-    """Whether a folder holds every bit of the files that it was sealed with."""
+    """Whether a folder holds every bit of the files that it was sealed with.
+
+    Raises:
+        OSError: It could not be read; it may be whole.
+    """
     try:
         sealed = json.loads((folder / SEAL).read_text())
         found = {name: file_sha256(folder / name) for name in sealed}
         return bool(found) and found == sealed
-    except (OSError, ValueError, TypeError):
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError, ValueError, TypeError):
         return False

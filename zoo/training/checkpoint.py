@@ -82,13 +82,25 @@ def _forget(run: Path, newest: Path) -> None:
     found = runs.checkpoints(run)
     kept = [newest]
     for folder in reversed(found[: found.index(newest)]):
-        if len(kept) < KEPT and runs.is_whole(folder):
+        if len(kept) < KEPT and _may_be_whole(folder):
             kept.append(folder)
     for folder in set(found) - set(kept):
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def _may_be_whole(folder: Path) -> bool:
+    try:
+        return runs.is_whole(folder)
+    except OSError:  # nobody knows
+        return True
+
+
 def load_checkpoint(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """What save_checkpoint was given as trainer and state; weights load through zoo.hub."""
     trainer = torch.load(folder / TRAINER, weights_only=True, map_location="cpu")
-    return trainer, json.loads((folder / STATE).read_text())
+    return trainer, read_state(folder)
+
+
+def read_state(folder: Path) -> dict[str, Any]:
+    """What save_checkpoint was given as state."""
+    return json.loads((folder / STATE).read_text())

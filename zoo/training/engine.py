@@ -112,6 +112,8 @@ def _train(
         "classes": list(data.train.classes),
         "pieces of a step": feed.chunks,
     }
+    if config.sync_batchnorm:  # a norm sees a piece of each
+        fed["processes"] = accelerator.num_processes
     if found:
         trainer, state = load_checkpoint(found)
         for key, before in state["fed"].items():
@@ -201,7 +203,13 @@ def _train(
                 break
             seconds = time.perf_counter() - began
             loss, correct, *heads = (accelerator.reduce(sums, "sum") / feed.seen).tolist()
-            accuracy, rates = evaluate(config, learner.measured, data.measured, accelerator)
+            measured = evaluate(config, learner.measured, data.measured, accelerator, stop)
+            if measured is None:
+                position.step, position.sums, position.seconds = feed.steps, sums.tolist(), seconds
+                save()
+                stopping = True
+                break
+            accuracy, rates = measured
             entry = {
                 "epoch": epoch + 1,
                 "loss": loss,
@@ -235,9 +243,15 @@ def _train(
 
 @torch.inference_mode()
 def evaluate(
-    config: Config, model: nn.Module, images: ImageSet | ImageFiles, accelerator: Accelerator
-) -> tuple[float, dict[str, float]]:
-    """Top-1 accuracy in percent, and each layer's firing rate over this process's first images."""
+    config: Config,
+    model: nn.Module,
+    images: ImageSet | ImageFiles,
+    accelerator: Accelerator,
+    stop: StopSignal,
+) -> tuple[float, dict[str, float]] | None:
+    """Top-1 accuracy in percent, and each layer's firing rate over this process's first images;
+    None where a process that trains alone was asked to end meanwhile.
+    """
     model.eval()
     if accelerator.num_processes > 1:  # norms' statistics: every process measures what is saved
         broadcast(list(model.buffers()))
@@ -245,6 +259,8 @@ def evaluate(
     share = accelerator.process_index, accelerator.num_processes
     with first_firing_rates(model) as rates:
         for pixels, labels in measured_batches(config, images, *share):
+            if stop.came and accelerator.num_processes == 1:
+                return None
             batch = normalise(pixels.to(accelerator.device), config.data.mean, config.data.std)
             logits = model(batch.transpose(0, 1) if batch.ndim == 5 else batch)
             correct += (logits.argmax(1) == labels.to(accelerator.device)).sum()

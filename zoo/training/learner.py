@@ -22,6 +22,7 @@ from zoo.training.config import Config
 from zoo.training.losses import classification_loss, head_weight
 from zoo.training.watch import first_broken
 
+LEAST_SCALE = 2**-14  # of fp16's gradients: at least 30 steps, one after the other, were left out
 GLANCE = 10  # steps between two looks at the loss, each of which waits for a GPU
 AUTOCAST = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -89,10 +90,11 @@ class Learner:
             of those that each shortcut head did; float64.
 
         Raises:
-            FloatingPointError: The loss is not finite, or without a scaler the gradient: a neuron
-                of which nobody knows the potential does not fire, so that the loss alone tells
-                little. The weights are still those before the step, or on a GPU, where looking
-                means waiting, before at most GLANCE steps.
+            FloatingPointError: The loss is not finite, or without a scaler the gradient, or with
+                one no scale is small enough for it: a neuron of which nobody knows the potential
+                does not fire, so that the loss alone tells little. The weights are still those
+                before the step, or on a GPU, where looking means waiting, before at most GLANCE
+                steps.
         """
         config = self.config
         weight = head_weight(config.loss, iteration, self.iterations)
@@ -117,6 +119,8 @@ class Learner:
         name, nearest = self.nearest
         if looks and not self.scaler.is_enabled() and not nearest.grad.isfinite().all():
             raise self._broken(iteration, f"a finite gradient of {name}, got another", images)
+        if looks and self.scaler.is_enabled() and self.scaler.get_scale() < LEAST_SCALE:
+            raise self._broken(iteration, "gradients that fp16 holds, got none for long", images)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.learning_rate = self.optimizer.param_groups[0]["lr"]

@@ -9,6 +9,7 @@ from torch import nn
 
 from zoo import create_model, disk, hub, list_models, runs
 from zoo.data import DataConfig, ImageFiles, ImageSet, load_images
+from zoo.training.checkpoint import read_state
 from zoo.training.config import Config
 
 WHOLE = "training_images"  # what a checkpoint's config.json calls Data.whole
@@ -30,12 +31,27 @@ def check_network(config: Config) -> None:
     """Raise where there is no such network, or nothing to start from, before any image is read.
 
     Raises:
-        FileNotFoundError, ValueError: As start_folder; the name is none.
+        FileNotFoundError, ValueError: As start_folder; the name is none, or the run to start from
+            has not ended.
     """
     if config.start_from:
-        start_folder(config)
+        _check_ended(start_folder(config), Path(config.start_from))
     elif config.model not in list_models():
         create_model(config.model)  # says which names are close
+
+
+def _check_ended(folder: Path, run: Path) -> None:
+    """Raise where a run is named that may still go on: a chain of recipes would begin the next one
+    with half-trained weights.
+    """
+    if folder == run:  # a checkpoint that is named itself is meant
+        return
+    epoch, epochs = read_state(folder)["position"]["epoch"], hub.read_config(folder)["training"]
+    if epoch < epochs["epochs"]:
+        raise ValueError(
+            f"start_from: expected a run that has ended, got {run} after {epoch} of "
+            f"{epochs['epochs']} epochs; let it go on, or name its checkpoint, {folder}"
+        )
 
 
 def load_data(config: Config) -> Data:
@@ -128,6 +144,8 @@ def build_model(config: Config, images: ImageSet | ImageFiles) -> nn.Module:
         raise ValueError(
             f"model_args: expected arguments of {config.model}, got {config.model_args} ({error})"
         ) from None
+    if config.start_from:
+        _check_classes(start_folder(config), images.classes)
     found, expected = (model.in_chans, model.num_classes), (C, len(images.classes))
     if found != expected:
         raise ValueError(
@@ -141,6 +159,17 @@ def build_model(config: Config, images: ImageSet | ImageFiles) -> nn.Module:
     if hub.neuron_constants(model).get("levels", 1) > 1:
         model.pretrained_cfg["tag"] += hub.RATES
     return model
+
+
+def _check_classes(folder: Path, classes: tuple[str, ...]) -> None:
+    """Raise where a folder's network knows these classes in another order."""
+    known = hub.read_config(folder).get("label_names") or []
+    if known != list(classes) and sorted(known) == sorted(classes):
+        first = next(i for i, (a, b) in enumerate(zip(known, classes, strict=True)) if a != b)
+        raise ValueError(
+            f"start_from: expected the classes of {folder} in their order, got {classes[first]!r} "
+            f"for {known[first]!r}; sets that are read otherwise sort their names otherwise"
+        )
 
 
 def start_folder(config: Config, whole: int | None = None) -> Path:

@@ -6,10 +6,11 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from accelerate.utils import InitProcessGroupKwargs
+from accelerate.utils import DistributedType, InitProcessGroupKwargs
 
 from zoo.training.config import Config
 
+WHOLE = (DistributedType.NO, DistributedType.MULTI_GPU, DistributedType.MULTI_CPU)
 # NCCL gives up after ten minutes; one process may download or decode for longer than that.
 PATIENCE = InitProcessGroupKwargs(timeout=timedelta(hours=3))
 
@@ -19,7 +20,7 @@ def make_accelerator(config: Config) -> Accelerator:
 
     Raises:
         ValueError: The config asks for CUDA, and there is none, or for trackers that are not
-            installed.
+            installed; or the processes were launched to share one network out among them.
     """
     for key, wanted in (("device", "cuda"), ("precision", "fp16"), ("sync_batchnorm", True)):
         if getattr(config, key) == wanted and not _cuda(config):
@@ -33,6 +34,11 @@ def make_accelerator(config: Config) -> Accelerator:
         log_with=list(config.trackers) or None,
         project_dir=Path(config.output).parent,  # trackers are told the run's name
     )
+    if accelerator.distributed_type not in WHOLE:
+        raise ValueError(
+            "processes: expected torchrun, or accelerate's MULTI_GPU or MULTI_CPU, in which each "
+            f"holds the whole network, got {accelerator.distributed_type.value}"
+        )
     found = [str(tracker) for tracker in accelerator.log_with]
     if missing := [name for name in config.trackers if name not in found]:
         raise ValueError(f"trackers: expected packages that are installed, got {missing}")

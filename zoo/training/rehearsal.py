@@ -15,6 +15,7 @@ from zoo.training.learner import Learner
 from zoo.training.prepare import build_model, start_folder
 from zoo.training.processes import end, make_accelerator
 from zoo.training.run_folder import check_run_folder
+from zoo.training.stop import StopSignal
 
 DECIDED = ("shortcut_heads", "in_chans", "num_classes")  # by the loss and by the images
 
@@ -59,7 +60,7 @@ def rehearse(config: Config) -> list[float]:
     for step, chunks in enumerate(feed.epoch(0)):
         sums = accelerator.reduce(learner.step(chunks, step, batch), "sum")
         losses.append(float(sums[0]) / batch)
-    evaluate(config, learner.measured, images, accelerator)
+    evaluate(config, learner.measured, images, accelerator, StopSignal())
     del learner
     end(accelerator)
     if not all(map(math.isfinite, losses)):

@@ -78,6 +78,11 @@ def check_run_folder(config: Config) -> None:
                 f"output: expected a new folder or a run's, got {run}, which holds a network, "
                 f"{network[0]}; choose another --output"
             )
+        if (run / LOG).is_file() and (run / LOG).stat().st_size:
+            raise ValueError(
+                f"output: expected a new folder or a run's, got {run}, which holds the log of a "
+                f"run and none of its checkpoints; choose another --output, or move {LOG} away"
+            )
         return
     try:
         if path.exists():
