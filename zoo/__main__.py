@@ -86,11 +86,11 @@ def list_zoo(filter: str = "", json: bool = False) -> None:
     for found in entries:
         table.add_row(
             found.name,
-            _short(found.parameters),
-            _short(found.macs),
+            in_short(found.parameters),
+            in_short(found.macs),
             str(found.time_steps),
-            _short(found.synaptic_operations),
-            _short(found.macs_on_currents),
+            in_short(found.synaptic_operations),
+            in_short(found.macs_on_currents),
             "x".join(map(str, found.input_size)),
             ", ".join(found.weights) or "-",
             "no" if found.why_not_exact else "yes",
@@ -101,7 +101,7 @@ def list_zoo(filter: str = "", json: bool = False) -> None:
     console.print(table)
 
 
-def _short(count: int) -> str:
+def in_short(count: int) -> str:
     unit, size = next((u, n) for u, n in (("G", 1e9), ("M", 1e6), ("k", 1e3)) if count >= n)
     return f"{count / size:.4g} {unit}"
 

@@ -1,0 +1,53 @@
+"""The table of networks in docs/networks.md.
+
+python docs/networks.py
+"""
+
+from pathlib import Path
+
+import timm
+import tyro
+
+import zoo
+from zoo.__main__ import TYPICAL_RATE, entry, in_short
+from zoo.progress import watched
+
+PAGE = Path(__file__).with_suffix(".md")
+BEGIN, END = "<!-- python docs/networks.py writes this -->", "<!-- as far as here -->"
+HEAD = "| | parameters | MACs | SynOps | kept | T | input | exact | paper |"
+SAID = (
+    "MACs: of one time step, without spikes. For one image, T steps: SynOps, additions in "
+    f"convolutions of spikes at a firing rate of {TYPICAL_RATE}; kept, the multiply-accumulates of "
+    "pixels, averages and currents. exact: whether [its export is](exact_export.md). "
+    "`python -m zoo list` prints this, and which weights load."
+)
+
+
+def page(text: str) -> str:
+    """The page with a table of today's networks in it."""
+    before, _, rest = text.partition(BEGIN)
+    lines = [HEAD, "|---" * (HEAD.count("|") - 1) + "|"]
+    for name in watched(zoo.list_models(), "networks"):
+        found, cfg = entry(name), timm.get_pretrained_cfg(name)
+        arxiv = cfg.paper_ids.removeprefix("arXiv:")
+        cells = [
+            f"`{name}`",
+            *map(in_short, (found.parameters, found.macs, found.synaptic_operations)),
+            in_short(found.macs_on_currents),
+            str(found.time_steps),
+            "x".join(map(str, found.input_size)),
+            "no" if found.why_not_exact else "yes",
+            f"[{cfg.paper_name}](https://arxiv.org/abs/{arxiv})",
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join([before + BEGIN, "", *lines, "", SAID, "", END + rest.partition(END)[2]])
+
+
+def main() -> None:
+    """Write the table."""
+    PAGE.write_text(page(PAGE.read_text()))
+    print(f"{PAGE}: written")
+
+
+if __name__ == "__main__":
+    tyro.cli(main)
