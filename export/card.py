@@ -1,7 +1,6 @@
 """The model card: README.md of a published folder, from its config.json and its checks."""
 
 import json
-import math
 from pathlib import Path
 from typing import Any
 
@@ -57,8 +56,9 @@ const {{ logits }} = await model(await processor(await RawImage.read("image.png"
 ENERGY = """## Energy
 
 An image takes {operations}, over all time
-steps, counted on {images} of the images. That is arithmetic alone: memory, which costs more, is in
-no such figure, and neither are norms, pooling and what goes on inside a neuron.
+steps, counted on {images} of the images in the network as trained; on the exact grid the first
+convolution has a second part. That is arithmetic alone: memory, which costs more, is in no such
+figure, and neither are norms, pooling and what goes on inside a neuron.
 
 """
 
@@ -90,8 +90,9 @@ def write_card(folder: Path, report: dict[str, Any]) -> None:
 def _in_other_terms(decay: float, levels: int = 1, **_: Any) -> str:
     if levels > 1:
         return "No leak, and no spikes: the integer LIF of https://arxiv.org/abs/2407.20708. "
-    tau = 1 / (1 - decay) if decay < 1 else math.inf
-    return f"In SpikingJelly's terms tau = {tau:g}, no input decay. "
+    if decay == 1:
+        return "SpikingJelly's IFNode. "
+    return f"SpikingJelly's LIFNode with tau = {1 / (1 - decay):g} and no input decay. "
 
 
 def _given_off(v_threshold: float, levels: int = 1, **_: Any) -> str:
@@ -186,7 +187,7 @@ def _body(folder: Path, config: dict[str, Any], report: dict[str, Any]) -> str:
 EXACT = """The graphs give the same bits in every runtime that convolves in plain fp32, in every
 batch size and number of threads, on any numbers: norms are folded into convolutions, and every
 weight is a whole multiple of a power of two, chosen so that no sum of a convolution needs more than
-the 24 bits that fp32 has; a neuron adds two numbers at a time, which has no order.
+the 24 bits that fp32 has; a neuron adds two numbers at a time, for which there is one order only.
 `model.safetensors` holds the weights as they were trained; `zoo.deploy(model)` puts them on the
 grid, which changed {changed} of {count} classes.
 
@@ -195,7 +196,7 @@ The certificate, for the worst that any input could bring about: no such sum nee
 
 <details><summary>Layer by layer</summary>
 
-| layer | largest sum | bits before the point | bits behind it | bits to spare |
+| layer | largest sum | whole bits | fractional bits | bits to spare |
 |---|---|---|---|---|
 {rows}
 

@@ -29,7 +29,7 @@ one that its own card speaks of.
 {sections}"""
 
 # The table in README.md, and what is around it.
-HEAD = "| | parameters | T | test images right | energy of an image, estimated |"
+HEAD = "| | parameters | T | test images right | energy of an image as trained, estimated |"
 BEGIN, END = "<!-- python export/releases.py writes this -->", "<!-- as far as here -->"
 
 RELEASE = """## {heading}
@@ -41,7 +41,7 @@ RELEASE = """## {heading}
 | network | {architecture}, {parameters:.2f} M parameters, {classes} classes, {size} |
 | neurons | LIF, {time_steps} time step{s}, {constants}{rates} |
 | export | {rule} rule |
-| an image takes | {operations} |
+| an image takes, as trained | {operations} |
 | trained | {history} |
 | where | {place} |
 | sha256 of the weights | `{sha256}` |

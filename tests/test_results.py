@@ -11,11 +11,12 @@ TABLES = sorted((ROOT / "docs" / "results").glob("*.json"))
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
 from measure import markdown  # noqa: E402
-from results import PAGE, page  # noqa: E402
+from results import PAGE, README, page, readme  # noqa: E402
 
 
 def test_the_page_of_claims_is_what_its_files_say():
     assert PAGE.read_text() == page()
+    assert README.read_text() == readme(README.read_text())
 
 
 @pytest.mark.parametrize("table", TABLES, ids=lambda path: path.stem)

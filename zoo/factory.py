@@ -49,8 +49,13 @@ def create_model(
         pretrained: Load spiking weights, or raise.
         cache_dir: For what comes from the Hub; huggingface_hub's own cache if None.
         kwargs: Arguments of the network: time_steps, spike_layer, shortcut_heads, num_classes, ...
-            What a mapping as spike_layer leaves out is as it is where the name leads to; of a bare
-            architecture, without weights, it is LIF's default.
+            What a spike_layer mapping omits comes from the named config.json, or for a bare
+            architecture without weights from LIF.
+
+    Returns:
+        The network, in training mode as from timm: images [B, C, H, W] or event frames
+        [T, B, C, H, W] -> logits [B, K], and with shortcut heads in training mode
+        ``(logits, side_logits)``, side_logits [heads, B, K].
 
     Raises:
         ValueError: An unknown name (the message has the closest ones), no weights to load, a folder

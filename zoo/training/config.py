@@ -29,9 +29,9 @@ class OptimConfig:
     warmup_epochs: float = 0.0
     """Epochs over which the learning rate rises to its peak; cosine to 0 after that."""
     ema_decay: float = 0.0
-    """Share of the moving average of the weights that a step keeps, in the end: step n, from 0,
-    keeps 1 - n^(-2/3) of it while that is less, and the first two keep none; 0 has no average.
-    Where there is one, it is what is measured, saved and exported."""
+    """Decay of the weights' moving average: step n, from 0, uses 1 - n^(-2/3) while that is less,
+    and the first two use 0. 0 keeps no average; otherwise it is what is measured, saved and
+    exported."""
 
     def __post_init__(self):
         _at_least("optim.lr", self.lr, 0)
@@ -54,7 +54,8 @@ class Config:
     model_args: dict[str, Any] = field(default_factory=dict)
     """Arguments of the network: time_steps, spike_layer: {decay: 0.25}, ..."""
     start_from: str = ""
-    """Weights to begin with: another run, a checkpoint or any folder of zoo.hub; random if empty.
+    """Weights to begin with: a run that has ended, a checkpoint or any folder of zoo.hub; random if
+    empty.
     More time steps after few ones is what this is for."""
     data: DataConfig = field(default_factory=DataConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
