@@ -55,12 +55,10 @@ def _onnx(graph, x: torch.Tensor) -> Callable[[], Any]:
 
 
 def main() -> None:
-    runs = {case: contestants(*case) for case in CASES}
-    as_it_comes = {case: interleaved(runs[case], ROUNDS) for case in CASES}
     keep_large_buffers()
     rows = []
     for name, batch in CASES:
-        seconds = interleaved(runs[name, batch], ROUNDS)
+        seconds = interleaved(contestants(name, batch), ROUNDS)
         for who in seconds:
             rows.append(
                 {
@@ -70,9 +68,6 @@ def main() -> None:
                     "ms": 1e3 * seconds[who],
                     "images/s": batch / seconds[who],
                     "times onnxruntime": seconds[who] / seconds["onnxruntime"],
-                    "ms, glibc as it comes": 1e3 * as_it_comes[name, batch][who],
-                    "times onnxruntime, as it comes": as_it_comes[name, batch][who]
-                    / as_it_comes[name, batch]["onnxruntime"],
                 }
             )
     facts = {"time steps": T, "rounds": ROUNDS, "precision": "fp32"}
