@@ -23,7 +23,8 @@ from zoo.training.machine import processor
 SETTLE = 0.05  # seconds; threads of the contestant before still spin for some milliseconds
 MOST_COLUMNS = 1000  # of characters; a table is not cut off where its lines only have to wrap
 WEIGHTS = "sha256 of the weights"
-RESULTS = Path(__file__).parent.parent / "docs" / "results"
+ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "docs" / "results"
 
 
 def interleaved(runs: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
@@ -58,11 +59,18 @@ def machine() -> dict[str, str]:
 
 
 def _commit() -> str:
-    """Of this code, with -dirty if it was changed since; empty outside of a repository."""
-    asked = ["git", "describe", "--always", "--dirty", "--exclude", "*"]
+    """Of this code, with -dirty if it was changed since, tables aside; empty outside of a
+    repository.
+    """
     if shutil.which("git") is None:
         return ""
-    return subprocess.run(asked, cwd=RESULTS.parent, capture_output=True, text=True).stdout.strip()
+
+    def git(*asked: str) -> str:
+        line = ["git", *asked]
+        return subprocess.run(line, cwd=ROOT, capture_output=True, text=True).stdout.strip()
+
+    code = git("status", "--porcelain", "--", ".", ":!docs", ":!tests/released.json", ":!*.md")
+    return git("rev-parse", "--short", "HEAD") + "-dirty" * bool(code)
 
 
 def instruction_set() -> str:
