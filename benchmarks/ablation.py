@@ -6,7 +6,9 @@ Beside the paper's table 1 (vanilla, shortcut, evolutionary) the two variants th
 a weight that stays and a loss of its own for each head, and the heads of one stage alone.
 """
 
-from arms import compare, points, small_run
+from typing import Any
+
+from arms import REACHED, compare, points, small_run
 from matplotlib.figure import Figure
 from measure import RESULTS
 
@@ -28,14 +30,21 @@ def main() -> None:
         for place, stages in PLACES.items()
     }
     what = [*LOSSES.values(), *(f"evolutionary, heads on stages {s}" for s in PLACES.values())]
-    rows = compare("ablation", "Parts of the method", MODEL, arms, {"what it is": what})
+    draw(compare("ablation", "Parts of the method", MODEL, arms, {"what it is": what}))
+
+
+def draw(rows: list[dict[str, Any]]) -> None:
     figure = Figure(figsize=(9, 4), layout="constrained")
     axes = figure.subplots()
     points(axes, rows, range(len(rows)), fmt="o")
     axes.axhline(rows[0]["accuracy, %"], color="grey", linewidth=0.8, linestyle="--")
-    axes.set_xticks(range(len(rows)), [row["arm"].replace(" ", "\n", 1) for row in rows])
-    axes.set(xlabel="arm", ylabel="held-out accuracy in %, three seeds")
-    axes.set_title(f"{MODEL}, T = 2; the broken line is the network without heads")
+    named = [f"heads on\n{row['arm']}" if row["arm"] in PLACES else row["arm"] for row in rows]
+    axes.set_xticks(range(len(rows)), [name.replace(" too", "\ntoo") for name in named], size=8)
+    axes.set(xlabel="loss, or evolutionary with heads elsewhere", ylabel=REACHED)
+    axes.set_title(
+        f"{MODEL}, T = 2, {EPOCHS} epochs of {IMAGES} images of CIFAR-10;\n"
+        "the broken line is the network without heads"
+    )
     figure.savefig(RESULTS / "ablation.png", dpi=120)
 
 

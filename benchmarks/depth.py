@@ -8,14 +8,16 @@ were seen to stay at chance for hundreds of steps, with heads and without.
 """
 
 from dataclasses import replace
+from typing import Any
 
-from arms import compare, points, small_run
+from arms import REACHED, SHOWN, compare, points, small_run
 from matplotlib.figure import Figure
 from measure import RESULTS
 
 from zoo.training.config import Config, OptimConfig
 
 DEPTHS, IMAGES, EPOCHS = (18, 34, 50, 101, 152), 10_000, 5
+BOTTLENECKS = 50  # and deeper
 LOSSES, WIDTHS, T = ("vanilla", "evolutionary"), (8, 16, 32, 64), 1
 NETWORKS = f"ResNets of {', '.join(map(str, WIDTHS))} channels that fire at 0.5"
 # CIFAR-100, T = 4, full width; its second row has the plain shortcut's figures.
@@ -44,14 +46,24 @@ def main() -> None:
     arms = {f"{depth} {loss}": run(depth, loss) for loss in LOSSES for depth in DEPTHS}
     theirs = [value for loss in LOSSES for value in REBUTTAL[loss]]
     title, columns = "Depth, vanilla and with heads", {"the rebuttal, %": theirs}
-    rows = compare("depth", title, NETWORKS, arms, columns)
+    draw(compare("depth", title, NETWORKS, arms, columns))
+
+
+def draw(rows: list[dict[str, Any]]) -> None:
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()
     for i, loss in enumerate(LOSSES):
         part = rows[i * len(DEPTHS) : (i + 1) * len(DEPTHS)]
-        points(axes, part, DEPTHS, fmt=("o-", "s--")[i], label=loss)
-    axes.set(xlabel="depth in layers", ylabel="held-out accuracy in %, three seeds")
-    axes.set_title(f"{NETWORKS}, T = {T},\n{EPOCHS} epochs of {IMAGES} images of CIFAR-10")
+        points(axes, part, DEPTHS, fmt=("o-", "s--")[i], label=SHOWN[loss])
+    axes.axvline(BOTTLENECKS - 5, color="grey", linewidth=0.8, linestyle=":")
+    axes.text(BOTTLENECKS - 3, axes.get_ylim()[0] + 0.3, "bottlenecks", color="grey")
+    axes.set_xticks(DEPTHS)
+    axes.set(xlabel="depth in layers", ylabel=REACHED)
+    channels = ", ".join(map(str, WIDTHS))
+    axes.set_title(
+        f"ResNets of {channels} channels, threshold 0.5, T = {T},\n"
+        f"{EPOCHS} epochs of {IMAGES} images of CIFAR-10"
+    )
     axes.legend()
     figure.savefig(RESULTS / "depth.png", dpi=120)
 

@@ -44,8 +44,9 @@ def main(root: str) -> None:
     axes = figure.subplots()
     for (name, found), style in zip(rates.items(), itertools.cycle(("o-", "s--"))):
         axes.plot(range(1, len(found) + 1), found.values(), style, ms=4, label=name)
-    axes.set(xlabel="spiking layer, from the input", ylabel="spikes per neuron and time step")
-    axes.set(ylim=(0, None), title=f"Firing rates on {IMAGES} test images")
+    axes.set(xlabel="spiking layer, from the input; after the first, two in each block")
+    axes.set(ylabel="spikes per neuron and time step", ylim=(0, None))
+    axes.set(title=f"Firing rates of the released networks on {IMAGES} test images")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend()
     figure.savefig(RESULTS / "energy.png", dpi=120)

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from arms import SHOWN
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 from measure import RESULTS, report, run_script
 
 import zoo
@@ -119,14 +119,19 @@ def first_over_last(rows: list[dict[str, Any]], moment: str, of: str) -> dict[st
 def draw(rows: list[dict[str, Any]], path: Path) -> None:
     figure = Figure(figsize=(11, 8), layout="constrained")
     for across, of in zip(figure.subplots(2, 2), OF, strict=True):
+        across[1].sharey(across[0])
         for axes, moment in zip(across, MOMENTS, strict=True):
             for arm, style in zip(ARMS, ("o-", "s--"), strict=True):
                 means = chosen(rows, moment, of, f"{arm}, mean")
-                axes.plot(range(1, len(means) + 1), means, style, ms=4, label=arm)
-            axes.set(title=f"{MODEL}, T = {T}, {moment}", xlabel="layer, from the input")
+                axes.plot(range(1, len(means) + 1), means, style, ms=4, label=SHOWN[arm])
+            axes.set(title=f"{of}, {moment}", xlabel=f"layer with {of}, from the input")
             axes.set(yscale="log", ylabel=f"mean of |gradient| of a layer's {of}")
-            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+            axes.set_xticks(range(1, len(means) + 1, 3))
             axes.legend()
+    figure.suptitle(
+        f"{MODEL}, T = {T}, {STEPS} steps of {BATCH} images, mean of {len(SEEDS)} seeds; "
+        f"heads at weight {COEFFICIENT}"
+    )
     figure.savefig(path, dpi=120)
 
 
@@ -136,6 +141,7 @@ def main(root: str) -> None:
     Args:
         root: A folder or tar archive with train/CLASS/IMAGE and test/CLASS/IMAGE.
     """
+    torch.set_num_threads(1)  # bits depend on it
     rows = rows_of(measured(root))
     facts = {
         "networks": MODEL,

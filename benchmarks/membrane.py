@@ -8,7 +8,9 @@ surrogate gradient in it. The three kinds of block in one shape, each with heads
 each with the neuron of its own paper.
 """
 
-from arms import compare, points, small_run
+from typing import Any
+
+from arms import REACHED, SHOWN, compare, points, small_run
 from matplotlib.figure import Figure
 from measure import RESULTS
 
@@ -29,15 +31,18 @@ def main() -> None:
         for family, (model, args) in FAMILIES.items()
         for loss in LOSSES
     }
-    rows = compare("membrane", "Heads on three kinds of residual block", NETWORKS, arms, {})
+    draw(compare("membrane", "Heads on three kinds of residual block", NETWORKS, arms, {}))
+
+
+def draw(rows: list[dict[str, Any]]) -> None:
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()
     for i, (loss, shift) in enumerate(zip(LOSSES, (-0.08, 0.08), strict=True)):
         at = [place + shift for place in range(len(FAMILIES))]
-        points(axes, rows[i :: len(LOSSES)], at, fmt="os"[i], label=loss)
+        points(axes, rows[i :: len(LOSSES)], at, fmt="os"[i], label=SHOWN[loss])
     axes.set_xticks(range(len(FAMILIES)), FAMILIES)
-    axes.set(xlabel="residual block", ylabel="held-out accuracy in %, three seeds")
-    axes.set_title(f"{NETWORKS}, T = 2")
+    axes.set(xlim=(-0.5, len(FAMILIES) - 0.5), xlabel="residual block", ylabel=REACHED)
+    axes.set_title(f"{NETWORKS}, T = 2,\n{EPOCHS} epochs of {IMAGES} images of CIFAR-10")
     axes.legend()
     figure.savefig(RESULTS / "membrane.png", dpi=120)
 

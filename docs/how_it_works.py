@@ -39,7 +39,7 @@ def row(ax, y, heads):
         if i:
             arrow(ax, (i * STEP - STEP + WIDTH + 0.06, y + 0.35), (i * STEP - 0.06, y + 0.35))
         if heads and name in ("stage 1", "stage 2", "stage 3"):
-            box(ax, i * STEP, y + 1.25, "pool + linear", HEAD, dashed=True)
+            box(ax, i * STEP, y + 1.25, "mean + linear", HEAD, dashed=True)
             middle = i * STEP + WIDTH / 2
             arrow(ax, (middle, y + 0.78), (middle, y + 1.18))
             arrow(ax, (middle, y + 2.02), (middle, y + 2.5), dashed=True)
@@ -51,7 +51,10 @@ def main() -> None:
 
     ax.text(0, 6.05, "training", fontsize=13, weight="bold", color=INK)
     row(ax, 2.5, heads=True)
-    loss = r"loss of   logits $+\ \lambda(i)\,\cdot$ sum of the heads,   $\lambda$: 0.25 $\to$ 0"
+    loss = (
+        r"loss of   logits $+\ \lambda\,\cdot$ sum of the heads,   "
+        r"$\lambda$ falls to 0 over the training"
+    )
     patch = FancyBboxPatch(
         (STEP, 5.0), right - STEP, 0.7, boxstyle="round,pad=0.06", fc="white", ec=INK, lw=1.2
     )
@@ -59,21 +62,20 @@ def main() -> None:
     ax.text((STEP + right) / 2, 5.35, loss, ha="center", va="center", fontsize=11, color=INK)
     arrow(ax, (right - WIDTH / 2, 3.28), (right - WIDTH / 2, 4.94))
 
-    ax.text(
-        0, 1.55, "published: the same bits without the heads", fontsize=13, weight="bold", color=INK
-    )
+    ax.text(0, 1.55, "published: the network alone", fontsize=13, weight="bold", color=INK)
     row(ax, 0.55, heads=False)
     ax.text(
         0,
-        0.05,
-        "model.safetensors, config.json with the neuron constants, onnx/model.onnx, "
-        "verification.json, README.md",
+        -0.2,
+        "model.safetensors, config.json with the neuron constants: the same bits as in training\n"
+        "onnx/: the same bits as zoo.deploy(model), in every fp32 runtime; "
+        "verification.json: the proof",
         fontsize=10,
         color=INK,
     )
 
     ax.set_xlim(-0.2, right + 0.2)
-    ax.set_ylim(-0.15, 6.4)
+    ax.set_ylim(-0.35, 6.4)
     ax.axis("off")
     path = Path(__file__).with_suffix(".png")
     fig.savefig(path, bbox_inches="tight")
