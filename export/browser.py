@@ -32,6 +32,9 @@ def browser_config(label_names: list[str]) -> dict[str, Any]:
 def preprocessor(folder: Path) -> str | None:
     """preprocessor_config.json of a folder with config.json; None where images are not RGB, for
     which there is no such description.
+
+    Raises:
+        ValueError: Its pretrained_cfg asks for what AutoImageProcessor cannot do.
     """
     cfg = read_config(folder)["pretrained_cfg"]
     channels, height, width = cfg["input_size"]

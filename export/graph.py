@@ -50,6 +50,12 @@ def write_graph(
             "uint8" whole pixels.
         readable: Write neurons as functions zoo::LIF and, after the first convolution, whose
             current is the same at every step, zoo::RepeatedLIF.
+
+    Returns:
+        A checked model, pixel_values [batch, C, H, W] -> logits [batch, num_classes].
+
+    Raises:
+        TypeError: The network has an operation that zoo.deploy never gives.
     """
     return _Writer(deployed, pixels, readable).model()
 

@@ -77,7 +77,7 @@ class Options:
     """Make the repository private if it is new; refuse one that is public."""
     data_root: str = ""
     """Where the data set lies on which the folder and what the Hub gives back are verified; without
-    it, random images."""
+    it, random images, but of digits, which come with scikit-learn."""
     num_images: int = 50
     """Images to verify them on."""
     overwrite: bool = False

@@ -1,7 +1,7 @@
 """The rule for graphs that cannot be exact: what differs must have started at a threshold.
 
 Images without a flipped spike agree to 1e-5, every first flip starts within 1e-5 of the threshold,
-and the classes agree over the data set.
+and 99 % of the classes agree.
 Shapes: T time steps, N images, B batch, K classes.
 """
 

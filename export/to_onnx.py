@@ -2,7 +2,8 @@
 
     python export/to_onnx.py SOURCE --output DIR
 
-SOURCE is a run folder, a checkpoint, or the name of a network with weights. The shortcut heads are
+SOURCE is a run folder, a checkpoint, or what zoo.create_model takes: the name of a network with
+weights, local-dir:FOLDER or hf-hub:org/name. The shortcut heads are
 stripped, the graph is exported, both are checked against the network that was trained, and DIR is
 written only if every check holds.
 """
@@ -42,7 +43,8 @@ class ExportError(Exception):
 @dataclass(frozen=True, kw_only=True)
 class Options:
     source: Annotated[str, tyro.conf.Positional]
-    """A run folder, a checkpoint, or the name of a network with weights."""
+    """A run folder, a checkpoint, the name of a network with weights, local-dir:FOLDER or
+    hf-hub:org/name."""
     output: str
     """The folder to write."""
     data_root: str = ""

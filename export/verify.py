@@ -10,7 +10,7 @@ One flipped spike changes a logit, so that closeness of logits proves nothing: i
 graphs and passes on wrong ones. A graph by the exact rule carries a proof that no sum in it depends
 on its order (export/exact.py), and its bits are then compared. One that cannot be exact is held to
 the spike-aware rule: images without a flip agree to 1e-5, every first flip starts within 1e-5 of
-the threshold, and the classes agree over the data set.
+the threshold, and 99 % of the classes agree.
 """
 
 import json
@@ -248,7 +248,8 @@ class Options:
     folder: Annotated[str, tyro.conf.Positional]
     """A published folder."""
     data_root: str = ""
-    """Where the data set lies that the network was trained on; without it, random images."""
+    """Where the data set lies that the network was trained on; without it, random images, but of
+    digits, which come with scikit-learn."""
     num_images: int = 2000
     """Images to verify on."""
     random_images: bool = False

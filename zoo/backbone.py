@@ -106,6 +106,9 @@ class SpikingBackbone(nn.Module):
         return self.last_spike(x).mean(0)
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        """Firing rates [B, C, H, W] -> logits [B, K], or with pre_logits what the classifier is
+        given, [B, C].
+        """
         # The classifier is linear: logits of the mean over time are the mean of the logits.
         return self.head(x, pre_logits=pre_logits)
 
@@ -133,6 +136,13 @@ class SpikingBackbone(nn.Module):
             stop_early: Do not compute stages after the last one taken.
             output_fmt: "NCHW".
             intermediates_only: Return the intermediates alone.
+
+        Returns:
+            The firing rates that forward_features gives, if no stage was left out, and the
+            intermediates.
+
+        Raises:
+            ValueError: Another output_fmt.
         """
         if output_fmt != "NCHW":
             raise ValueError(f"output_fmt: expected 'NCHW', got {output_fmt!r}")
@@ -154,7 +164,16 @@ class SpikingBackbone(nn.Module):
     def prune_intermediate_layers(
         self, indices: int | list[int] = 1, prune_norm: bool = False, prune_head: bool = True
     ) -> list[int]:
-        """timm's contract: drop the stages after the last one taken, and the heads."""
+        """timm's contract: drop the stages after the last one taken, and the heads.
+
+        Args:
+            indices: Stages to keep; the last n if int.
+            prune_norm: Drop the neuron behind the last stage, where it has one of its own.
+            prune_head: Drop the classifier.
+
+        Returns:
+            The stages taken, by number.
+        """
         take, last = feature_take_indices(len(self.stages), indices)
         self.shortcut_heads = None
         if last < len(self.stages) - 1:

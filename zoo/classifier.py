@@ -24,8 +24,10 @@ class Classifier:
     """The graph of a network for whole pixels, and what an image goes through before it.
 
     Args:
+        session: onnxruntime's, for uint8 pixels; it runs on a CPU.
         size: C, H and W of an image as the network sees it.
         crop: The part of an image's shorter side that it sees.
+        interpolation: By which an image of another size is brought to this one.
         labels: Of the K classes.
     """
 
@@ -108,6 +110,9 @@ def load_onnx(name: str, cache_dir: str | Path | None = None) -> Classifier:
         name: As for create_model: ``arch``, ``arch.tag``, ``local-dir:FOLDER`` or
             ``hf-hub:org/name[@revision]``, of a published network.
         cache_dir: For what comes from the Hub; huggingface_hub's own cache if None.
+
+    Returns:
+        The graph in onnxruntime on a CPU, with ``classify(image)``.
 
     Raises:
         ValueError, FileNotFoundError, PullError: As create_model, for the graph.

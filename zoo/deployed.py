@@ -138,7 +138,9 @@ def deploy(model: nn.Module, exact: bool = True) -> fx.GraphModule:
 
     Returns:
         uint8 pixels or normalised floats [B, C, H, W] of the size in its pretrained_cfg -> logits
-        [B, num_classes], on the CPU and in eval mode; spiking layers keep their names.
+        [B, num_classes], on the CPU and in eval mode; spiking layers keep their names. Called with
+        images of another size or type, or where a convolution would not be plain fp32 (autocast,
+        TF32, cuDNN, NNPACK), it raises ValueError.
 
     Raises:
         NotExactError: Some layer cannot be exact in fp32; the message names it and says why.
@@ -153,8 +155,13 @@ def deploy(model: nn.Module, exact: bool = True) -> fx.GraphModule:
 
 @torch.no_grad()
 def why_not_exact(model: nn.Module) -> str | None:
-    """Why a network cannot be exact with any weights, if its layers or the constants of its neurons
-    are the reason; it may be on the meta device.
+    """Why a network cannot be exact with any weights.
+
+    Args:
+        model: A network of the zoo; it may be on the meta device.
+
+    Returns:
+        The reason, where layers or constants of neurons are one; None where weights alone decide.
     """
     with torch.device(next(model.parameters()).device):
         try:

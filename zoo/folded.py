@@ -260,7 +260,9 @@ class SpikeCountHead(nn.Module):
 
 
 def fold_norm(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> nn.Conv2d:
-    """The convolution with the norm's running statistics in its weights, in fp64."""
+    """The convolution with the norm's running statistics in its weights, in fp64. The norm has
+    these, and a gain and a bias of its own.
+    """
     folded = nn.Conv2d(
         conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride, conv.padding
     ).double()

@@ -88,7 +88,11 @@ def is_power_of_two(factor: float) -> bool:
 
 
 def pool_window(pool: nn.AvgPool2d) -> int:
-    """Pixels that an average divides by; or of two or four by fewer, 1 or 2, at a far border."""
+    """Pixels that an average divides by; or of two or four by fewer, 1 or 2, at a far border.
+
+    Raises:
+        NotExactError: It divides by other numbers, too.
+    """
     sides, padding = to_2tuple(pool.kernel_size), to_2tuple(pool.padding)
     whole = pool.count_include_pad and not pool.ceil_mode
     if pool.divisor_override or not (whole or (max(sides) <= 2 and padding == (0, 0))):

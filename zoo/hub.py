@@ -78,10 +78,13 @@ def save_pretrained(model: nn.Module, folder: str | Path, **extra: Any) -> None:
     weights beside the constants of others.
 
     Args:
+        model: A network of the zoo, also in torch.compile's or DistributedDataParallel's wrapping.
+        folder: It is made if it is not there.
         extra: More keys for config.json, e.g. label_names.
 
     Raises:
         ValueError: Its neurons are none that config.json can hold, as neuron_constants says.
+        OSError: The folder cannot be written to.
     """
     model = unwrap_model(model)  # of torch.compile or DistributedDataParallel, with other names
     model_args = {

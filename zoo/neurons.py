@@ -43,7 +43,8 @@ def lif_step(
         x: Input current, [B, ...].
         v: Membrane potential after the previous step, [B, ...].
         decay: Fraction of the membrane potential that survives a step.
-        v_threshold: Membrane potential at which the neuron fires.
+        v_threshold: Membrane potential at which the neuron fires, in the unit of x and v, which has
+            no name: norms set it.
         reset: "zero" sets a neuron that fired to 0, "subtract" takes v_threshold off it.
         spike_fn: v - v_threshold -> spike, with a surrogate slope as its derivative.
         detach_reset: Let no gradient through the spike into the reset.

@@ -62,7 +62,9 @@ class Promise:
     """What a file has to be."""
 
     digest: str
+    """sha256 of a file in LFS, 64 hexadecimal digits; of any other git's sha1, 40."""
     size: int
+    """Bytes."""
 
 
 def pull(
@@ -79,6 +81,8 @@ def pull(
     if_any too, costs no request.
 
     Args:
+        place: ``org/name``, with ``@`` and a branch, a tag or a commit behind it, or ``main``.
+        files: Names of files that the repository must have.
         if_any: Files to take too if the repository has them.
         cache_dir: The cache; huggingface_hub's own if None.
         accept: Called with a folder once the first of files is in it, before any other is
@@ -140,6 +144,15 @@ def fetch(
     """A commit's files, each as it was promised; what fails to arrive leaves nothing behind.
 
     One process at a time, where the disk knows locks, so that nothing comes twice.
+
+    Args:
+        repo_id: ``org/name``.
+        sha: The commit, 40 hexadecimal digits.
+        expected: What each file has to be, by its name.
+        cache_dir, accept: As for pull.
+
+    Returns:
+        The folder of that commit in the cache.
 
     Raises:
         PullError: As pull.
@@ -311,6 +324,7 @@ def retried(call: Callable[[], Answer]) -> Answer:
 
     Raises:
         PullError: There is a token that no header can hold; the client would say it aloud.
+        HTTPError: A refusal, or the last of several failures that might have passed.
     """
     if not re.fullmatch(r"[!-~]*", get_token() or ""):
         raise PullError("HF_TOKEN: expected visible ASCII in the token, got other characters")

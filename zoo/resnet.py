@@ -50,6 +50,11 @@ def make_stem(kind: Stem, in_chans: int, chs: int, time_steps: int, spike, **dd)
 
 
 def make_shortcut(in_chs: int, out_chs: int, stride: int, avg_down: bool, **dd) -> nn.Module:
+    """A block's shortcut, [T, B, in_chs, H, W] -> [T, B, out_chs, H / stride, W / stride].
+
+    Args:
+        avg_down: Average before a convolution of stride 1 (He et al. 2018, arXiv:1812.01187, D).
+    """
     if stride == 1 and in_chs == out_chs:
         return nn.Identity()
     if avg_down and stride > 1:

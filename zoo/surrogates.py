@@ -80,6 +80,9 @@ def spike_function(surrogate: str, width: float) -> Callable[[Tensor], Tensor]:
     Args:
         surrogate: One of SLOPES.
         width: Scale of the slope in units of the membrane potential, > 0.
+
+    Raises:
+        ValueError: There is no such surrogate, or no such width.
     """
     if surrogate not in SLOPES:
         raise ValueError(f"surrogate: expected one of {sorted(SLOPES)}, got {surrogate!r}")
