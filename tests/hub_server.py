@@ -171,7 +171,6 @@ class Fault:
     error: HubError | None = None
     after: int = 0
     reset: bool = False
-    bit: int | None = None
     bytes_per_second: float = 0
     change: Callable[[Response], Response] | None = None
 
@@ -229,38 +228,17 @@ def model_info(hub: HubServer, request: Request, repo: str, revision: str = "mai
     commit = found.resolve(revision)
     siblings = [{"rfilename": path} for path in commit.files]
     if request.has_flag("blobs"):
-        siblings = [describe(path, file, SIBLING_KEYS) for path, file in commit.files.items()]
+        siblings = [describe(path, file) for path, file in commit.files.items()]
     info = {"id": repo, "sha": commit.sha, "private": found.private, "gated": False}
     return json_response({**info, "tags": [], "siblings": siblings})
 
 
-# The Hub gives the same facts other names in a model's siblings than in a tree.
-SIBLING_KEYS = ("rfilename", "blobId", "sha256")
-TREE_KEYS = ("path", "oid", "oid")
-
-
-def describe(path: str, file: File, keys: tuple[str, str, str]) -> dict:
-    path_key, blob_key, sha256_key = keys
+def describe(path: str, file: File) -> dict:
     size = len(file.content)
-    entry = {"type": "file", path_key: path, "size": size, blob_key: file.blob_id}
+    entry = {"type": "file", "rfilename": path, "size": size, "blobId": file.blob_id}
     if file.sha256 is not None:
-        entry["lfs"] = {sha256_key: file.sha256, "size": size, "pointerSize": file.pointer_size}
+        entry["lfs"] = {"sha256": file.sha256, "size": size, "pointerSize": file.pointer_size}
     return entry
-
-
-@route("GET", "/api/models/{repo}/tree/{revision}")
-def list_tree(hub: HubServer, request: Request, repo: str, revision: str) -> Response:
-    if not request.has_flag("recursive"):
-        raise HubError(400, "recursive: expected true, single folders are not modelled")
-    files = hub.readable(request, repo).resolve(revision).files
-    return json_response([describe(path, file, TREE_KEYS) for path, file in files.items()])
-
-
-@route("POST", "/api/models/{repo}/paths-info/{revision}")
-def paths_info(hub: HubServer, request: Request, repo: str, revision: str) -> Response:
-    files = hub.readable(request, repo).resolve(revision).files
-    paths = [path for path in parse_qs(request.body.decode()).get("paths", []) if path in files]
-    return json_response([describe(path, files[path], TREE_KEYS) for path in paths])
 
 
 @route("GET", "/api/models/{repo}/refs")
@@ -385,9 +363,6 @@ def apply_operation(hub: HubServer, files: dict[str, File], key: str, value: dic
     elif key == "deletedFile":
         if files.pop(path, None) is None:
             raise HubError(404, "Entry not found", "EntryNotFound")
-    elif key == "deletedFolder":
-        for inside in [name for name in files if name.startswith(f"{path.rstrip('/')}/")]:
-            del files[inside]
     else:
         raise HubError(400, f"key: expected an operation, got {key!r}")
 
@@ -433,8 +408,6 @@ class Handler(BaseHTTPRequestHandler):
         self.server.requests.append(request)
         if len(request.body) == size:  # else the connection broke, and nothing has happened
             self.send(request, self.server.respond(request))
-        elif cut and cut.reset:
-            self.reset()
 
     do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = answer  # noqa: N815
 
@@ -457,7 +430,7 @@ class Handler(BaseHTTPRequestHandler):
             for kind in ("corrupt", "cut", "slow")
         )
         if corrupt and body:
-            body = flip_bit(body, len(body) * 4 if corrupt.bit is None else corrupt.bit)
+            body = flip_bit(body, len(body) * 4)
         if cut:
             body = body[: cut.after]
         if slow:
@@ -501,8 +474,8 @@ class HubServer(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self.server_port}"
         self.blob_url = f"http://localhost:{self.server_port}"
-        self.token, self.guest_token = "owner-token", "guest-token"
-        self.accounts = {self.token: OWNER, self.guest_token: "guest"}
+        self.token = "owner-token"
+        self.accounts = {self.token: OWNER}
         self.repos: dict[str, Repo] = {}
         self.blobs: dict[str, bytes] = {}
         self.requests: list[Request] = []
@@ -579,11 +552,9 @@ class HubServer(ThreadingHTTPServer):
         """
         self.faults.append(Fault("cut", path, method, times, after=after, reset=reset))
 
-    def corrupt(
-        self, path: str, bit: int | None = None, method: str = "GET", times: float = 1
-    ) -> None:
-        """Flip one bit of the answer, the middle one if not told; its size stays right."""
-        self.faults.append(Fault("corrupt", path, method, times, bit=bit))
+    def corrupt(self, path: str, method: str = "GET", times: float = 1) -> None:
+        """Flip the middle bit of the answer; its size stays right."""
+        self.faults.append(Fault("corrupt", path, method, times))
 
     def lie(
         self,

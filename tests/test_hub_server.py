@@ -10,7 +10,6 @@ from hub_server import HubServer
 from safetensors.numpy import save
 
 REPO = "org/model"
-README = b"---\nlicense: mit\n---\n# A model\n"
 WEIGHTS = save({"weight": np.arange(750_000, dtype=np.float32)})  # 3 MB
 DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # no proxy in between
 
