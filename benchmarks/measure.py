@@ -59,7 +59,7 @@ def machine() -> dict[str, str]:
 
 
 def _commit() -> str:
-    """Of this code, with -dirty if it was changed since, tables aside; empty outside of a
+    """Of this code, with -dirty if it was changed since, what it writes aside; empty outside of a
     repository.
     """
     if shutil.which("git") is None:
@@ -69,7 +69,8 @@ def _commit() -> str:
         line = ["git", *asked]
         return subprocess.run(line, cwd=ROOT, capture_output=True, text=True).stdout.strip()
 
-    code = git("status", "--porcelain", "--", ".", ":!docs", ":!tests/released.json", ":!*.md")
+    written = (":!docs/results*", ":!tests/released.json", ":!/README.md", ":!/MODEL_CARDS.md")
+    code = git("status", "--porcelain", "--untracked-files=no", "--", ".", *written)
     return git("rev-parse", "--short", "HEAD") + "-dirty" * bool(code)
 
 

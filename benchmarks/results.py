@@ -152,9 +152,9 @@ def gradient_by_layer() -> Claim:
         "they began with:\n\n"
         + table(columns, lines)
         + f"\n\nReproduced would be more than {MORE} times at each of the first ten layers, partly "
-        f"more than {SOME_MORE} times. So few seeds leave wide intervals: that of 95 % reaches "
-        f"{CLAIMED_MORE} at "
-        + " and ".join(f"{open_at[of]} of the ten ({of})" for of in OF)
+        f"more than {SOME_MORE} times. The 95 % interval, wide for so few seeds, "
+        f"includes {CLAIMED_MORE} at "
+        + " and ".join(f"{open_at[of] or 'none'} of the ten layers ({of})" for of in OF)
         + "."
         + "\n\nIn the rebuttal's own table the ratio is the same at every layer, so that the heads "
         "change the scale and not the relative vanishing: the gradient falls 11.8 times from layer "
@@ -185,7 +185,8 @@ def depth() -> Claim:
     content = read("depth")
     now, before = by_depth(content), by_depth(read("depth_before"))
     depths, arms = list(now), {row["arm"]: row for row in content["rows"]}
-    once = ", ".join(d for d in depths if d not in before)
+    new = ", ".join(d for d in depths if d not in before)
+    once = f", {new} layers once" if new else ""
     won = [{d for d, (_, _, sign) in found.items() if sign > 0} for found in (now, before)]
     wins = [d for d in depths if d in won[0] and (d in won[1] or d not in before)]
     falls = {
@@ -213,7 +214,7 @@ def depth() -> Claim:
     head += ["a difference?", "vanilla, before", "with heads, before", "a difference?"]
     found = (
         table(head, lines)
-        + f"\n\nThe same arms from the same seeds were measured twice, {once} layers once: the "
+        + f"\n\nThe same arms from the same seeds were measured twice{once}: the "
         "other table is of an [earlier version of this code](results/depth_before.md). A depth "
         "counts where each measurement of it shows a difference, by choice, since that is the "
         f"stricter rule: {', '.join(wins) or 'none'}. From {depths[0]} to "
@@ -287,8 +288,8 @@ def membrane() -> Claim:
         "goes through surrogate gradients."
     )
     title = "4. Heads where the shortcut goes past the neurons"
-    shown = [row[0] for row in lines if row[-1] != DIFFERENCE[0]]
-    told = f"a difference for {' and '.join(shown)}" if shown else "no difference shown"
+    shown = [f"{row[-1]} for {row[0]}" for row in lines if row[-1] != DIFFERENCE[0]]
+    told = f"with heads {' and '.join(shown)}" if shown else "no difference shown"
     return section(title, "an open question", claim, found, "membrane.png", "membrane", told)
 
 

@@ -19,7 +19,7 @@ SAID = (
     "MACs: of one time step, without spikes. For one image, T steps: SynOps, additions in "
     f"convolutions of spikes at a firing rate of {TYPICAL_RATE}; kept, the multiply-accumulates of "
     "pixels, averages and currents. exact: whether [its export is](exact_export.md). "
-    "`python -m zoo list` prints this, and which weights load."
+    "`python -m zoo list` prints it, and which weights load."
 )
 
 

@@ -87,12 +87,16 @@ def write_card(folder: Path, report: dict[str, Any]) -> None:
     ModelCard(text).save(folder / "README.md")
 
 
-def _in_other_terms(decay: float, levels: int = 1, **_: Any) -> str:
+def _in_other_terms(decay: float, reset: str, levels: int = 1, **_: Any) -> str:
     if levels > 1:
         return "No leak, and no spikes: the integer LIF of https://arxiv.org/abs/2407.20708. "
+    v_reset = "0.0" if reset == "zero" else "None"
     if decay == 1:
-        return "SpikingJelly's IFNode. "
-    return f"SpikingJelly's LIFNode with tau = {1 / (1 - decay):g} and no input decay. "
+        return f"It is SpikingJelly's IFNode with v_reset={v_reset}. "
+    return (
+        f"It is SpikingJelly's LIFNode with tau={1 / (1 - decay):g}, decay_input=False and "
+        f"v_reset={v_reset}. "
+    )
 
 
 def _given_off(v_threshold: float, levels: int = 1, **_: Any) -> str:

@@ -77,7 +77,7 @@ class Options:
     """Make the repository private if it is new; refuse one that is public."""
     data_root: str = ""
     """Where the data set lies on which the folder and what the Hub gives back are verified; without
-    it, random images, but of digits, which come with scikit-learn."""
+    it, random images, or for digits scikit-learn's own."""
     num_images: int = 50
     """Images to verify them on."""
     overwrite: bool = False

@@ -46,6 +46,15 @@ def test_an_archive_equals_the_folder_that_was_packed(folder, tmp_path, suffix, 
 
 
 @pytest.mark.parametrize("packed", [False, True])
+def test_a_picture_beside_the_splits_is_left_alone(folder, tmp_path, packed):
+    (folder / "preview.gif").write_bytes(b"GIF89a")
+    archive = tmp_path / "set.tar"
+    with tarfile.open(archive, "w") as files:
+        files.add(folder, arcname="set")
+    assert len(load_images(config(archive if packed else folder), "train")) == 6
+
+
+@pytest.mark.parametrize("packed", [False, True])
 def test_an_image_of_a_kind_that_is_not_read_is_refused(folder, tmp_path, packed):
     Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(folder / "train" / "cat" / "one.BMP", "BMP")
     archive = tmp_path / "set.tar"

@@ -118,10 +118,17 @@ def test_a_padded_crop_reaches_every_place():
 
 
 def test_images_are_measured_in_batches_that_fit_where_a_step_does():
-    images = ImageSet(torch.zeros(40, 3, 2, 2, dtype=torch.uint8), torch.arange(40) % 2, ("a", "b"))
-    config = Config(batch_size=16, gradient_accumulation=2)
-    assert [len(labels) for _, labels in measured_batches(config, images)] == [16, 16, 8]
-    assert [len(labels) for _, labels in measured_batches(config, images, 0, 2)] == [8, 8, 8]
+    pixels = torch.zeros(400, 3, 2, 2, dtype=torch.uint8)
+    images = ImageSet(pixels, torch.arange(400) % 2, ("a", "b"))
+
+    def batches(batch_size: int, *share: int) -> list[int]:
+        config = Config(batch_size=batch_size, gradient_accumulation=2)
+        return [len(labels) for _, labels in measured_batches(config, images, *share)]
+
+    assert batches(160) == [160, 160, 80]
+    assert batches(160, 0, 2) == [80, 80, 80]
+    assert batches(1024) == [250, 150]
+    assert batches(4)[0] == 32
 
 
 def test_cutout_leaves_a_hole_in_each_image():

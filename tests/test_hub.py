@@ -400,6 +400,11 @@ def test_a_folder_of_ones_own_stands_before_one_of_that_name_in_the_package(monk
         assert hub.find_pretrained(name) == mine
 
 
+def test_a_folder_with_weights_is_no_run_whatever_lies_beside_them(folder):
+    (folder / "checkpoints").mkdir()
+    assert load(folder).num_classes == 10
+
+
 def test_of_several_tags_the_first_in_the_alphabet_is_taken(folder, monkeypatch, tmp_path):
     monkeypatch.setenv("SHORT_BP_ZOO_WEIGHTS", str(tmp_path / "mine"))
     for tag in ("second", "first"):

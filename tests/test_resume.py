@@ -297,7 +297,7 @@ def test_a_checkpoint_that_cannot_be_read_for_now_is_neither_torn_nor_forgotten(
         raise PermissionError(13, "Permission denied", str(path))
 
     monkeypatch.setattr(runs, "file_sha256", refuse)
-    with pytest.raises(PermissionError):
+    with pytest.raises(OSError, match=f"{newest.name}: expected to read it, .* move it away to go"):
         runs.newest_checkpoint(run)
     checkpoint._forget(run, newest)
     assert runs.checkpoints(run) == [before, newest]

@@ -32,7 +32,7 @@ from zoo.training.feed import Feed
 from zoo.training.learner import Learner
 from zoo.training.losses import LossConfig, classification_loss
 from zoo.training.machine import bf16_slowdown
-from zoo.training.prepare import build_model, load_data, start_folder
+from zoo.training.prepare import build_model, load_data, origin, start_folder
 from zoo.training.processes import make_accelerator
 
 
@@ -236,13 +236,13 @@ def test_a_run_that_may_still_go_on_is_nothing_to_start_from(run, recipe, tmp_pa
 
 
 def test_classes_in_another_order_are_refused(run, recipe):
-    images = load_data(recipe).train
-    names = [*images.classes]
-    swapped = replace(images, classes=(names[1], names[0], *names[2:]))
+    data = load_data(recipe)
+    first, second, *others = data.train.classes
+    swapped = replace(data, train=replace(data.train, classes=(second, first, *others)))
     config = replace(recipe, start_from=str(run))
-    with pytest.raises(ValueError, match="in their order, got '1' for '0'; sets that are read oth"):
-        build_model(config, swapped)
-    assert build_model(config, images).num_classes == 10
+    with pytest.raises(ValueError, match="in their order, got '1' for '0'; another reader may"):
+        origin(config, None, swapped)
+    assert origin(config, None, data)["began_with"]
 
 
 def test_a_folder_with_a_log_alone_keeps_it(run, recipe, tmp_path):
@@ -265,7 +265,9 @@ def test_fp16_whose_gradients_never_fit_ends_the_run(recipe):
     learner = Learner(config, network, 1, make_accelerator(config))
     learner.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**-15)
     images = torch.zeros(2, 3, 8, 8, dtype=torch.uint8)
-    with pytest.raises(FloatingPointError, match="step 1: expected gradients that fp16 holds"):
+    with pytest.raises(
+        FloatingPointError, match="step 1: expected gradients that fp16 holds at some"
+    ):
         learner.step([(images, torch.arange(2))], 0, 2)
 
 

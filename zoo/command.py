@@ -11,8 +11,8 @@ from pathlib import Path
 @contextmanager
 def said_in_a_line(*errors: type[Exception], stopped: str = "stopped") -> Iterator[None]:
     """End the process with a line for these errors, for those that all commands meet, and for
-    Ctrl-C, which says what is to be known then. A plain RuntimeError is nobody's answer to wrong
-    input, but a fault, of a device or of ours: where it came up is shown above its line.
+    Ctrl-C, which says what is to be known then. A plain RuntimeError is no command's answer to
+    wrong input, but a fault, of a device or of ours: where it came up is shown above its line.
     """
     try:
         yield

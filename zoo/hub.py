@@ -249,7 +249,8 @@ def locate(name: str, files: Iterable[str], cache_dir: str | Path | None = None)
         folder = Path(place)
         if not folder.is_dir():
             raise FileNotFoundError(f"{folder}: expected a folder with {CONFIG}, found none")
-        folder = pretrained_folder(folder)
+        if not (folder / WEIGHTS).is_file():
+            folder = pretrained_folder(folder)
     elif place and source == "hf-hub":
         folder = pull(place, files, (REPORT,), cache_dir, partial(_accept, place))
     elif place:

@@ -81,3 +81,9 @@ def is_whole(folder: Path) -> bool:
         return bool(found) and found == sealed
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError, ValueError, TypeError):
         return False
+    except OSError as error:
+        raise OSError(
+            error.errno,
+            f"{folder}: expected to read it, got: {error}; try again, or move it away to go on "
+            "from the one before",
+        ) from error

@@ -16,10 +16,23 @@ DatasetName = Literal[
     "dvs_gesture",
 ]
 EVENTS = ("cifar10_dvs", "dvs_gesture")
-SIZED = ("imagenet", *EVENTS)
-FETCHED = ("cifar10", "cifar100", "fashion_mnist", *EVENTS)
+SENSOR = 128  # pixels a side, of both
+# Which sets an option has an effect on, where it has none on others.
+FOR = {
+    "size": ("imagenet", *EVENTS),
+    "frames": EVENTS,
+    "download": ("cifar10", "cifar100", "fashion_mnist", *EVENTS),
+}
 Split = Literal["train", "test"]
 CENTRE = 0.875  # of the shorter side of an image of imagenet is seen where it is measured
+
+
+def with_effect(data: Mapping[str, Any]) -> dict[str, Any]:
+    """What a run wrote of its data, without options that its set has no use for: older runs took
+    them.
+    """
+    name = data.get("name")
+    return {key: value for key, value in data.items() if name in FOR.get(key, (name,))}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +46,7 @@ class DataConfig:
     download: bool = False
     """Let torchvision or tonic fetch the set into root, where they can."""
     size: int = 224
-    """Height and width of imagenet's images and of event frames, in pixels."""
+    """Height and width of imagenet's images and of event frames, these at most 128, in pixels."""
     frames: int = 10
     """Frames that the events of a stream are counted into: the time steps of the network."""
     mean: tuple[int, ...] = (125, 123, 114)
@@ -53,13 +66,18 @@ class DataConfig:
                 raise ValueError(
                     f"data.{key}: expected a number >= {least}, got {getattr(self, key)}"
                 )
-        for key, names in (("size", SIZED), ("frames", EVENTS), ("download", FETCHED)):
+        for key, names in FOR.items():
             usual = type(self).__dataclass_fields__[key].default
             if self.name not in names and getattr(self, key) != usual:
                 raise ValueError(
                     f"data.{key}: expected none for {self.name}, got {getattr(self, key)}; it is "
                     f"for {', '.join(names)}"
                 )
+        if self.streams and self.size > SENSOR:
+            raise ValueError(
+                f"data.size: expected at most the {SENSOR} pixels of the sensor of {self.name}, "
+                f"got {self.size}"
+            )
         if min(self.std, default=1) <= 0:
             raise ValueError(f"data.std: expected numbers > 0, got {self.std}")
 
@@ -67,9 +85,8 @@ class DataConfig:
     def recorded(cls, data: Mapping[str, Any]) -> "DataConfig":
         """What a run wrote of its data into config.json; what no field is called is left out."""
         known = {f.name for f in fields(cls)}
-        return cls(
-            **{k: tuple(v) if isinstance(v, list) else v for k, v in data.items() if k in known}
-        )
+        told = with_effect(data).items()
+        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in told if k in known})
 
     def check_channels(self, channels: int) -> None:
         """Raise unless mean and std are of so many channels."""

@@ -46,16 +46,10 @@ def event_frames(config: DataConfig, split: Split) -> ImageSet:
     chosen = sorted(range(len(dataset)), key=lambda i: str(dataset.data[i]))
     if config.name == "cifar10_dvs":
         chosen = _share(chosen, dataset.targets, split)
-    sensor = dataset.sensor_size
-    if config.size > min(sensor[:2]):  # most pixels could count no event
-        raise ValueError(
-            f"data.size: expected at most the {min(sensor[:2])} pixels of the sensor of "
-            f"{config.name}, got {config.size}"
-        )
     shape = (len(chosen), config.frames, 2, config.size, config.size)
     pixels = torch.empty(shape, dtype=torch.uint8)
     for place, i in enumerate(watched(chosen, f"counting {split} events")):
-        pixels[place] = frames(dataset[i][0], sensor, config.frames, config.size)
+        pixels[place] = frames(dataset[i][0], dataset.sensor_size, config.frames, config.size)
     labels = torch.tensor([dataset.targets[i] for i in chosen])
     return ImageSet(pixels, labels, _classes(dataset))
 

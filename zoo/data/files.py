@@ -83,22 +83,21 @@ def image_files(config: DataConfig, split: Split) -> ImageFiles:
     """A split of a folder, or of a folder of tar archives, by timm's own readers."""
     place = Path(config.root) / SPLITS[split]
     archive = place.with_suffix(".tar")
+    packed = archive.is_file()
     try:
-        if archive.is_file():
-            _check_whole(archive)
+        _check_whole(archive) if packed else _check_files(place)
+    except (OSError, tarfile.TarError) as error:
+        raise _none_there(config, error) from None
+    try:
+        if packed:
             # timm would cache a large archive's index as a pickle
             reader = ReaderImageInTar(str(archive), cache_tarinfo=False)
             numbers, labels = reader.class_name_to_idx, reader.targets
         else:
-            _check_files(place)
             reader = ReaderImageFolder(str(place))
             numbers, labels = reader.class_to_idx, [label for _, label in reader.samples]
-    except (AssertionError, RuntimeError, OSError, tarfile.TarError) as error:
-        raise FileNotFoundError(
-            f"data.root: expected {config.root!r} with train/CLASS/IMAGE and val/CLASS/IMAGE, or "
-            f"train.tar and val.tar of such, got: {error}; ImageNet comes from "
-            "https://image-net.org/download-images on request"
-        ) from None
+    except (AssertionError, RuntimeError, OSError, ValueError, tarfile.TarError) as error:
+        raise _none_there(config, error) from None
     _check_layout(reader, place)
     # One order, however it is packed: what is held out follows from it.
     files = [(int(label), reader.filename(i, basename=True)) for i, label in enumerate(labels)]
@@ -108,6 +107,14 @@ def image_files(config: DataConfig, split: Split) -> ImageFiles:
         raise ValueError(f"data.root: expected CLASS/IMAGE in {str(place)!r}, got {stray}")
     names = tuple(sorted(numbers, key=numbers.get))
     return ImageFiles(reader, torch.tensor(order), names, config.size)
+
+
+def _none_there(config: DataConfig, error: Exception) -> FileNotFoundError:
+    return FileNotFoundError(
+        f"data.root: expected {config.root!r} with train/CLASS/IMAGE and val/CLASS/IMAGE, or "
+        f"train.tar and val.tar of such, got: {error}; ImageNet comes from "
+        "https://image-net.org/download-images on request"
+    )
 
 
 def _check_whole(archive: Path | IO[bytes]) -> None:

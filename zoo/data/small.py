@@ -136,10 +136,12 @@ def _tar_files(root: Path, split: Split) -> Iterator[tuple[str, str, bytes]]:
             for member in archive:
                 path = Path(member.name)
                 *_, folder, name, _ = ("", "", "", *path.parts)
+                if split not in path.parts[-4:-1]:
+                    continue
                 if not is_image(path, IMAGE_SUFFIXES):
                     continue
                 if folder != split:
-                    if split in path.parts[-4:-1] and folder not in SPLITS:
+                    if folder not in SPLITS:
                         raise ValueError(
                             f"data.root: expected {split}/CLASS/IMAGE, got {member.name}"
                         )

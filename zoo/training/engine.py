@@ -98,7 +98,7 @@ def _train(
     found = runs.newest_checkpoint(run)
     check_shared(accelerator, found)
     torch.manual_seed(config.seed)
-    training = dataclasses.asdict(config) | origin(config, found, data.whole)
+    training = dataclasses.asdict(config) | origin(config, found, data)
     # A run goes on with the arguments that it began with, of which some may be start_from's.
     begun = dataclasses.replace(config, start_from=str(found)) if found else config
     learner = Learner(config, build_model(begun, data.train), feed.steps, accelerator)

@@ -21,7 +21,7 @@ from zoo.training.augment import image_policy
 from zoo.training.config import Config
 from zoo.training.stop import POLITE
 
-EVAL_BATCH = 250
+LEAST, MOST = 32, 250  # images that are measured at once
 
 
 class Feed:
@@ -83,12 +83,13 @@ def measured_batches(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """One process's share of the images that are measured: uint8 [B, C, H, W] and labels [B].
 
-    Their order is drawn once and for all, so that the first batch has something of every class.
+    Their order is drawn once and for all, so that the first batch, whose firing rates are told, has
+    something of many classes.
     """
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
     # Nothing is kept for a backward pass: twice a piece of a step takes less than that piece.
     piece = config.batch_size // (processes * config.gradient_accumulation)
-    batches = order.split(min(EVAL_BATCH, 2 * piece))[rank::processes]
+    batches = order.split(min(MOST, max(LEAST, 2 * piece)))[rank::processes]
     return _read(_Measured(images), batches, config)
 
 

@@ -22,7 +22,8 @@ from zoo.training.config import Config
 from zoo.training.losses import classification_loss, head_weight
 from zoo.training.watch import first_broken
 
-LEAST_SCALE = 2**-14  # of fp16's gradients: at least 30 steps, one after the other, were left out
+# Of fp16's gradients; it begins at 2^16, and each step that is skipped halves it.
+LEAST_SCALE = 2**-14
 GLANCE = 10  # steps between two looks at the loss, each of which waits for a GPU
 AUTOCAST = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -120,7 +121,9 @@ class Learner:
         if looks and not self.scaler.is_enabled() and not nearest.grad.isfinite().all():
             raise self._broken(iteration, f"a finite gradient of {name}, got another", images)
         if looks and self.scaler.is_enabled() and self.scaler.get_scale() < LEAST_SCALE:
-            raise self._broken(iteration, "gradients that fp16 holds, got none for long", images)
+            raise self._broken(
+                iteration, "gradients that fp16 holds at some scale, got none", images
+            )
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.learning_rate = self.optimizer.param_groups[0]["lr"]

@@ -46,11 +46,12 @@ def _check_ended(folder: Path, run: Path) -> None:
     """
     if folder == run:  # a checkpoint that is named itself is meant
         return
-    epoch, epochs = read_state(folder)["position"]["epoch"], hub.read_config(folder)["training"]
-    if epoch < epochs["epochs"]:
+    epoch = read_state(folder)["position"]["epoch"]
+    epochs = hub.read_config(folder)["training"]["epochs"]
+    if epoch < epochs:
         raise ValueError(
-            f"start_from: expected a run that has ended, got {run} after {epoch} of "
-            f"{epochs['epochs']} epochs; let it go on, or name its checkpoint, {folder}"
+            f"start_from: expected a run that has ended, got {run} after {epoch} of {epochs} "
+            f"epochs; let it go on, or name its checkpoint, {folder}"
         )
 
 
@@ -144,8 +145,6 @@ def build_model(config: Config, images: ImageSet | ImageFiles) -> nn.Module:
         raise ValueError(
             f"model_args: expected arguments of {config.model}, got {config.model_args} ({error})"
         ) from None
-    if config.start_from:
-        _check_classes(start_folder(config), images.classes)
     found, expected = (model.in_chans, model.num_classes), (C, len(images.classes))
     if found != expected:
         raise ValueError(
@@ -163,13 +162,14 @@ def build_model(config: Config, images: ImageSet | ImageFiles) -> nn.Module:
 
 def _check_classes(folder: Path, classes: tuple[str, ...]) -> None:
     """Raise where a folder's network knows these classes in another order."""
-    known = hub.read_config(folder).get("label_names") or []
-    if known != list(classes) and sorted(known) == sorted(classes):
-        first = next(i for i, (a, b) in enumerate(zip(known, classes, strict=True)) if a != b)
-        raise ValueError(
-            f"start_from: expected the classes of {folder} in their order, got {classes[first]!r} "
-            f"for {known[first]!r}; sets that are read otherwise sort their names otherwise"
-        )
+    known = hub.read_config(folder).get("label_names")
+    if not isinstance(known, list) or known == list(classes) or {*map(str, known)} != {*classes}:
+        return
+    first = next(i for i, (a, b) in enumerate(zip(known, classes, strict=False)) if a != b)
+    raise ValueError(
+        f"start_from: expected the classes of {folder} in their order, got {classes[first]!r} for "
+        f"{known[first]!r}; another reader may sort class names in another order"
+    )
 
 
 def start_folder(config: Config, whole: int | None = None) -> Path:
@@ -228,20 +228,22 @@ def _check_held_out(config: Config, training: dict[str, Any] | None, whole: int 
         training = training.get("began_with", {}).get("training")
 
 
-def origin(config: Config, found: Path | None, whole: int) -> dict[str, Any]:
+def origin(config: Config, found: Path | None, data: Data) -> dict[str, Any]:
     """How many training images there are, and the weights that a run began with, by their hash, and
     how those were trained in their turn, from its own checkpoint if it has one; without the latter
     where they were random.
 
     Raises:
-        ValueError, FileNotFoundError: As start_folder.
+        ValueError, FileNotFoundError: As start_folder; the weights know the images' classes in
+            another order.
     """
     if found:
         before = hub.read_config(found)["training"]
         return {key: before[key] for key in ("began_with", WHOLE) if key in before}
     if not config.start_from:
-        return {WHOLE: whole}
-    folder = start_folder(config, whole)
+        return {WHOLE: data.whole}
+    folder = start_folder(config, data.whole)
+    _check_classes(folder, data.train.classes)
     weights, training = disk.file_sha256(folder / hub.WEIGHTS), hub.read_config(folder)
     began = {"sha256": weights, "training": training.get("training")}
-    return {WHOLE: whole, "began_with": began}
+    return {WHOLE: data.whole, "began_with": began}
