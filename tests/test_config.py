@@ -74,7 +74,7 @@ def test_every_recipe_passes_its_rehearsal(path):
         ("optim: {warmup_epochs: 400}", "optim.warmup_epochs: expected at most 300 epochs, got"),
         ("checkpoint_minutes: -1", "checkpoint_minutes: expected a number >= 0, got -1"),
         (
-            "{data: {name: cifar10_dvs}, augment: {auto: randaugment}}",
+            "{data: {name: cifar10_dvs, size: 64}, augment: {auto: randaugment}}",
             "augment.auto: expected none for the event streams of cifar10_dvs, got randaugment",
         ),
         ("seed: -1", "seed: expected a number >= 0, got -1"),
