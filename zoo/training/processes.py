@@ -10,7 +10,7 @@ from accelerate.utils import DistributedType, InitProcessGroupKwargs
 
 from zoo.training.config import Config
 
-WHOLE = (DistributedType.NO, DistributedType.MULTI_GPU, DistributedType.MULTI_CPU)
+EACH_HAS_ALL = (DistributedType.NO, DistributedType.MULTI_GPU, DistributedType.MULTI_CPU)
 # NCCL gives up after ten minutes; one process may download or decode for longer than that.
 PATIENCE = InitProcessGroupKwargs(timeout=timedelta(hours=3))
 
@@ -34,7 +34,7 @@ def make_accelerator(config: Config) -> Accelerator:
         log_with=list(config.trackers) or None,
         project_dir=Path(config.output).parent,  # trackers are told the run's name
     )
-    if accelerator.distributed_type not in WHOLE:
+    if accelerator.distributed_type not in EACH_HAS_ALL:
         raise ValueError(
             "processes: expected torchrun, or accelerate's MULTI_GPU or MULTI_CPU, in which each "
             f"holds the whole network, got {accelerator.distributed_type.value}"
