@@ -7,7 +7,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist load
 
 .PHONY: demo test check bench
 
-demo: .venv/ready
+demo: .venv/train
 	$(BIN)/python docs/demo.py
 
 test: .venv/ready
@@ -26,8 +26,13 @@ bench: .venv/ready
 	$(BIN)/python benchmarks/inference.py
 	$(BIN)/python benchmarks/results.py
 
-.venv/ready: pyproject.toml
+# What it takes to train and export, and to test as well.
+.venv/train: pyproject.toml
 	@$(BIN)/python -c 'import pip; $(RECENT)' 2>/dev/null || \
 		{ $(PYTHON) -c '$(RECENT)' && $(PYTHON) -m venv --clear .venv; }
+	$(BIN)/python -m pip install --quiet --editable '.[train]'
+	touch $@
+
+.venv/ready: .venv/train
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	touch $@
