@@ -127,7 +127,7 @@ def _front_matter(config: dict[str, Any], checks: dict[str, Any], images: str) -
     front = ModelCardData(
         library_name="short-bp-zoo",
         pipeline_tag="image-classification",
-        license="apache-2.0",
+        license=config["pretrained_cfg"].get("license"),
         tags=["spiking-neural-network", "image-classification", "onnx", "safetensors"],
         datasets=[name for name in found if name] or None,
         metrics=["accuracy"] if accuracy else None,

@@ -49,8 +49,11 @@ def load_source(source: str) -> Source:
     return Source(folder, config, model)
 
 
-def write_stripped(source: Source, folder: Path) -> nn.Module:
+def write_stripped(source: Source, folder: Path, license: str = "") -> nn.Module:
     """Write the network without heads into a folder: model.safetensors and the files beside it.
+
+    Args:
+        license: Of the weights; as the source says if empty.
 
     Returns:
         The network as loaded back from that folder, in eval mode.
@@ -60,7 +63,10 @@ def write_stripped(source: Source, folder: Path) -> nn.Module:
     if "training" in extra:
         extra["training"] = each_run(extra["training"], _without_paths)
         draw(extra["training"], folder / CURVES)
-    hub.save_pretrained(strip_heads(source.model), folder, **extra)
+    stripped = strip_heads(source.model)
+    if license:
+        stripped.pretrained_cfg["license"] = license
+    hub.save_pretrained(stripped, folder, **extra)
     if described := preprocessor(folder):
         (folder / PREPROCESSOR).write_text(described)
     return create_model(f"local-dir:{folder}", pretrained=True).eval()

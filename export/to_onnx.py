@@ -53,6 +53,8 @@ class Options:
     """Test images to verify on."""
     random_images: bool = False
     """Verify on random pixels instead; no accuracy is measured then."""
+    license: str = ""
+    """Of the weights, by the Hub's name for it, such as apache-2.0; as the source says if empty."""
     overwrite: bool = False
     """Replace the output folder if it exists."""
 
@@ -80,7 +82,7 @@ def export(options: Options) -> Path:
     with scratch_beside("--output", output) as scratch:
         folder = scratch / output.name
         (folder / GRAPH).parent.mkdir(parents=True)
-        stripped = write_stripped(source, folder)
+        stripped = write_stripped(source, folder, options.license)
         deployed, _ = deploy_by_rule(stripped)
         for path, graph in write_graphs(deployed).items():
             (folder / path).write_bytes(graph.SerializeToString(deterministic=True))

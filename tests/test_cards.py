@@ -19,6 +19,7 @@ from export.card import DATASETS, PAPERS, _front_matter, _title, _trained_with, 
 from export.history import history
 from export.releases import model_cards, readme
 from export.strip import load_source, write_stripped
+from export.to_onnx import Options, export
 from zoo import disk, hub
 from zoo.data.config import EVENTS, DatasetName
 from zoo.training.machine import processor
@@ -40,7 +41,7 @@ def test_the_front_matter_is_what_the_hub_reads(exported, card):
     )
     assert front["library_name"] == "short-bp-zoo"
     assert front["pipeline_tag"] == "image-classification"
-    assert front["license"] == "apache-2.0"
+    assert "license" not in front
     assert not {"timm", "transformers"} & {*front["tags"]}
     (result,) = front["model-index"][0]["results"]
     assert front["model-index"][0]["name"] == "short_bp_resnet20_slim.digits"
@@ -102,16 +103,27 @@ def test_a_card_claims_no_more_than_the_runs_of_a_network():
     cut = run | {"log": [{"seconds": 60.0}] * 12}
     assert history(cut) == "12 of 300 epochs at T = 4, 12 minutes"
     assert history(run | {"log": [{"seconds": 60.0}] * 300}).startswith("300 epochs at T = 4")
-    config = {"num_classes": 10, "training": cut}
+    config = {"num_classes": 10, "pretrained_cfg": {}, "training": cut}
     assert "uoft-cs/cifar10" in _front_matter(config, {}, "")
     for other in (data | {"title": "CIFAR-10 (JPEG)"}, {"name": "imagenet"}):
         assert "datasets" not in _front_matter(config | {"training": cut | {"data": other}}, {}, "")
     later = cut | {"began_with": {"training": run | {"data": {"name": "cifar100"}}}}
-    assert "- uoft-cs/cifar100\n- uoft-cs/cifar10\n" in _front_matter({"training": later}, {}, "")
+    assert "- uoft-cs/cifar100\n- uoft-cs/cifar10\n" in _front_matter(
+        config | {"training": later}, {}, ""
+    )
     assert _title(later) == "CIFAR-100 and CIFAR-10"
     assert _trained_with(cut) == "It was trained without shortcut heads."
     unknown = cut | {"began_with": {"sha256": "", "training": None}}
     assert "is not recorded" in _trained_with(unknown)
+
+
+def test_a_licence_is_what_its_owner_says(exported, tmp_path):
+    first, again = (str(tmp_path / name) for name in ("first", "again"))
+    export(Options(source=str(exported), output=first, num_images=10, license="mit"))
+    export(Options(source=first, output=again, num_images=10))
+    for folder in (first, again):
+        front = yaml.safe_load((Path(folder) / "README.md").read_text().split("---")[1])
+        assert front["license"] == "mit"
 
 
 def test_a_card_needs_no_matplotlib_and_no_log(exported, monkeypatch, tmp_path):

@@ -126,6 +126,7 @@ def build_model(config: Config, images: ImageSet | ImageFiles) -> nn.Module:
     C, H, W = images.shape[-3:]
     cfg = {
         "tag": config.data.tag,
+        "license": None,  # of what is trained here its owner decides
         "input_size": (C, H, W),
         "mean": tuple(value / 255 for value in config.data.mean),
         "std": tuple(value / 255 for value in config.data.std),
