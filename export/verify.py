@@ -169,13 +169,18 @@ def check_liveness(model: nn.Module, images: Tensor) -> Check:
 def check_paths(folder: Path) -> Check:
     """The graphs tell nothing of the machine that wrote them."""
     places = {str(Path.cwd()), str(Path.home()), str(Path(zoo.__file__).parent), sys.prefix}
-    found = sorted(
-        place
-        for place in places
-        for graph in GRAPHS
-        if len(place) > 1 and place.encode() in (folder / graph).read_bytes()
-    )
+    words = [_words(folder / graph) for graph in GRAPHS]
+    found = sorted(p for p in places if len(p) > 1 and any(p.encode() in told for told in words))
     return Check("graphs hold no local path", not found, {"paths": found})
+
+
+def _words(path: Path) -> bytes:
+    """A graph without the numbers of its tensors, in which any short name comes up by chance."""
+    model = onnx.load(path)
+    nodes = [*model.graph.node, *(node for f in model.functions for node in f.node)]
+    for tensor in (*model.graph.initializer, *(a.t for node in nodes for a in node.attribute)):
+        tensor.ClearField("raw_data")
+    return model.SerializeToString()
 
 
 def check_graphs(folder: Path, deployed: fx.GraphModule) -> Check:

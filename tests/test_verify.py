@@ -25,7 +25,7 @@ from export.checks import logits_of, session
 from export.equal_bits import check_exact
 from export.folder import GRAPH, GRAPHS, READABLE_GRAPH, REPORT, changed_files
 from export.images import Images, data_images
-from export.verify import check_stripping, verify
+from export.verify import check_paths, check_stripping, verify
 from zoo.disk import hashes
 from zoo.hub import BUNDLED
 from zoo.runs import checkpoints
@@ -103,6 +103,16 @@ def test_a_graph_that_tells_of_the_machine_is_caught(folder):
     graph.doc_string = f"{Path.home()}/export.py"
     onnx.save(graph, folder / READABLE_GRAPH)
     assert failed(folder)["graphs hold no local path"] == {"paths": [str(Path.home())]}
+
+
+def test_a_path_that_comes_up_in_the_numbers_of_a_graph_is_none(folder, monkeypatch):
+    def spell(bias):
+        bias.view(np.uint8)[:8] = [*b"/opt/app"]
+
+    change_constant(folder / GRAPH, "head.fc.bias", spell)
+    assert b"/opt/app" in (folder / GRAPH).read_bytes()
+    monkeypatch.setattr(sys, "prefix", "/opt/app")
+    assert check_paths(folder).passed
 
 
 @pytest.mark.parametrize("graph", GRAPHS)
