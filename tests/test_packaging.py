@@ -27,3 +27,4 @@ def test_a_wheel_holds_every_module_and_the_released_weights(exported, tmp_path)
     folders = (source / "zoo", source / "export")
     files = {path for folder in folders for path in folder.rglob("*.*") if path.is_file()}
     assert packed == {path.relative_to(source).as_posix() for path in files}
+    assert wheel.stat().st_size < 100 * 2**20  # a larger one is for the Hub: docs/hub.md

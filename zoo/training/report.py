@@ -16,8 +16,13 @@ def draw(run: Path) -> Path:
     Returns:
         The PNG's path.
     """
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator
+    try:
+        from matplotlib.figure import Figure
+        from matplotlib.ticker import MaxNLocator
+    except ImportError:
+        raise ImportError(
+            "matplotlib: expected it, to draw with, found none; pip install matplotlib"
+        ) from None
 
     log = read_log(run)
     epochs = [entry["epoch"] for entry in log]
