@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from arms import SHOWN
 from matplotlib.figure import Figure
-from measure import RESULTS, report, run_script
+from measure import DEVICE, RESULTS, report, run_script
 
 import zoo
 from zoo import runs
@@ -154,7 +154,7 @@ def main(root: str) -> None:
         for of in OF:
             ratios = first_over_last(rows, moment, of)
             facts[f"first layer over the last before the classifier, {of}, {moment}"] = ratios
-    report("gradients", "Gradient by layer, vanilla and with heads", rows, COMMAND, **facts)
+    report("gradients", "Gradient by layer, vanilla and with heads", rows, COMMAND, DEVICE, **facts)
     draw(rows, RESULTS / "gradients.png")
 
 

@@ -6,8 +6,8 @@ python benchmarks/heads.py
 from functools import partial
 
 from contestants import ours
-from measure import interleaved, report, run_script
-from train_step import BATCH, step
+from measure import DEVICE, SUFFIX, interleaved, report, run_script
+from train_step import BATCH, PRECISION, step
 
 from zoo.training.allocator import keep_large_buffers
 
@@ -33,11 +33,12 @@ def main() -> None:
             )
     facts = {
         "batch": BATCH,
-        "precision": "fp32",
+        "precision": PRECISION,
         "rounds": ROUNDS,
         "the paper reports": "9 to 10 % (rebuttal, ResNet20 on one V100)",
     }
-    report("heads", "What the heads cost", rows, "python benchmarks/heads.py", **facts)
+    name, command = f"heads{SUFFIX}", "python benchmarks/heads.py"
+    report(name, "What the heads cost", rows, command, DEVICE, **facts)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Timing of contestants side by side, and the tables and files that come of it."""
 
 import json
+import math
 import platform
 import shutil
 import statistics
@@ -21,6 +22,9 @@ from zoo.command import said_in_a_line
 from zoo.training.machine import processor
 
 SETTLE = 0.05  # seconds; threads of the contestant before still spin for some milliseconds
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+SUFFIX = "_cuda" if DEVICE == "cuda" else ""  # of the name of a table that a GPU changes
+AT_LEAST = 0.05  # seconds of work on a GPU, or what is timed is how Python launches it
 MOST_COLUMNS = 1000  # of characters; a table is not cut off where its lines only have to wrap
 WEIGHTS = "sha256 of the weights"
 ROOT = Path(__file__).parent.parent
@@ -30,27 +34,36 @@ RESULTS = ROOT / "docs" / "results"
 def interleaved(runs: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
     """Median seconds of each run, one after the other in every round; one round warms up."""
     times: dict[str, list[float]] = {name: [] for name in runs}
+    repeats = dict.fromkeys(runs, 1)
     for turn in track(range(rounds + 1), "measuring", transient=True):
         for name, run in runs.items():
-            _synchronise()
-            time.sleep(SETTLE)
-            start = time.perf_counter()
-            run()
-            _synchronise()
+            seconds = _seconds(run, repeats[name])
             if turn >= 1:
-                times[name].append(time.perf_counter() - start)
+                times[name].append(seconds)
+            elif DEVICE == "cuda":
+                repeats[name] = math.ceil(AT_LEAST / _seconds(run, 1))
     return {name: statistics.median(values) for name, values in times.items()}
 
 
+def _seconds(run: Callable[[], Any], repeats: int) -> float:
+    _synchronise()
+    time.sleep(SETTLE)
+    start = time.perf_counter()
+    for _ in range(repeats):
+        run()
+    _synchronise()
+    return (time.perf_counter() - start) / repeats
+
+
 def _synchronise() -> None:
-    if torch.cuda.is_available():
+    if DEVICE == "cuda":
         torch.cuda.synchronize()
 
 
-def machine() -> dict[str, str]:
+def machine(device: str) -> dict[str, str]:
     """What the figures were measured on, and in a git repository with which commit."""
     return {
-        "device": processor(torch.device("cuda" if torch.cuda.is_available() else "cpu")),
+        "device": processor(torch.device(device)),
         "threads": str(torch.get_num_threads()),
         "torch": torch.__version__,
         "python": platform.python_version(),
@@ -93,10 +106,18 @@ def run_script(main: Callable[..., Any]) -> Any:
         return tyro.cli(main)
 
 
-def report(name: str, title: str, rows: list[dict[str, Any]], command: str, **facts: Any) -> None:
+def report(
+    name: str,
+    title: str,
+    rows: list[dict[str, Any]],
+    command: str,
+    device: str = "cpu",
+    **facts: Any,
+) -> None:
     """Print rows as a table; write them to docs/results/NAME.json and NAME.md.
 
     Args:
+        device: What was measured on, "cpu" or "cuda".
         facts: More of the JSON; machine=None where nothing was measured on this one.
     """
     columns = list(rows[0])
@@ -107,7 +128,13 @@ def report(name: str, title: str, rows: list[dict[str, Any]], command: str, **fa
     wide = console.options.update(max_width=MOST_COLUMNS)
     Console(width=max(console.width, console.measure(table, options=wide).maximum)).print(table)
     RESULTS.mkdir(parents=True, exist_ok=True)
-    content = {"title": title, "command": command, "machine": machine(), **facts, "rows": rows}
+    content = {
+        "title": title,
+        "command": command,
+        "machine": machine(device),
+        **facts,
+        "rows": rows,
+    }
     (RESULTS / f"{name}.json").write_text(json.dumps(content, indent=2) + "\n")
     (RESULTS / f"{name}.md").write_text(markdown(content))
 

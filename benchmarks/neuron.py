@@ -5,7 +5,7 @@ python benchmarks/neuron.py
 
 import torch
 from contestants import NEURONS
-from measure import interleaved, report, run_script
+from measure import DEVICE, SUFFIX, interleaved, report, run_script
 from spikingjelly.activation_based import functional
 from torch import nn
 
@@ -23,12 +23,11 @@ def step(layer: nn.Module, x: torch.Tensor, grad: torch.Tensor):
 
 def main() -> None:
     keep_large_buffers()
-    device = "cuda" if torch.cuda.is_available() else "cpu"
     rows = []
     for T in (2, 4, 8):
-        x = torch.randn(T, 32, 64, 32, 32, device=device, requires_grad=True)
+        x = torch.randn(T, 32, 64, 32, 32, device=DEVICE, requires_grad=True)
         grad = torch.randn_like(x)
-        layers = {name: make().to(device) for name, make in NEURONS.items()}
+        layers = {name: make().to(DEVICE) for name, make in NEURONS.items()}
         seconds = interleaved({n: step(layer, x, grad) for n, layer in layers.items()}, rounds=9)
         for name, value in seconds.items():
             rows.append(
@@ -41,14 +40,15 @@ def main() -> None:
                 }
             )
     facts = {
-        "allocator": "glibc keeps large buffers, for every contestant",
+        **({} if SUFFIX else {"allocator": "glibc keeps large buffers, for every contestant"}),
         "compiled": "ours alone, by its kernel; train_step has both compiled",
     }
     report(
-        "neuron",
+        f"neuron{SUFFIX}",
         "One LIF layer, forward and backward, fp32",
         rows,
         "python benchmarks/neuron.py",
+        DEVICE,
         **facts,
     )
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 from contestants import Contestant, compiled_networks, networks
-from measure import instruction_set, interleaved, report, run_script
+from measure import DEVICE, SUFFIX, instruction_set, interleaved, report, run_script
 
 from zoo.training.allocator import keep_large_buffers
 from zoo.training.machine import peak_memory
@@ -31,7 +31,7 @@ AS_TRAINED = (
     "with large buffers kept, as zoo.training has it"
 )
 BESIDE = "those of torch.compile to ours as timed beside them"
-DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+PRECISION = "fp32, convolutions in TF32" if DEVICE == "cuda" else "fp32"
 
 
 def step(contestant: Contestant) -> Callable[[], None]:
@@ -100,11 +100,11 @@ def rows_of(name: str) -> Iterator[dict[str, Any]]:
 
 def main() -> None:
     rows = [row for name in ROUNDS for row in rows_of(name)]
-    facts = {"batch": BATCH, "precision": "fp32", "rounds": ROUNDS}
+    facts = {"batch": BATCH, "precision": PRECISION, "rounds": ROUNDS}
     facts |= {"times ours": BESIDE, "times ours as trained": AS_TRAINED, "ours": "with its heads"}
     title = "Training step of 32-pixel networks"
-    kind = "cuda" if DEVICE == "cuda" else instruction_set()
-    report(f"train_step_{kind}", title, rows, "python benchmarks/train_step.py", **facts)
+    name = f"train_step{SUFFIX or f'_{instruction_set()}'}"
+    report(name, title, rows, "python benchmarks/train_step.py", DEVICE, **facts)
 
 
 if __name__ == "__main__":
