@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from zoo.command import check_output, said_in_a_line
 
@@ -20,11 +21,12 @@ def test_an_error_is_a_line(error):
 
 def test_a_fault_of_a_device_says_where_it_came_up(capsys):
     with pytest.raises(SystemExit), said_in_a_line():
-        raise RuntimeError("CUDA error: device-side assert triggered")
+        raise torch.AcceleratorError("CUDA error: device-side assert triggered")
     assert "in test_a_fault_of_a_device_says_where_it_came_up" in capsys.readouterr().err
-    with pytest.raises(SystemExit), said_in_a_line():
-        raise ValueError("what: expected this, got that")
-    assert capsys.readouterr().err == ""
+    for error in (ValueError, torch.OutOfMemoryError):
+        with pytest.raises(SystemExit), said_in_a_line():
+            raise error("what: expected this, got that")
+        assert capsys.readouterr().err == ""
 
 
 def test_a_fault_of_ours_is_no_line():

@@ -483,7 +483,7 @@ def test_bf16_trains_in_bf16_and_is_measured_in_fp32(recipe, tmp_path, monkeypat
 @pytest.mark.parametrize("compile", [False, True])
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
 def test_a_gpu_learns_the_digits_in_every_precision(recipe, tmp_path, precision, compile):
-    on_gpu = replace(recipe, device="cuda", precision=precision, compile=compile)
+    on_gpu = replace(recipe, epochs=20, device="cuda", precision=precision, compile=compile)
     assert train(replace(on_gpu, output=str(tmp_path)))["test_accuracy"] > 80
 
 

@@ -173,11 +173,16 @@ def test_the_triton_kernels_compile_for_a_gpu_and_contract_nothing(tmp_path, mon
     slope = {"SURROGATE": "triangle", "WIDTH": 0.5, "DETACH_RESET": False}
     programs += [(kernel._backward, steps | slope | {"SURROGATE": s}) for s in SLOPES]
     programs += [(kernel._backward, rates | slope)]
-    types = dict.fromkeys(["x", "grad", "spikes", "grad_x"], "*fp32")
-    types |= dict.fromkeys(["n", "x_stride", "grad_stride"], "i64")
+    programs += [(kernel._forward, steps | {"RESET": "zero"})]
+    programs += [(kernel._backward, steps | slope | {"RESET": "zero"})]
+    types = dict.fromkeys(["n", "x_stride", "grad_stride"], "i64")
     types |= dict.fromkeys(["decay", "v_threshold", "steepness", "half_a_step"], "fp32")
-    for program, constants in programs:
-        signature = {name: types.get(name, "constexpr") for name in program.arg_names}
+    of_every_type = [(*program, "*fp32") for program in programs]
+    of_every_type += [(*program, kind) for kind in ("*bf16", "*fp16") for program in programs[-2:]]
+    for program, constants, kind in of_every_type:
+        tensors = dict.fromkeys(["x", "grad", "spikes", "grad_x"], kind)
+        known = types | tensors
+        signature = {name: known.get(name, "constexpr") for name in program.arg_names}
         source = triton.compiler.ASTSource(program, signature, constants)
         target = GPUTarget("cuda", 80, 32)
         ptx = triton.compile(source, target, dict(kernel.LAUNCH_OPTIONS)).asm["ptx"]

@@ -7,17 +7,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import torch
+
 
 @contextmanager
 def said_in_a_line(*errors: type[Exception], stopped: str = "stopped") -> Iterator[None]:
     """End the process with a line for these errors, for those that all commands meet, and for
-    Ctrl-C, which says what is to be known then. A plain RuntimeError is no command's answer to
-    wrong input, but a fault, of a device or of ours: where it came up is shown above its line.
+    Ctrl-C, which says what is to be known then. A RuntimeError, as torch raises them, is no
+    command's answer to wrong input, but a fault, of a device or of ours: where it came up is shown
+    above its line, unless memory ran out.
     """
     try:
         yield
     except (ValueError, OSError, RuntimeError, ImportError, *errors) as error:
-        if type(error) is RuntimeError:
+        if isinstance(error, RuntimeError) and not isinstance(error, torch.OutOfMemoryError):
             traceback.print_exc()
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:

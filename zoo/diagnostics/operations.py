@@ -160,7 +160,7 @@ class _Counter(TorchDispatchMode):
                 sums = mask.double().unflatten(1, (groups, -1)).sum(2).flatten(0, 1)[:, None]
                 window = torch.ones(1, 1, *weight.shape[2:], dtype=torch.float64, device=x.device)
                 met = _convolution(sums, window, stride, padding, dilation)
-                return int(met.sum()) * (len(weight) // groups)
+                return round(met.sum().item()) * (len(weight) // groups)
 
             return self._events(x, every, meetings)
         if func in PRODUCTS:

@@ -119,8 +119,9 @@ def cutout(images: Tensor, side: int) -> Tensor:
     y, x = torch.randint(H, (B, 1)), torch.randint(W, (B, 1))
     rows = (torch.arange(H) - y + side // 2).div(side, rounding_mode="floor") == 0
     columns = (torch.arange(W) - x + side // 2).div(side, rounding_mode="floor") == 0
-    hole = _beside(images, rows[:, :, None] & columns[:, None, :])
-    return images.masked_fill(hole[:, None], 0.0)
+    rows, columns = _beside(images, rows), _beside(images, columns)
+    hole = rows[:, None, :, None] & columns[:, None, None, :]
+    return images.masked_fill(hole, 0.0)
 
 
 def _gather(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:

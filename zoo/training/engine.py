@@ -98,6 +98,8 @@ def _train(
     found = runs.newest_checkpoint(run)
     check_shared(accelerator, found)
     torch.manual_seed(config.seed)
+    if accelerator.device.type == "cuda":  # a process may train more than once
+        torch.cuda.reset_peak_memory_stats(accelerator.device)
     training = dataclasses.asdict(config) | origin(config, found, data)
     # A run goes on with the arguments that it began with, of which some may be start_from's.
     begun = dataclasses.replace(config, start_from=str(found)) if found else config
@@ -201,8 +203,8 @@ def _train(
                         break
             if stopping:
                 break
-            seconds = time.perf_counter() - began
             loss, correct, *heads = (accelerator.reduce(sums, "sum") / feed.seen).tolist()
+            seconds = time.perf_counter() - began  # behind what waits for a GPU
             measured = evaluate(config, learner.measured, data.measured, accelerator, stop)
             if measured is None:
                 position.step, position.sums, position.seconds = feed.steps, sums.tolist(), seconds

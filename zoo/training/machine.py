@@ -42,7 +42,7 @@ def bf16_slowdown() -> float:
 def peak_memory(device: torch.device) -> float:
     """The most memory taken so far, MiB: of the GPU, or of this process."""
     if device.type == "cuda":
-        return torch.cuda.max_memory_allocated() / 2**20
+        return torch.cuda.max_memory_allocated(device) / 2**20
     unit = 1 if sys.platform == "darwin" else 2**10  # bytes of ru_maxrss
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
 
