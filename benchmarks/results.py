@@ -18,6 +18,8 @@ from gradients import RATIO
 from measure import RESULTS, run_script
 from scipy.stats import t, ttest_ind_from_stats
 
+from export.releases import with_part
+
 ROOT = Path(__file__).parent.parent
 PAGE, README = ROOT / "docs" / "results.md", ROOT / "README.md"
 BEGIN, END = "<!-- python benchmarks/results.py writes this -->", "<!-- the verdicts end here -->"
@@ -394,13 +396,11 @@ def page() -> str:
 
 def readme(text: str) -> str:
     """README.md with today's verdicts in it."""
-    before, _, rest = text.partition(BEGIN)
     lines = [
         [claim.title, "; ".join(filter(None, (claim.verdict, claim.in_short)))]
         for claim in measured()
     ]
-    verdicts = table(["claim", "measured"], lines)
-    return "\n".join([before + BEGIN, "", verdicts, "", END + rest.partition(END)[2]])
+    return with_part(text, BEGIN, END, table(["claim", "measured"], lines))
 
 
 def main() -> None:

@@ -9,6 +9,7 @@ import timm
 import tyro
 
 import zoo
+from export.releases import with_part
 from zoo.__main__ import TYPICAL_RATE, entry, in_short
 from zoo.progress import watched
 
@@ -25,7 +26,6 @@ SAID = (
 
 def page(text: str) -> str:
     """The page with a table of today's networks in it."""
-    before, _, rest = text.partition(BEGIN)
     lines = [HEAD, "|---" * (HEAD.count("|") - 1) + "|"]
     for name in watched(zoo.list_models(), "networks"):
         found, cfg = entry(name), timm.get_pretrained_cfg(name)
@@ -40,7 +40,7 @@ def page(text: str) -> str:
             f"[{cfg.paper_name}](https://arxiv.org/abs/{arxiv})",
         ]
         lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join([before + BEGIN, "", *lines, "", SAID, "", END + rest.partition(END)[2]])
+    return with_part(text, BEGIN, END, "\n".join([*lines, "", SAID]))
 
 
 def main() -> None:

@@ -56,10 +56,15 @@ def model_cards() -> str:
     return RELEASES.format(sections=sections or "None yet.\n")
 
 
+def with_part(text: str, begin: str, end: str, part: str) -> str:
+    """A page with another part between two of its lines."""
+    before, _, rest = text.partition(begin)
+    _, _, after = rest.partition(end)
+    return "\n".join([before + begin, "", part, "", end + after])
+
+
 def readme(text: str) -> str:
     """README.md with the table of today's releases in it."""
-    before, _, rest = text.partition(BEGIN)
-    _, _, after = rest.partition(END)
     lines = [HEAD, "|---|---|---|---|---|"]
     for folder in sorted(config.parent for config in hub.BUNDLED.glob(f"*/{hub.CONFIG}")):
         config, counted = hub.read_config(folder), _row(folder.name)
@@ -69,7 +74,7 @@ def readme(text: str) -> str:
             f"| `{folder.name}` | {parameter_count(folder) / 1e6:.2f} M | "
             f"{config['model_args']['time_steps']} | {right} | {energy:.0f} uJ |"
         )
-    return "\n".join([before + BEGIN, "", *lines, "", END + after])
+    return with_part(text, BEGIN, END, "\n".join(lines))
 
 
 def _release(folder: Path) -> str:

@@ -253,8 +253,8 @@ class Options:
     folder: Annotated[str, tyro.conf.Positional]
     """A published folder."""
     data_root: str = ""
-    """Where the data set lies that the network was trained on; without
-    it, random images, or for digits scikit-learn's own."""
+    """Where the data set lies that the network was trained on; without it, random images, or for
+    digits scikit-learn's own."""
     num_images: int = 2000
     """Images to verify on."""
     random_images: bool = False

@@ -4,12 +4,12 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from waiting import end_of, wait_for_a_checkpoint
 
 import zoo
 from zoo import runs
@@ -53,7 +53,7 @@ Learner.step = asked
 RECIPE = Path(__file__).parent.parent / "configs" / "digits_demo.yaml"
 
 
-def launch(script: Path, run: Path, epochs: int, **kwargs) -> subprocess.Popen:
+def launch(script: Path, run: Path, epochs: int) -> subprocess.Popen:
     line = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     options = ["--epochs", str(epochs), "--device", "cpu", "--output", str(run)]
     return subprocess.Popen(
@@ -62,16 +62,8 @@ def launch(script: Path, run: Path, epochs: int, **kwargs) -> subprocess.Popen:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        **kwargs,
+        start_new_session=True,
     )
-
-
-def wait_for_a_checkpoint(run: Path, process: subprocess.Popen) -> None:
-    end = time.monotonic() + 200
-    while not runs.checkpoints(run):
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < end, "no checkpoint was written"
-        time.sleep(0.01)
 
 
 @pytest.mark.slow
@@ -81,7 +73,7 @@ def test_two_processes_learn_what_one_with_two_accumulations_learns(recipe, tmp_
     watched = tmp_path / "watched.py"
     watched.write_text(WATCHED)
     process = launch(watched, two, 1)
-    output, errors = process.communicate(timeout=200)
+    output, errors = end_of(process)
     assert process.returncode == 0, errors
     assert output.count("epoch   1  loss") == 1  # one process speaks for both
     (single,), (double,) = read_log(one), read_log(two)
@@ -103,14 +95,14 @@ def unbroken(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("unbroken")
     (folder / "watched.py").write_text(WATCHED)
     process = launch(folder / "watched.py", folder / "run", 2)
-    _, errors = process.communicate(timeout=200)
+    _, errors = end_of(process)
     assert process.returncode == 0, errors
     return folder / "run"
 
 
 def assert_it_goes_on_to(unbroken: Path, script: Path, run: Path) -> None:
     process = launch(script, run, 2)
-    _, errors = process.communicate(timeout=200)
+    _, errors = end_of(process)
     assert process.returncode == 0, errors
     ends = [runs.newest_checkpoint(folder) for folder in (run, unbroken)]
     assert (ends[0] / WEIGHTS).read_bytes() == (ends[1] / WEIGHTS).read_bytes()
@@ -122,7 +114,7 @@ def assert_it_goes_on_to(unbroken: Path, script: Path, run: Path) -> None:
 def test_two_processes_that_were_killed_end_with_the_bits_of_two_that_were_not(unbroken, tmp_path):
     script, run = tmp_path / "watched.py", tmp_path / "killed"
     script.write_text(WATCHED)
-    process = launch(script, run, 2, start_new_session=True)
+    process = launch(script, run, 2)
     wait_for_a_checkpoint(run, process)
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
@@ -134,7 +126,7 @@ def test_two_processes_stop_together_when_one_of_them_is_asked_to(unbroken, tmp_
     script, run = tmp_path / "asked.py", tmp_path / "asked"
     script.write_text(ASKED + WATCHED)
     process = launch(script, run, 2)
-    output, errors = process.communicate(timeout=200)
+    output, errors = end_of(process)
     assert process.returncode == 0, errors
     assert "after epoch 0, step 4; the same command goes on from there" in output
     assert [folder.name for folder in runs.checkpoints(run)] == ["step_0000004"]

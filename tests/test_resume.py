@@ -8,12 +8,12 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from waiting import wait_for_a_checkpoint
 
 import zoo
 from zoo import runs
@@ -39,16 +39,9 @@ def start(run: Path, *options: str, **kwargs) -> subprocess.Popen:
     options = (*SHORT, *options, "--output", str(run))
     line = [sys.executable, "-m", "zoo.training", str(RECIPE), *options]
     kwargs = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True} | kwargs
-    return subprocess.Popen(line, env=os.environ | {"OMP_NUM_THREADS": "1"}, **kwargs)
-
-
-def wait_for_a_step(run: Path, process: subprocess.Popen) -> None:
-    """Until the run has a checkpoint inside its first epoch."""
-    end = time.monotonic() + 120
-    while not runs.checkpoints(run):
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < end, "no checkpoint was written"
-        time.sleep(0.01)
+    return subprocess.Popen(
+        line, env=os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}, **kwargs
+    )
 
 
 def ends_like(run: Path, whole: Path) -> bool:
@@ -71,7 +64,7 @@ def ends_like(run: Path, whole: Path) -> bool:
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_a_run_ended_inside_an_epoch_goes_on_to_the_bits_of_an_unbroken_one(tmp_path, whole, how):
     process = start(tmp_path)
-    wait_for_a_step(tmp_path, process)
+    wait_for_a_checkpoint(tmp_path, process)
     process.send_signal(how)
     output, _ = process.communicate(timeout=60)
     if how != signal.SIGKILL:
@@ -149,7 +142,7 @@ def test_averages_mixes_and_policies_go_on_inside_an_epoch(recipe, tmp_path, mon
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_to_the_whole_group_ends_workers_and_loop_in_peace(tmp_path, whole, how):
     process = start(tmp_path, "--workers", "1", start_new_session=True)
-    wait_for_a_step(tmp_path, process)
+    wait_for_a_checkpoint(tmp_path, process)
     os.killpg(process.pid, how)
     output, errors = process.communicate(timeout=60)
     assert process.returncode == {signal.SIGTERM: 0, signal.SIGINT: 130}[how], errors
