@@ -140,6 +140,11 @@ def command(*arguments: str, cwd: Path) -> subprocess.CompletedProcess:
     return subprocess.run(line, cwd=cwd, capture_output=True, text=True)
 
 
+def last_words(finished: subprocess.CompletedProcess) -> str:
+    """What it said last; torch may have said before that it found a compiler and no GPU."""
+    return finished.stderr.splitlines()[-1]
+
+
 def test_what_an_older_run_wrote_of_no_effect_is_left_out():
     data = {"name": "image_folder", "size": 64, "frames": 4, "download": True, "holdout": 5}
     assert DataConfig.recorded(data) == DataConfig(name="image_folder", holdout=5)
@@ -152,14 +157,14 @@ def test_the_command_line_overrides_the_recipe_and_bad_input_ends_in_one_line(tm
     write(tmp_path, "data: {name: image_folder, root: nowhere}\nmodel: short_bp_resnet20_slim\n")
     no_data = command("recipe.yaml", cwd=tmp_path)
     assert no_data.returncode == 1
-    assert no_data.stderr.startswith("error: data.root: expected a folder or a tar archive")
+    assert last_words(no_data).startswith("error: data.root: expected a folder or a tar archive")
 
     wrong = ("recipe.yaml", "--data.name", "digits", "--data.mean", "78", "--data.std", "96")
     unknown = command(*wrong, "--model", "short_bp_resnet81", cwd=tmp_path)
-    assert unknown.stderr.startswith("error: unknown model 'short_bp_resnet81', closest names: ")
+    assert last_words(unknown).startswith("error: unknown model 'short_bp_resnet81', closest ")
 
     missing = command("nothing.yaml", cwd=tmp_path)
-    assert missing.stderr == "error: nothing.yaml: expected a recipe, found no such file\n"
+    assert last_words(missing) == "error: nothing.yaml: expected a recipe, found no such file"
 
     dry = command("recipe.yaml", "--dry-run", cwd=tmp_path)
     assert dry.returncode == 0, dry.stderr
@@ -168,7 +173,7 @@ def test_the_command_line_overrides_the_recipe_and_bad_input_ends_in_one_line(tm
 
     late = command("--dry-run", "recipe.yaml", cwd=tmp_path)
     assert late.returncode == 1
-    assert late.stderr.startswith("error: expected python -m zoo.training RECIPE, the recipe befo")
+    assert last_words(late).startswith("error: expected python -m zoo.training RECIPE, the rec")
 
 
 @pytest.mark.parametrize(
