@@ -12,9 +12,9 @@ class StrictHeader(tarfile.TarInfo):
     """
 
     @classmethod
-    def frombuf(cls, buf: bytes, encoding: str, errors: str) -> "StrictHeader":
+    def fromtarfile(cls, archive: tarfile.TarFile) -> "StrictHeader":
         try:
-            return super().frombuf(buf, encoding, errors)
+            return super().fromtarfile(archive)
         except tarfile.EOFHeaderError:  # the block of zeros at its end
             raise
         except tarfile.HeaderError as error:
