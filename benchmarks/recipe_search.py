@@ -10,6 +10,7 @@ fewer epochs than its schedule was stopped.
 
 import dataclasses
 import json
+import math
 from typing import Any
 
 from measure import RESULTS, report, run_script
@@ -47,7 +48,7 @@ def every_run() -> list[dict[str, Any]]:
         reached = {
             "epoch 1, %": log[0]["holdout_accuracy"],
             "last, %": log[-1]["holdout_accuracy"],
-            "minutes": sum(entry["seconds"] for entry in log) / 60,
+            "minutes": math.fsum(entry["seconds"] for entry in log) / 60,
             "machine": log[-1].get("machine"),
         }
         rows.append(row(folder.name, options, len(log), **reached))
