@@ -178,7 +178,7 @@ class _Proof:
     def _check(self, node: onnx.NodeProto, x: _Range) -> None:
         """Raise unless fp32 holds every value of x; note what a sum needs."""
         reach = np.maximum(-x.low, x.high)
-        endless = node.op_type in CLIPS and np.isinf(reach)
+        endless = (node.op_type in CLIPS) & np.isinf(reach)
         if x.fraction.max() > SMALLEST or ((reach >= LARGEST) & ~endless).any():
             raise InexactError(f"{node.name}: expected numbers that fp32 has, got others")
         if node.op_type not in ROUNDED:
