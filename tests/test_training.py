@@ -1,5 +1,6 @@
 """Training runs on real digits: what they leave behind, and that they can be taken up again."""
 
+import io
 import json
 import math
 import os
@@ -9,12 +10,14 @@ import signal
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedType
+from rich.console import Console
 from safetensors.torch import load_file
 from torchvision.io import write_png
 
@@ -384,6 +387,16 @@ def test_held_out_images_are_the_ones_measured(recipe, tmp_path):
     entry = train(replace(recipe, output=str(tmp_path), epochs=1, data=data))
     assert "holdout_accuracy" in entry
     assert "test_accuracy" not in entry
+
+
+def test_who_watches_sees_a_bar_while_images_are_measured(recipe, tmp_path, monkeypatch):
+    screen = io.StringIO()
+    terminal = partial(Console, file=screen, force_terminal=True, width=200)
+    monkeypatch.setattr(engine, "Console", terminal)
+    entry = train(replace(recipe, output=str(tmp_path), epochs=1))
+    assert "measuring" in screen.getvalue()
+    assert "measuring" not in screen.getvalue()[screen.getvalue().rindex("epoch 1/1") :]
+    assert entry["epoch"] == 1
 
 
 def test_no_image_is_held_out_and_trained_on(recipe):

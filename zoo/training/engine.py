@@ -205,7 +205,9 @@ def _train(
                 break
             loss, correct, *heads = (accelerator.reduce(sums, "sum") / feed.seen).tolist()
             seconds = time.perf_counter() - began  # behind what waits for a GPU
-            measured = evaluate(config, learner.measured, data.measured, accelerator, stop)
+            measured = evaluate(
+                config, learner.measured, data.measured, accelerator, stop, progress
+            )
             if measured is None:
                 position.step, position.sums, position.seconds = feed.steps, sums.tolist(), seconds
                 save()
@@ -250,6 +252,7 @@ def evaluate(
     images: ImageSet | ImageFiles,
     accelerator: Accelerator,
     stop: StopSignal,
+    progress: Progress,
 ) -> tuple[float, dict[str, float]] | None:
     """Top-1 accuracy in percent, and each layer's firing rate over this process's first images;
     None where a process that trains alone was asked to end meanwhile.
@@ -259,13 +262,17 @@ def evaluate(
         broadcast(list(model.buffers()))
     correct = torch.zeros((), dtype=torch.float64, device=accelerator.device)
     share = accelerator.process_index, accelerator.num_processes
+    bar = progress.add_task("measuring", total=len(images))
     with first_firing_rates(model) as rates:
         for pixels, labels in measured_batches(config, images, *share):
             if stop.came and accelerator.num_processes == 1:
+                progress.remove_task(bar)
                 return None
             batch = normalise(pixels.to(accelerator.device), config.data.mean, config.data.std)
             logits = model(batch.transpose(0, 1) if batch.ndim == 5 else batch)
             correct += (logits.argmax(1) == labels.to(accelerator.device)).sum()
+            progress.advance(bar, len(labels) * accelerator.num_processes)
+    progress.remove_task(bar)
     return 100 * accelerator.reduce(correct, "sum").item() / len(images), rates
 
 

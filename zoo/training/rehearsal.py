@@ -5,6 +5,7 @@ import math
 from typing import Any
 
 import torch
+from rich.progress import Progress
 
 from zoo import hub
 from zoo.data import ImageSet
@@ -60,7 +61,8 @@ def rehearse(config: Config) -> list[float]:
     for step, chunks in enumerate(feed.epoch(0)):
         sums = accelerator.reduce(learner.step(chunks, step, batch), "sum")
         losses.append(float(sums[0]) / batch)
-    evaluate(config, learner.measured, images, accelerator, StopSignal())
+    unseen = Progress(disable=True)
+    evaluate(config, learner.measured, images, accelerator, StopSignal(), unseen)
     del learner
     end(accelerator)
     if not all(map(math.isfinite, losses)):
