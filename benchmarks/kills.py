@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 from measure import report, run_script
 from rich.progress import track
-from torchvision.io import write_png
+from torchvision.transforms.v2.functional import to_pil_image
 
 from zoo import disk, hub, runs
 from zoo.data import DataConfig, load_images
@@ -45,7 +45,7 @@ def write_images(root: str, folder: Path) -> None:
         for number, name in enumerate(found.classes):
             (folder / split / name).mkdir(parents=True)
             for i in torch.where(found.labels == number)[0][:count].tolist():
-                write_png(found.images[i], str(folder / split / name / f"{i:05d}.png"))
+                to_pil_image(found.images[i]).save(folder / split / name / f"{i:05d}.png")
 
 
 def start(recipe: Path, run: Path) -> subprocess.Popen:

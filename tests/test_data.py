@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from sklearn.datasets import load_digits
 from torchvision.datasets import FashionMNIST
-from torchvision.io import write_png
+from torchvision.transforms.v2.functional import to_pil_image
 
 from zoo.data import DataConfig, load_images, normalise, small
 
@@ -23,7 +23,7 @@ def folder(tmp_path):
             (tmp_path / "set" / split / name).mkdir(parents=True)
             for i in range(count):
                 image = torch.randint(256, (3, 8, 8), generator=generator, dtype=torch.uint8)
-                write_png(image, str(tmp_path / "set" / split / name / f"{i}.png"))
+                to_pil_image(image).save(tmp_path / "set" / split / name / f"{i}.png")
     return tmp_path / "set"
 
 
@@ -133,7 +133,7 @@ def test_a_folder_without_the_split_is_refused(tmp_path):
 
 def test_a_file_that_is_no_image_is_named(folder):
     (folder / "train" / "cat" / "1.png").write_bytes(b"no image")
-    with pytest.raises(ValueError, match=r"expected an image, got train/cat/1\.png"):
+    with pytest.raises(ValueError, match=r"expected an image, got train/cat/1\.png, which is none"):
         load_images(config(folder), "train")
 
 
@@ -146,7 +146,7 @@ def test_an_empty_file_is_named(folder):
 def test_an_image_of_16_bits_is_named(folder):
     pixels = np.full((8, 8), 65_000, np.uint16)
     Image.fromarray(pixels).save(folder / "train" / "cat" / "deep.png")
-    with pytest.raises(ValueError, match=r"8 bits a channel, got torch.uint16 in train/cat/deep"):
+    with pytest.raises(ValueError, match=r"8 bits a channel, got I(;16)? in train/cat/deep"):
         load_images(config(folder), "train")
 
 
@@ -160,7 +160,7 @@ def test_a_set_that_cannot_be_fetched_says_why(tmp_path, monkeypatch):
 
 
 def test_images_of_two_sizes_are_refused(folder):
-    write_png(torch.zeros(3, 9, 9, dtype=torch.uint8), str(folder / "train" / "ant" / "odd.png"))
+    to_pil_image(torch.zeros(3, 9, 9, dtype=torch.uint8)).save(folder / "train" / "ant" / "odd.png")
     with pytest.raises(
         ValueError, match=r"one size .*got \[3, 9, 9\] in train/ant/odd\.png|8\] in"
     ):

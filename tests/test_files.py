@@ -11,8 +11,8 @@ import pytest
 import torch
 from PIL import Image
 from timm.data import create_transform
-from torchvision.io import write_jpeg, write_png
 from torchvision.transforms import InterpolationMode
+from torchvision.transforms.v2.functional import to_pil_image
 
 import zoo
 from export.images import data_images
@@ -35,7 +35,7 @@ def folder(tmp_path_factory) -> Path:
             for i in range(count):
                 size = (3, 40 + 4 * i, 60 - 4 * i)
                 pixels = torch.randint(low, low + 128, size, dtype=torch.uint8, generator=draw)
-                write_jpeg(pixels, str(root / split / name / f"{i}.jpg"))
+                to_pil_image(pixels).save(root / split / name / f"{i}.jpg")
     return root
 
 
@@ -95,7 +95,7 @@ def test_a_broken_image_is_named_and_not_passed_over(folder, tmp_path):
 def test_a_png_that_is_damaged_inside_is_named(folder, tmp_path):
     copy = shutil.copytree(folder, tmp_path / "copy")
     path = copy / "val" / "n02" / "damaged.png"
-    write_png(torch.zeros(3, 64, 64, dtype=torch.uint8), str(path))
+    to_pil_image(torch.zeros(3, 64, 64, dtype=torch.uint8)).save(path)
     content = path.read_bytes()
     path.write_bytes(content.replace(b"IDAT", b"\0\0\0\0"))
     images = load_images(config(copy), "test")

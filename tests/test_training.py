@@ -19,7 +19,7 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedType
 from rich.console import Console
 from safetensors.torch import load_file
-from torchvision.io import write_png
+from torchvision.transforms.v2.functional import to_pil_image
 
 import zoo
 from export.to_onnx import Options, export
@@ -604,10 +604,8 @@ def test_classes_that_differ_between_the_splits_are_refused(recipe, tmp_path):
     for split, names in (("train", "abc"), ("test", "bc")):
         for name in names:
             (tmp_path / "set" / split / name).mkdir(parents=True)
-            write_png(
-                torch.zeros(3, 8, 8, dtype=torch.uint8),
-                str(tmp_path / "set" / split / name / "0.png"),
-            )
+            image = torch.zeros(3, 8, 8, dtype=torch.uint8)
+            to_pil_image(image).save(tmp_path / "set" / split / name / "0.png")
     data = DataConfig(name="image_folder", root=str(tmp_path / "set"))
     with pytest.raises(ValueError, match="expected the same classes in train and test, got"):
         train(replace(recipe, output=str(tmp_path / "run"), data=data))
@@ -618,7 +616,7 @@ def test_sizes_that_differ_between_the_splits_are_refused(recipe, tmp_path):
         for name in ("a", "b"):
             (tmp_path / "set" / split / name).mkdir(parents=True)
             image = torch.zeros(3, size, size, dtype=torch.uint8)
-            write_png(image, str(tmp_path / "set" / split / name / "0.png"))
+            to_pil_image(image).save(tmp_path / "set" / split / name / "0.png")
     data = DataConfig(name="image_folder", root=str(tmp_path / "set"))
     with pytest.raises(ValueError, match=r"one size in train and test, got \[3, 8, 8\] and \[3, 6"):
         train(replace(recipe, output=str(tmp_path / "run"), data=data))
@@ -643,13 +641,13 @@ def test_a_set_that_grew_holds_out_other_images_and_is_refused(recipe, tmp_path)
     for i in range(12):
         image = torch.full((3, 8, 8), 20 * i, dtype=torch.uint8)
         (tmp_path / "set" / "train" / f"{i % 2}").mkdir(parents=True, exist_ok=True)
-        write_png(image, str(tmp_path / "set" / "train" / f"{i % 2}" / f"{i}.png"))
+        to_pil_image(image).save(tmp_path / "set" / "train" / f"{i % 2}" / f"{i}.png")
     data = DataConfig(name="image_folder", root=str(tmp_path / "set"), holdout=4)
     first = replace(recipe, output=str(tmp_path / "first"), data=data, epochs=1)
     train(first)
     second = replace(first, output=str(tmp_path / "second"), start_from=first.output)
     train(second)
-    write_png(image, str(tmp_path / "set" / "train" / "0" / "new.png"))
+    to_pil_image(image).save(tmp_path / "set" / "train" / "0" / "new.png")
     third = replace(second, output=str(tmp_path / "third"), start_from=second.output)
     with pytest.raises(ValueError, match=r"expected the 12 training images .*, got 13; take those"):
         train(third)

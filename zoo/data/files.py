@@ -21,6 +21,7 @@ from torchvision.transforms import v2
 
 from zoo.data.archive import StrictHeader
 from zoo.data.config import CENTRE, DataConfig, Split
+from zoo.data.picture import decode
 from zoo.data.suffixes import is_image
 from zoo.preprocessing import middle
 from zoo.progress import watched
@@ -66,17 +67,7 @@ class ImageFiles:
 
     def _read(self, index: int) -> tuple[Image.Image, int]:
         file, label = self.reader[index]  # timm's dataset would pass over a broken file in silence
-        name = self.reader.filename(index, absolute=True)
-        try:
-            image = Image.open(file)
-            if image.mode[0] in "IF":  # PIL would clip their values to 255
-                raise ValueError(
-                    f"data.root: expected 8 bits a channel, got {image.mode} in {name}"
-                )
-            return image.convert("RGB"), int(label)
-        except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-            # SyntaxError is PIL's of a damaged PNG
-            raise ValueError(f"data.root: expected an image, got {name}: {error}") from None
+        return decode(file, self.reader.filename(index, absolute=True)), int(label)
 
 
 def image_files(config: DataConfig, split: Split) -> ImageFiles:

@@ -1,5 +1,6 @@
 """Sets of small images, decoded once and held as whole bytes."""
 
+import io
 import lzma
 import os
 import tarfile
@@ -13,10 +14,11 @@ from typing import get_args
 import torch
 from torch import Tensor
 from torchvision import datasets
-from torchvision.io import ImageReadMode, decode_image
+from torchvision.transforms import v2
 
 from zoo.data.archive import StrictHeader
 from zoo.data.config import DataConfig, Split
+from zoo.data.picture import decode
 from zoo.data.sets import ImageSet
 from zoo.data.suffixes import is_image
 from zoo.progress import watched
@@ -78,13 +80,7 @@ def image_folder(config: DataConfig, split: Split) -> ImageSet:
     found: list[tuple[str, str, Tensor]] = []
     for name, file, content in watched(files, f"decoding {split} images"):
         place = f"{split}/{name}/{file}"
-        try:
-            data = torch.frombuffer(bytearray(content), dtype=torch.uint8)
-            image = decode_image(data, ImageReadMode.RGB)
-        except (RuntimeError, ValueError) as error:  # the latter is torch's of an empty file
-            raise ValueError(f"data.root: expected an image, got {place}: {error}") from None
-        if image.dtype != torch.uint8:
-            raise ValueError(f"data.root: expected 8 bits a channel, got {image.dtype} in {place}")
+        image = v2.functional.pil_to_tensor(decode(io.BytesIO(content), place))
         if found and image.shape != found[0][2].shape:
             raise ValueError(
                 f"data.root: expected images of one size in {str(root)!r}, got {[*image.shape]} in "
