@@ -333,6 +333,18 @@ def test_without_onednn_and_nnpack_the_bits_are_the_same(monkeypatch):
         deployed(x)
 
 
+def test_one_channel_comes_as_torch_on_arm_takes_no_winograd_for():
+    cfg = {"input_size": (1, 16, 16), "mean": (78 / 255,), "std": (96 / 255,)}
+    model = zoo.create_model("short_bp_resnet20_slim", in_chans=1, pretrained_cfg_overlay=cfg)
+    deployed = zoo.deploy(awaken(model))
+    convs = [m for m in deployed.modules() if isinstance(m, nn.Conv2d) and m.in_channels == 1]
+    seen = []
+    for conv in convs:
+        conv.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].is_contiguous()))
+    deployed(torch.zeros(2, 1, 16, 16, dtype=torch.uint8))
+    assert seen == [False, False]
+
+
 def test_fewer_bits_by_the_environment_are_refused(monkeypatch):
     monkeypatch.setenv("ONEDNN_DEFAULT_FPMATH_MODE", "bf16")
     with pytest.raises(ValueError, match="got BF16 by ONEDNN_DEFAULT_FPMATH_MODE; unset it and st"):

@@ -8,6 +8,7 @@ import os
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zoo.grid import BITS, pool_window, snap_sums, sums
@@ -68,6 +69,8 @@ class PixelConv(nn.Module):
             pixels = x.float() - self.mean
         else:
             pixels = (x * self.std).round().maximum(-self.mean).minimum(255 - self.mean)
+        if pixels.shape[1] == 1:  # torch on ARM convolves a contiguous one by Winograd
+            pixels = F.pad(pixels, (0, 1))[..., :-1]
         if self.steps is None:
             return self.conv(pixels)
         return _rounded(self.conv(pixels), self.steps) + _rounded(self.rest(pixels), self.steps)
