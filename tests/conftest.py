@@ -9,10 +9,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from export.to_onnx import Options, export
 from zoo.training.config import Config, load_config
 from zoo.training.engine import train
+
+if not torch.backends.mkldnn.is_available():  # macOS, where a deployed network asks for it
+    torch.backends.nnpack.set_flags(False)
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 
