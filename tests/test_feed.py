@@ -1,10 +1,13 @@
 """Which images make up a step, and what is done to them."""
 
+import multiprocessing
 import re
+import signal
 from dataclasses import replace
 
 import pytest
 import torch
+from torch.utils.data import Dataset
 
 from zoo.data import ImageSet
 from zoo.training.augment import (
@@ -17,7 +20,8 @@ from zoo.training.augment import (
     random_roll,
 )
 from zoo.training.config import Config
-from zoo.training.feed import Feed, measured_batches
+from zoo.training.feed import Feed, _read, measured_batches
+from zoo.training.stop import POLITE
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +78,41 @@ def test_workers_change_no_bit(images):
     plain = Feed(replace(config, augment=AugmentConfig()), images).epoch(0)
     as_they_come = [pixels for chunks in plain for pixels, _ in chunks]
     assert not any(map(torch.equal, batches[0], as_they_come))
+
+
+class Masks(Dataset):
+    """Whether whoever reads it has put SIGTERM and Ctrl-C off, since before it was handed over."""
+
+    def __init__(self):
+        self.blocked = None
+
+    def __len__(self) -> int:
+        return 2
+
+    def __setstate__(self, state):
+        self.blocked = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+
+    def __getitems__(self, indices):
+        if self.blocked is None:  # forked, and not pickled
+            self.blocked = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+        return [set(POLITE) <= self.blocked for _ in indices]
+
+
+@pytest.fixture(params=["fork", "spawn"])
+def start_method(request):
+    """How a system starts workers: Linux, until Python 3.14, and macOS."""
+    usual = multiprocessing.get_start_method()
+    multiprocessing.set_start_method(request.param, force=True)
+    yield
+    multiprocessing.set_start_method(usual, force=True)
+
+
+@pytest.mark.usefixtures("start_method")
+def test_a_worker_hears_no_signal_from_its_first_moment():
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    batches = _read(Masks(), [torch.arange(2)], Config(workers=1, device="cpu"))
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == before
+    assert list(batches) == [[True, True]]
 
 
 def test_what_is_random_differs_between_seeds_epochs_steps_and_images():

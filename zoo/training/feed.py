@@ -10,6 +10,7 @@ Shapes: B images of a chunk, C channels, H height, W width.
 import hashlib
 import signal
 from collections.abc import Iterator, Sequence
+from multiprocessing import resource_tracker
 
 import torch
 from torch import Tensor
@@ -94,16 +95,22 @@ def measured_batches(
 
 
 def _read(images: Dataset, batches: Sequence[Tensor], config: Config) -> Iterator:
-    return iter(
-        DataLoader(
-            images,
-            batch_sampler=[batch.tolist() for batch in batches],
-            collate_fn=_as_they_are,
-            num_workers=config.workers,
-            worker_init_fn=_ignore_signals,
-            pin_memory=config.device != "cpu" and torch.cuda.is_available(),
-        )
+    loader = DataLoader(
+        images,
+        batch_sampler=[batch.tolist() for batch in batches],
+        collate_fn=_as_they_are,
+        num_workers=config.workers,
+        pin_memory=config.device != "cpu" and torch.cuda.is_available(),
     )
+    # It is the loop's to end a run, and a signal to the whole group reaches the workers too: these
+    # begin with what is blocked here, and block it from their first moment.
+    if config.workers:
+        resource_tracker.ensure_running()  # which Python may start, and then unblock them
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, POLITE)
+    try:
+        return iter(loader)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _seeded(chunks: Iterator, seeds: list[tuple[int, ...]]) -> Iterator[tuple[Tensor, Tensor]]:
@@ -152,12 +159,6 @@ class _Training(_Measured):
     def _seed(self, what: str, index: int) -> None:
         # torch.manual_seed asks every other kind of device too, for each image.
         torch.default_generator.manual_seed(seed_of(*self.seed, what, index))
-
-
-def _ignore_signals(worker: int) -> None:
-    """It is the loop's to end a run; a signal to the whole group reaches the workers too."""
-    for number in POLITE:
-        signal.signal(number, signal.SIG_IGN)
 
 
 def _as_they_are(chunk: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
