@@ -106,7 +106,7 @@ def scratch_beside(option: str, target: Path) -> Iterator[Path]:
         except Timeout:
             raise FileExistsError(
                 f"{option}: expected a folder that nobody writes, got {target}, which another "
-                "process does; wait for its end"
+                f"process does; wait for its end (if none does any more, delete {lock})"
             ) from None
         held.callback(lock.unlink, missing_ok=True)
         held.callback(shutil.rmtree, scratch, ignore_errors=True)

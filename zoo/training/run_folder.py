@@ -50,7 +50,8 @@ def alone(run: Path, accelerator: Accelerator) -> Iterator[None]:
         if any(agreed(accelerator, taken)):
             raise ValueError(
                 f"output: expected a folder in which nobody trains, got {run}, in which another "
-                "process does; wait for its end, or choose another --output"
+                f"process does; wait for its end, or choose another --output (if none does any "
+                f"more, delete {run / LOCK})"
             )
         yield
 
