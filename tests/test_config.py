@@ -1,6 +1,7 @@
 """Recipes: what they may say, and what a wrong one is told."""
 
 import math
+import os
 import re
 import subprocess
 import sys
@@ -23,6 +24,17 @@ def write(folder: Path, text: str) -> Path:
     path = folder / "recipe.yaml"
     path.write_text(text)
     return path
+
+
+def test_a_recipe_is_utf_8_whatever_the_machine_speaks(tmp_path):
+    (tmp_path / "recipe.yaml").write_text("data: {title: Zürich}\n", encoding="utf-8")
+    code = "from pathlib import Path; from zoo.training.config import load_config; "
+    code += "print(ascii(load_config(Path('recipe.yaml')).data.title))"
+    plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    line = [sys.executable, "-c", code]
+    environment = os.environ | plain
+    said = subprocess.check_output(line, cwd=tmp_path, env=environment, text=True)
+    assert said == ascii("Zürich") + "\n"
 
 
 def test_a_recipe_holds_differences_only(tmp_path):
