@@ -143,6 +143,12 @@ def test_an_empty_file_is_named(folder):
         load_images(config(folder), "train")
 
 
+def test_what_macos_keeps_beside_an_image_is_named(folder):
+    (folder / "train" / "cat" / "._1.png").write_bytes(b"\0\5\x16\7")
+    with pytest.raises(ValueError, match=r"expected images, got .*\._1\.png, which macOS made"):
+        load_images(config(folder), "train")
+
+
 def test_an_image_of_16_bits_is_named(folder):
     pixels = np.full((8, 8), 65_000, np.uint16)
     Image.fromarray(pixels).save(folder / "train" / "cat" / "deep.png")

@@ -18,9 +18,11 @@ def is_image(path: PurePath, read: Collection[str]) -> bool:
         read: Suffixes of those that are read, in lower case.
 
     Raises:
-        ValueError: It is an image of another kind.
+        ValueError: It is an image of another kind, or what macOS keeps beside an image.
     """
     suffix = path.suffix.lower()
+    if suffix in KNOWN and path.name.startswith("._"):
+        raise ValueError(f"data.root: expected images, got {path}, which macOS made; remove it")
     if suffix in KNOWN and suffix not in read:
         raise ValueError(f"data.root: expected images in {', '.join(sorted(read))}, got {path}")
     return suffix in read
