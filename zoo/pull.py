@@ -45,7 +45,7 @@ NO_PRIVILEGE = 1314  # Windows's word for it
 COMMIT = re.compile(r"[0-9a-f]{40}")
 REVISION = re.compile(r"\w[\w.-]*(/\w[\w.-]*)*")
 # What the HTTP client raises where no answer comes; huggingface_hub has changed its client before.
-(HTTPError, *_) = HfHubHTTPError.__bases__
+HTTPError = next(base for base in HfHubHTTPError.__bases__ if not issubclass(base, OSError))
 Answer = TypeVar("Answer")
 
 
