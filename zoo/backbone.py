@@ -37,9 +37,9 @@ class SpikingBackbone(nn.Module):
         shortcut_heads: Hang classifiers on exits of stages, for training.
         head_stages: On which, by number; all but the last if None. Without shortcut_heads on none.
         memory: "lean" remembers spikes as bytes and computes norms and neurons again in the
-            backward pass, "fast" remembers their inputs; on a CPU the same bits, but for the
-            rounding of weights' gradients in bf16. docs/results/train_step_avx512.md has the cost.
-            Second derivatives need "fast", and neurons of backend="eager"; else they raise.
+            backward pass, "fast" remembers their inputs; on a CPU with AVX2 the same bits, but for
+            the rounding of weights' gradients in bf16. docs/results/train_step_avx512.md has the
+            cost. Second derivatives need "fast", and neurons of backend="eager"; else they raise.
         num_classes, global_pool, drop_rate, device, dtype: As everywhere in timm.
 
     Raises:

@@ -210,7 +210,9 @@ class _NormSpike(torch.autograd.Function):
 
 
 class _FusedNormSpike(torch.autograd.Function):
-    """_NormSpike with the same bits, the current never in memory."""
+    """_NormSpike, the current never in memory, with the same bits where torch's norm rounds once,
+    as it does with AVX2. Without, it was not tried.
+    """
 
     @staticmethod
     def forward(ctx, y, weight, bias, shortcut, norm, spike, T):
