@@ -144,8 +144,8 @@ def load_config(path: Path) -> Config:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: expected a recipe, found no such file")
     try:
-        values = yaml.load(path.read_bytes(), _Recipe) or {}
-    except yaml.YAMLError as error:
+        values = yaml.load(path.read_text(encoding="utf-8"), _Recipe) or {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: expected YAML, got {error}") from None
     config = _build(Config, values, str(path))
     return config if config.output else dataclasses.replace(config, output=f"runs/{path.stem}")
