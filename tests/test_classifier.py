@@ -70,7 +70,7 @@ def test_a_picture_that_was_cut_short_is_refused_by_its_path(session, tmp_path):
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     Image.fromarray(noise).save(path)
     path.write_bytes(path.read_bytes()[:5000])
-    with pytest.raises(ValueError, match=r"image: expected a whole picture, got .*cut\.png: "):
+    with pytest.raises(ValueError, match=r"image: expected a whole image, got .*cut\.png: "):
         session.classify(path)
     with pytest.raises(FileNotFoundError):
         session.classify(tmp_path / "none.png")

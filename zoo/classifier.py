@@ -10,10 +10,11 @@ import numpy as np
 import onnx
 import onnxruntime
 from onnx.external_data_helper import uses_external_data
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torchvision.transforms import v2
 
 from zoo import hub
+from zoo.picture import decode
 from zoo.preprocessing import middle
 
 MODES = {1: "L", 3: "RGB"}  # PIL's, by the number of channels
@@ -73,8 +74,9 @@ class Classifier:
 
 def _opened(image: Image.Image | Path | str | np.ndarray) -> Image.Image:
     if isinstance(image, str | Path):
-        image = _read(image)
-    elif isinstance(image, np.ndarray):
+        with open(image, "rb") as file:
+            return decode(file, "image", image)
+    if isinstance(image, np.ndarray):
         shape = image.shape[:2] if image.shape[2:] == (1,) else image.shape
         if image.dtype != np.uint8 or shape[2:] not in ((), (3,)) or len(shape) < 2:
             raise ValueError(
@@ -85,19 +87,6 @@ def _opened(image: Image.Image | Path | str | np.ndarray) -> Image.Image:
     if not isinstance(image, Image.Image) or image.mode.startswith(("I", "F")):
         found = image.mode if isinstance(image, Image.Image) else type(image).__name__
         raise ValueError(f"image: expected a path or an image of 8-bit pixels, got {found}")
-    return image
-
-
-def _read(path: Path | str) -> Image.Image:
-    try:
-        image = Image.open(path)
-        image.load()
-    except UnidentifiedImageError:
-        raise ValueError(f"image: expected a picture, got {path}, which is none") from None
-    except (OSError, SyntaxError) as error:
-        if isinstance(error, OSError) and error.errno is not None:  # none there, or not to be read
-            raise
-        raise ValueError(f"image: expected a whole picture, got {path}: {error}") from None
     return image
 
 

@@ -21,8 +21,8 @@ from torchvision.transforms import v2
 
 from zoo.data.archive import StrictHeader
 from zoo.data.config import CENTRE, DataConfig, Split
-from zoo.data.picture import decode
 from zoo.data.suffixes import is_image
+from zoo.picture import decode
 from zoo.preprocessing import middle
 from zoo.progress import watched
 
@@ -67,7 +67,8 @@ class ImageFiles:
 
     def _read(self, index: int) -> tuple[Image.Image, int]:
         file, label = self.reader[index]  # timm's dataset would pass over a broken file in silence
-        return decode(file, self.reader.filename(index, absolute=True)), int(label)
+        image = decode(file, "data.root", self.reader.filename(index, absolute=True))
+        return image.convert("RGB"), int(label)
 
 
 def image_files(config: DataConfig, split: Split) -> ImageFiles:

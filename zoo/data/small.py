@@ -18,9 +18,9 @@ from torchvision.transforms import v2
 
 from zoo.data.archive import StrictHeader
 from zoo.data.config import DataConfig, Split
-from zoo.data.picture import decode
 from zoo.data.sets import ImageSet
 from zoo.data.suffixes import is_image
+from zoo.picture import decode
 from zoo.progress import watched
 
 SPLITS = get_args(Split)
@@ -80,7 +80,8 @@ def image_folder(config: DataConfig, split: Split) -> ImageSet:
     found: list[tuple[str, str, Tensor]] = []
     for name, file, content in watched(files, f"decoding {split} images"):
         place = f"{split}/{name}/{file}"
-        image = v2.functional.pil_to_tensor(decode(io.BytesIO(content), place))
+        image = decode(io.BytesIO(content), "data.root", place).convert("RGB")
+        image = v2.functional.pil_to_tensor(image)
         if found and image.shape != found[0][2].shape:
             raise ValueError(
                 f"data.root: expected images of one size in {str(root)!r}, got {[*image.shape]} in "

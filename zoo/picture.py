@@ -1,0 +1,29 @@
+"""One image file."""
+
+from pathlib import Path
+from typing import IO
+
+from PIL import Image, UnidentifiedImageError
+
+
+def decode(file: IO[bytes], key: str, place: Path | str) -> Image.Image:
+    """An image with all of its pixels.
+
+    Args:
+        key: The argument or option that it came by, for the error.
+        place: Which one it is, for the error.
+
+    Raises:
+        ValueError: It is no whole image, or one with more than 8 bits a channel.
+    """
+    try:
+        image = Image.open(file)
+        image.load()
+    except UnidentifiedImageError:  # it would name the open file and not its place
+        raise ValueError(f"{key}: expected an image, got {place}, which is none, or damaged") from None
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        # SyntaxError is PIL's of a damaged PNG
+        raise ValueError(f"{key}: expected a whole image, got {place}: {error}") from None
+    if image.mode[0] in "IF":  # PIL would clip their values to 255
+        raise ValueError(f"{key}: expected 8 bits a channel, got {image.mode} in {place}")
+    return image
