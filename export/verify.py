@@ -169,6 +169,7 @@ def check_liveness(model: nn.Module, images: Tensor) -> Check:
 
 def check_paths(folder: Path) -> Check:
     """The graphs tell nothing of the machine that wrote them."""
+    # Path.home() raises where there is none.
     places = {str(Path.cwd()), os.path.expanduser("~"), str(Path(zoo.__file__).parent), sys.prefix}
     words = [_words(folder / graph) for graph in GRAPHS]
     found = sorted(p for p in places if len(p) > 1 and any(p.encode() in told for told in words))
