@@ -99,7 +99,7 @@ def test_a_png_that_is_damaged_inside_is_named(folder, tmp_path):
     content = path.read_bytes()
     path.write_bytes(content.replace(b"IDAT", b"\0\0\0\0"))
     images = load_images(config(copy), "test")
-    with pytest.raises(ValueError, match=r"data.root: expected an image, got .*damaged.png, which is none, or dam"):
+    with pytest.raises(ValueError, match=r"image, got .*damaged.png, .* or a damaged one"):
         images.take(range(len(images)))
 
 

@@ -20,7 +20,9 @@ def decode(file: IO[bytes], key: str, place: Path | str) -> Image.Image:
         image = Image.open(file)
         image.load()
     except UnidentifiedImageError:  # it would name the open file and not its place
-        raise ValueError(f"{key}: expected an image, got {place}, which is none, or damaged") from None
+        raise ValueError(
+            f"{key}: expected an image, got {place}, which is none, or a damaged one"
+        ) from None
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         # SyntaxError is PIL's of a damaged PNG
         raise ValueError(f"{key}: expected a whole image, got {place}: {error}") from None
