@@ -3,9 +3,10 @@
     python benchmarks/membrane.py --root FOLDER_OR_TAR
 
 The paper's argument is about blocks that fire after the addition. An MS-ResNet adds membrane
-potentials and a SEW-ResNet adds spikes, and both have a path from the loss to every block without a
-surrogate gradient in it. The three kinds of block in one shape, each with heads and without, and
-each with the neuron of its own paper.
+potentials and a SEW-ResNet adds spikes, and the shortcuts of both pass a gradient on without a
+surrogate in it, but for SEW's two that change the shape and MS's last neuron. The three kinds of
+block in one shape, each with heads and without, and each with the neuron and the norms of its own
+paper.
 """
 
 from typing import Any
