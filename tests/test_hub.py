@@ -170,6 +170,26 @@ def test_weights_are_listed_by_their_tags_too(folder, monkeypatch):
     assert "short_bp_resnet20_slim.digits" in several
 
 
+def test_a_folder_of_another_zoo_is_not_listed(folder, monkeypatch):
+    shutil.copytree(folder, folder.parent / "resnet50.a1_in1k")
+    monkeypatch.setenv("SHORT_BP_ZOO_WEIGHTS", str(folder.parent))
+    for filter in ("", "*"):
+        assert "resnet50.a1_in1k" not in zoo.list_models(filter, pretrained=True)
+
+
+def test_classes_keep_their_names_when_a_network_is_saved_again(tmp_path):
+    name = "short_bp_resnet20_slim"
+    hub.save_pretrained(zoo.create_model(name, pretrained=True), tmp_path)
+    assert hub.read_config(tmp_path)["label_names"][3] == "cat"
+    hub.save_pretrained(zoo.create_model(name, pretrained=True, num_classes=5), tmp_path)
+    assert "label_names" not in hub.read_config(tmp_path)
+
+
+def test_weights_that_nobody_licensed_have_no_licence(tmp_path):
+    hub.save_pretrained(zoo.create_model("short_bp_resnet20_slim"), tmp_path)
+    assert "license" not in hub.read_config(tmp_path)["pretrained_cfg"]
+
+
 def test_the_tag_of_no_weights_is_no_weights():
     assert zoo.create_model("short_bp_resnet20_slim.untrained").time_steps == 4
     with pytest.raises(ValueError, match=r"\.untrained: expected pretrained weights, found none"):
@@ -361,11 +381,11 @@ def test_arguments_that_make_no_network_are_refused(folder, arguments, message, 
         zoo.create_model(f"local-dir:{folder}", pretrained=pretrained)
 
 
-@pytest.mark.parametrize("training", ["abc", {"data": 3}, {"epochs": 3}, [1], None])
+@pytest.mark.parametrize("training", ["abc", {"data": {}}, {"epochs": 3}, [1], None])
 def test_a_training_that_is_no_recipe_is_refused(folder, training):
     config = json.loads((folder / "config.json").read_text()) | {"training": training}
     (folder / "config.json").write_text(json.dumps(config))
-    with pytest.raises(ValueError, match=r"config.json: expected a recipe with data as training"):
+    with pytest.raises(ValueError, match=r"config.json: expected as training a recipe with"):
         load(folder)
 
 

@@ -355,7 +355,6 @@ def cfg(**kwargs) -> dict[str, Any]:
         "std": (63 / 255, 62 / 255, 67 / 255),
         "first_conv": "stem.0.conv",
         "classifier": "head.fc",
-        "license": "apache-2.0",
         **kwargs,
     }
 

@@ -33,6 +33,7 @@ REPORT = "verification.json"  # of a published folder: what was checked, and all
 WEIGHTS_FOLDER_VARIABLE = "SHORT_BP_ZOO_WEIGHTS"
 BUNDLED = Path(__file__).parent / "weights"
 NEEDED = LIF().constants().keys()
+RECIPE = {"model": str, "model_args": dict, "data": dict, "loss": dict, "epochs": int}
 RATES = "_rates"  # at the end of the tag of a network whose neurons give off rates
 ON_THE_HUB = "hub.json"  # in BUNDLED: arch.tag -> org/name@commit
 
@@ -80,7 +81,7 @@ def save_pretrained(model: nn.Module, folder: str | Path, **extra: Any) -> None:
     Args:
         model: A network of the zoo, also in torch.compile's or DistributedDataParallel's wrapping.
         folder: It is made if it is not there.
-        extra: More keys for config.json, e.g. label_names.
+        extra: More keys for config.json, e.g. label_names, which are pretrained_cfg's if not given.
 
     Raises:
         ValueError: Its neurons are none that config.json can hold, as neuron_constants says.
@@ -92,6 +93,9 @@ def save_pretrained(model: nn.Module, folder: str | Path, **extra: Any) -> None:
         "spike_layer": neuron_constants(model),
         "shortcut_heads": model.shortcut_heads is not None,
     }
+    names = model.pretrained_cfg.get("label_names")
+    if names and len(names) == model.num_classes:
+        extra = {"label_names": list(names)} | extra
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
@@ -128,7 +132,7 @@ def read_config(folder: Path) -> dict[str, Any]:
             f"{path}: expected JSON with 'architecture', 'model_args', 'num_classes' and "
             f"'pretrained_cfg', got {error!r}"
         ) from None
-    if not (isinstance(architecture, str) and is_model(architecture) and _is_ours(architecture)):
+    if not (isinstance(architecture, str) and _is_ours(architecture)):
         raise ValueError(f"{path}: expected an architecture of zoo, got {architecture!r}")
     if missing:
         raise ValueError(
@@ -149,11 +153,20 @@ def read_config(folder: Path) -> dict[str, Any]:
             f"{path}: expected input_size as three whole numbers, mean and std as one for each "
             f"channel in pretrained_cfg, got {size!r}, {mean!r} and {std!r}"
         )
-    training = config.get("training", {"data": {}})
-    if not (isinstance(training, dict) and isinstance(training.get("data"), dict)):
-        raise ValueError(f"{path}: expected a recipe with data as training, got {training!r:.100}")
+    if "training" in config and not _is_recipe(config["training"]):
+        raise ValueError(
+            f"{path}: expected as training a recipe with {', '.join(RECIPE)}, such as zoo.training "
+            f"writes, got {config['training']!r:.100}"
+        )
     _check_sizes(path, model_args)
     return config
+
+
+def _is_recipe(training: Any) -> bool:
+    """Whether it has what a card tells of a run."""
+    return isinstance(training, dict) and all(
+        isinstance(training.get(key), kind) for key, kind in RECIPE.items()
+    )
 
 
 def _are(values: Any, count: int, kind: Any) -> bool:
@@ -195,7 +208,7 @@ def _numbers(value: Any) -> Iterator[int | float]:
 
 
 def _is_ours(architecture: str) -> bool:
-    return model_entrypoint(architecture).__module__.startswith("zoo.")
+    return is_model(architecture) and model_entrypoint(architecture).__module__.startswith("zoo.")
 
 
 def weight_tensors(folder: Path) -> dict[str, tuple[tuple[int, ...], str]]:
@@ -304,7 +317,8 @@ def released_on_hub() -> dict[str, str]:
 
 def pretrained_names() -> list[str]:
     """``arch.tag`` of all weights that load by name."""
-    return sorted(pretrained_folders().keys() | released_on_hub().keys())
+    names = pretrained_folders().keys() | released_on_hub().keys()
+    return sorted(name for name in names if _is_ours(name.partition(".")[0]))
 
 
 def find_pretrained(
