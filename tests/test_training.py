@@ -657,6 +657,10 @@ def test_a_set_that_grew_holds_out_other_images_and_is_refused(recipe, tmp_path)
     ("change", "message"),
     [
         ({"model": "short_bp_resnet81"}, "unknown model 'short_bp_resnet81', closest names: "),
+        (
+            {"model": "short_bp_resnet20_slim.cifar10"},
+            "model: expected a name from zoo.list_models(), got short_bp_resnet20_slim.cifar10",
+        ),
         ({"model_args": {"shortcut_heads": True}}, "model_args.shortcut_heads: expected no such "),
         ({"model_args": {"spike_layer": {"decay": 2.0}}}, "decay: expected a number in [0, 1]"),
         ({"model_args": {"num_classes": 5}}, "model_args.num_classes: expected no such key, the"),

@@ -34,10 +34,14 @@ def check_network(config: Config) -> None:
         FileNotFoundError, ValueError: As start_folder; the name is none, or the run to start from
             has not ended.
     """
+    if config.model not in list_models():
+        create_model(config.model)  # says which names are close
+        raise ValueError(
+            f"model: expected a name from zoo.list_models(), got {config.model}; start_from begins "
+            "with trained weights"
+        )
     if config.start_from:
         _check_ended(start_folder(config), Path(config.start_from))
-    elif config.model not in list_models():
-        create_model(config.model)  # says which names are close
 
 
 def _check_ended(folder: Path, run: Path) -> None:
@@ -126,7 +130,6 @@ def build_model(config: Config, images: ImageSet | ImageFiles) -> nn.Module:
     C, H, W = images.shape[-3:]
     cfg = {
         "tag": config.data.tag,
-        "license": None,  # of what is trained here its owner decides
         "input_size": (C, H, W),
         "mean": tuple(value / 255 for value in config.data.mean),
         "std": tuple(value / 255 for value in config.data.std),
