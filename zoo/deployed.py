@@ -163,9 +163,12 @@ def why_not_exact(model: nn.Module) -> str | None:
     Returns:
         The reason, where layers or constants of neurons are one; None where weights alone decide.
     """
-    with torch.device(next(model.parameters()).device):
+    model = strip_heads(model).eval()
+    if (device := next(model.parameters()).device).type != "meta":
+        device = "cpu"  # some accelerators know no fp64
+    with torch.device(device):
         try:
-            _Rule(strip_heads(model).eval(), exact=True).run()
+            _Rule(model.to(device), exact=True).run()
         except NotExactError as error:
             return str(error)
     return None
