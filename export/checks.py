@@ -21,7 +21,7 @@ from zoo.progress import watched
 BATCH = 16
 STRIPPING = "stripped network gives equal bits"  # a check's name
 AT_ONCE = 128  # images in memory with all that a network makes of them
-ACCURACY_GAP = 0.25  # points between the trained network and its graph, or one image
+ACCURACY_GAP = 0.25  # points between the trained network and its graph
 
 
 @dataclass(frozen=True)
@@ -76,6 +76,11 @@ def logits_of(model: nn.Module, images: Tensor, doing: str, layout=None) -> Tens
 def accuracy_of(logits: Tensor, labels: Tensor) -> float:
     """Top-1 in percent."""
     return float(100 * (logits.argmax(1) == labels).float().mean())
+
+
+def allowed_gap(images: int) -> float:
+    """Points of accuracy that a graph may lose or win: ACCURACY_GAP, or one image of so few."""
+    return max(ACCURACY_GAP, 100 / images)
 
 
 def run_graph(graph: Path, images: Tensor, setting: Setting) -> Tensor:

@@ -15,11 +15,11 @@ from torch import Tensor, fx, nn
 
 import zoo
 from export.checks import (
-    ACCURACY_GAP,
     AT_ONCE,
     Check,
     Setting,
     accuracy_of,
+    allowed_gap,
     logits_of,
     run_graph,
     versions,
@@ -132,5 +132,6 @@ def check_exact(
         }.items():
             measured[f"{name}_percent"] = accuracy_of(logits, images.labels)
         gap = abs(measured["trained_percent"] - measured["onnxruntime_percent"])
-        kept = kept and gap <= max(ACCURACY_GAP, 100 / len(exact))
+        measured["allowed_points"] = allowed_gap(len(exact))
+        kept = kept and gap <= measured["allowed_points"]
     yield Check("the grid keeps the accuracy", kept, measured)
