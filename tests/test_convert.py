@@ -142,7 +142,11 @@ def test_bottlenecks_give_spikingjellys_bits():
     assert_same(
         awake(spiking_resnet.spiking_resnet50(num_classes=10, **theirs)),
         zoo.create_model(
-            "short_bp_resnet50", stem="conv7x7_maxpool", time_steps=T, spike_layer=constants
+            "short_bp_resnet50_imagenet",
+            stem="conv7x7_maxpool",
+            num_classes=10,
+            time_steps=T,
+            spike_layer=constants,
         ),
         64,
     )

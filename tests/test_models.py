@@ -28,6 +28,9 @@ PARAMETERS = {
     "short_bp_resnet152": 58_156_618,
     "short_bp_resnet18_imagenet": 11_689_512,  # torchvision's resnet18
     "short_bp_resnet34_imagenet": 21_797_672,  # torchvision's resnet34
+    "short_bp_resnet50_imagenet": 25_557_032,  # torchvision's resnet50
+    "short_bp_resnet101_imagenet": 44_549_160,  # torchvision's resnet101
+    "short_bp_resnet152_imagenet": 60_192_808,  # torchvision's resnet152
     "short_bp_resnet19": 12_569_226,  # 12.57 M: MPBN's resnet19_cifar
     "short_bp_resnet20": 11_247_946,  # 11.25 M: MPBN's resnet20_cifar_modified
     "short_bp_resnet20_slim": 272_474,  # 0.27 M: He et al. 2016, table 6

@@ -157,6 +157,9 @@ default_cfgs = generate_default_cfgs(
         "short_bp_resnet152.untrained": cfg(**PAPER),
         "short_bp_resnet18_imagenet.untrained": cfg_imagenet(**PAPER),
         "short_bp_resnet34_imagenet.untrained": cfg_imagenet(**PAPER),
+        "short_bp_resnet50_imagenet.untrained": cfg_imagenet(**PAPER),
+        "short_bp_resnet101_imagenet.untrained": cfg_imagenet(**PAPER),
+        "short_bp_resnet152_imagenet.untrained": cfg_imagenet(**PAPER),
         "short_bp_resnet19.untrained": cfg(**PAPER, pool_size=(8, 8)),
         "short_bp_resnet20.untrained": cfg(**PAPER, pool_size=(2, 2)),
         "short_bp_resnet20_slim.untrained": cfg(**PAPER, pool_size=(8, 8)),
@@ -209,6 +212,24 @@ def short_bp_resnet18_imagenet(pretrained: bool = False, **kwargs) -> ShortBPRes
 def short_bp_resnet34_imagenet(pretrained: bool = False, **kwargs) -> ShortBPResNet:
     model_args = dict(stem="conv7x7_pool", depths=(3, 4, 6, 3))
     return build(ShortBPResNet, "short_bp_resnet34_imagenet", pretrained, model_args, kwargs)
+
+
+@register_model
+def short_bp_resnet50_imagenet(pretrained: bool = False, **kwargs) -> ShortBPResNet:
+    model_args = dict(stem="conv7x7_pool", block="bottleneck", depths=(3, 4, 6, 3))
+    return build(ShortBPResNet, "short_bp_resnet50_imagenet", pretrained, model_args, kwargs)
+
+
+@register_model
+def short_bp_resnet101_imagenet(pretrained: bool = False, **kwargs) -> ShortBPResNet:
+    model_args = dict(stem="conv7x7_pool", block="bottleneck", depths=(3, 4, 23, 3))
+    return build(ShortBPResNet, "short_bp_resnet101_imagenet", pretrained, model_args, kwargs)
+
+
+@register_model
+def short_bp_resnet152_imagenet(pretrained: bool = False, **kwargs) -> ShortBPResNet:
+    model_args = dict(stem="conv7x7_pool", block="bottleneck", depths=(3, 8, 36, 3))
+    return build(ShortBPResNet, "short_bp_resnet152_imagenet", pretrained, model_args, kwargs)
 
 
 @register_model
