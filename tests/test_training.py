@@ -219,6 +219,13 @@ def test_a_run_keeps_what_its_weights_came_from(run, recipe, tmp_path, monkeypat
     assert str(tmp_path) not in card
 
 
+def test_a_seed_that_a_run_before_had_is_warned_of(run, recipe, tmp_path, capsys):
+    for seed, warned in ((0, True), (1, False)):
+        output = str(tmp_path / str(seed))
+        train(replace(recipe, epochs=1, output=output, start_from=str(run), seed=seed))
+        assert ("seed: 0 was that of a run before this one" in capsys.readouterr().out) == warned
+
+
 def test_a_run_without_a_checkpoint_is_nothing_to_start_from(recipe, tmp_path):
     (tmp_path / "begun").mkdir()
     (tmp_path / "begun" / "config.json").write_text("{}")

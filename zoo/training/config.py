@@ -87,6 +87,8 @@ class Config:
     trackers: tuple[str, ...] = ()
     """What else gets the log, by Accelerate's names: tensorboard, wandb, ..."""
     seed: int = 0
+    """Of random weights, of the images' order and of their augmentation, epoch by epoch; a run that
+    begins with weights of another wants a seed of its own."""
     output: str = ""
     """Run folder; runs/<recipe> if empty."""
 

@@ -24,7 +24,14 @@ from zoo.training.config import Config, flat
 from zoo.training.feed import Feed, measured_batches
 from zoo.training.learner import GLANCE, Learner
 from zoo.training.machine import against_slow_bf16, machine, peak_memory
-from zoo.training.prepare import Data, build_model, check_network, load_data, origin
+from zoo.training.prepare import (
+    Data,
+    against_a_seed_again,
+    build_model,
+    check_network,
+    load_data,
+    origin,
+)
 from zoo.training.processes import agreed, end, make_accelerator
 from zoo.training.run_folder import (
     RESOLVED,
@@ -167,6 +174,8 @@ def _train(
             say(f"{run}: going on after epoch {position.epoch}, step {position.step}")
         on_cpu, ended = accelerator.device.type == "cpu", position.epoch == config.epochs
         if on_cpu and not ended and (advice := against_slow_bf16(config)):
+            say(f"warning: {advice}")
+        if not ended and (advice := against_a_seed_again(config.seed, training)):
             say(f"warning: {advice}")
         saved, stopping = time.perf_counter(), False
         # Where asking costs nothing every step asks whether it is the last for now.

@@ -251,3 +251,14 @@ def origin(config: Config, found: Path | None, data: Data) -> dict[str, Any]:
     weights, training = disk.file_sha256(folder / hub.WEIGHTS), hub.read_config(folder)
     began = {"sha256": weights, "training": training.get("training")}
     return {WHOLE: data.whole, "began_with": began}
+
+
+def against_a_seed_again(seed: int, training: dict[str, Any]) -> str | None:
+    """What is to be said of a seed that a run had which this one's weights come from."""
+    while training := training.get("began_with", {}).get("training") or {}:
+        if training.get("seed") == seed:
+            return (
+                f"seed: {seed} was that of a run before this one; what is drawn for an image in an "
+                "epoch, its order and its augmentation, is drawn again: take another --seed"
+            )
+    return None
