@@ -1,7 +1,7 @@
 """The rule for graphs that cannot be exact: what differs must have started at a threshold.
 
 Images without a flipped spike agree to 1e-5, every first flip starts within 1e-5 of the threshold,
-and 99 % of the classes agree.
+and 99 % of the classes agree, or all but one of so few.
 Shapes: T time steps, N images, B batch, K classes.
 """
 
@@ -108,7 +108,8 @@ def check_spike_aware(
         onnx_logits.append(torch.from_numpy(published.run(["logits"], feed)[0]))
 
     ours, theirs = torch.cat(torch_logits), torch.cat(onnx_logits)
-    agreement = float(100 * (ours.argmax(1) == theirs.argmax(1)).float().mean())
+    changed = int((ours.argmax(1) != theirs.argmax(1)).sum())
+    allowed_changes = max(1, int(len(images) * (100 - AGREEMENT) / 100))
     counts = {"images": len(images), "images_with_flips": flipped_images, "flips": flips}
     checks = [
         Check(
@@ -128,12 +129,13 @@ def check_spike_aware(
         ),
         Check(
             "classes agree",
-            agreement >= AGREEMENT,
+            changed <= allowed_changes,
             {
                 "batch": BATCH,
                 "threads": THREADS,
-                "agreement_percent": agreement,
-                "required_percent": AGREEMENT,
+                "images": len(images),
+                "classes_that_changed": changed,
+                "allowed_changes": allowed_changes,
                 "images_with_another_logit": int((ours != theirs).any(1).sum()),
                 "largest_logit_difference": float((ours - theirs).abs().max()),
             },
