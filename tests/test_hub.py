@@ -185,6 +185,17 @@ def test_classes_keep_their_names_when_a_network_is_saved_again(tmp_path):
     assert "label_names" not in hub.read_config(tmp_path)
 
 
+def test_a_new_classifier_has_no_names_of_the_old_ones_classes():
+    name = "short_bp_resnet20_slim"
+    model = zoo.create_model(name, pretrained=True)
+    assert model.pretrained_cfg["label_names"][3] == "cat"
+    model.reset_classifier(10)
+    other = zoo.create_model(name, pretrained=True, num_classes=5)
+    for renewed in (model, other):
+        assert "label_names" not in renewed.pretrained_cfg
+    zoo.create_model(name, pretrained=True, features_only=True)
+
+
 def test_weights_that_nobody_licensed_have_no_licence(tmp_path):
     hub.save_pretrained(zoo.create_model("short_bp_resnet20_slim"), tmp_path)
     assert "license" not in hub.read_config(tmp_path)["pretrained_cfg"]

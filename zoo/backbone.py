@@ -191,9 +191,12 @@ class SpikingBackbone(nn.Module):
         return self.head.fc
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """New classifier, and new shortcut heads where the network has them."""
+        """New classifier, and new shortcut heads where the network has them; of the old classes'
+        names pretrained_cfg has none any more.
+        """
         dd = get_device_dtype(self)
         self.num_classes = num_classes
+        getattr(self, "pretrained_cfg", {}).pop("label_names", None)
         self.head.reset(num_classes, global_pool, **dd)
         self.head_hidden_size = self.head.num_features
         if self.shortcut_heads is not None:
@@ -332,7 +335,7 @@ def build(
     depths = args.get("depths", inspect.signature(network).parameters["depths"].default)
     if kwargs.get("features_only") and kwargs.get("feature_cls", "getter") != "getter":
         raise ValueError(f"feature_cls: expected 'getter', got {kwargs['feature_cls']!r}")
-    return build_model_with_cfg(
+    model = build_model_with_cfg(
         network,
         variant,
         pretrained,
@@ -340,6 +343,10 @@ def build(
         feature_cfg=dict(out_indices=tuple(range(len(depths))), feature_cls="getter"),
         **args,
     )
+    names = model.pretrained_cfg.get("label_names")
+    if names and len(names) != getattr(model, "num_classes", len(names)):
+        del model.pretrained_cfg["label_names"]  # the classifier is new, for other classes
+    return model
 
 
 def cfg(**kwargs) -> dict[str, Any]:
