@@ -31,6 +31,7 @@ from export.graph import write_graphs
 from export.images import Images, check_asked, data_images, random_images
 from export.strip import Source, load_source, write_stripped
 from export.verify import check_stripping, deploy_by_rule, failures, print_report, verify
+from zoo.classifier import MODES
 from zoo.command import said_in_a_line
 from zoo.data.config import EVENTS
 from zoo.disk import hashes
@@ -74,6 +75,8 @@ def export(options: Options) -> Path:
     data = source.config.get("training", {}).get("data", {}).get("name")
     if data in EVENTS:
         raise ValueError(f"{options.source}: expected a network of still images, got one of {data}")
+    if (channels := source.model.in_chans) not in MODES:
+        raise ValueError(f"{options.source}: expected a network of 1 or 3 channels, got {channels}")
     if options.random_images:
         images = random_images(source.model, options.num_images)
     else:

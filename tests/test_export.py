@@ -315,6 +315,16 @@ def test_a_network_of_event_streams_is_refused(exported, tmp_path):
         export(options)
 
 
+def test_images_that_no_picture_has_are_refused_before_anything_is_checked(tmp_path):
+    cfg = {"input_size": (4, 32, 32), "mean": (0.0,) * 4, "std": (1.0,) * 4}
+    model = zoo.create_model("short_bp_resnet20_slim", in_chans=4, pretrained_cfg_overlay=cfg)
+    zoo.hub.save_pretrained(model, tmp_path / "network")
+    source, out = str(tmp_path / "network"), str(tmp_path / "out")
+    options = Options(source=source, output=out, random_images=True)
+    with pytest.raises(ValueError, match="expected a network of 1 or 3 channels, got 4"):
+        export(options)
+
+
 def test_a_folder_is_built_by_one_process_at_a_time(run, tmp_path):
     left = tmp_path / ".out.partial" / "of a kill"
     left.mkdir(parents=True)
