@@ -61,7 +61,8 @@ class PixelConv(nn.Module):
         if tuple(x.shape[1:]) != self.size or x.dtype not in (torch.uint8, torch.float32):
             raise ValueError(
                 f"x: expected {['B', *self.size]} of uint8 or float32, got {list(x.shape)} of "
-                f"{x.dtype}; other sizes need another deploy"
+                f"{x.dtype}; for another size deploy a network whose pretrained_cfg has it as "
+                "input_size"
             )
         if reason := _rounds(x.device.type):
             raise ValueError(f"x: expected exact convolutions, got {reason}")

@@ -109,7 +109,8 @@ def whole_pixels(key: str, values: Sequence[float]) -> list[int]:
     pixels = [round(255 * value) for value in values]
     if any(abs(255 * value - pixel) > 1e-6 for value, pixel in zip(values, pixels, strict=True)):
         raise NotExactError(
-            f"pretrained_cfg.{key}: expected whole numbers over 255, got {list(values)}"
+            f"pretrained_cfg.{key}: expected whole numbers over 255, got {list(values)}; take "
+            f"{pixels} over 255, in training too"
         )
     if key == "std" and min(pixels) <= 0:
         raise NotExactError(f"pretrained_cfg.std: expected numbers > 0, got {list(values)}")

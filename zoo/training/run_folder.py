@@ -103,7 +103,8 @@ def check_run_folder(config: Config) -> None:
     if differ:
         raise ValueError(
             f"output: expected a new folder or one of this very run, got {config.output} with "
-            f"{', '.join(sorted(differ))}; choose another --output"
+            f"{', '.join(sorted(differ))}; choose another --output, and --start-from "
+            f"{config.output} to begin with that run's weights"
         )
 
 
