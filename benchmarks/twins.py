@@ -18,10 +18,10 @@ from measure import RESULTS, report, run_script
 from torch import Tensor
 
 import zoo
-from export.history import all_runs
 from export.strip import load_source
 from zoo import disk, hub
 from zoo.data import DataConfig, load_images
+from zoo.runs import all_runs
 from zoo.training.config import filled_up, flat
 from zoo.training.prepare import WHOLE
 

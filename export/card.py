@@ -8,7 +8,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from export.browser import PREPROCESSOR
 from export.checks import STRIPPING
-from export.history import CURVES, all_runs, each_run, epochs, history
+from export.history import CURVES, each_run, epochs, history
 from export.measured import (
     how_measured,
     measured_accuracy,
@@ -19,6 +19,7 @@ from export.measured import (
 from zoo import hub
 from zoo.classifier import MODES
 from zoo.grid import BITS
+from zoo.runs import all_runs
 
 DATASETS = {
     "cifar10": ("uoft-cs/cifar10", "CIFAR-10"),

@@ -3,10 +3,12 @@ epoch, and as a picture. A network trained on from the weights of another run ha
 both.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+
+from zoo.runs import all_runs
 
 CURVES = "training.png"
 MEASURED = {"holdout_accuracy": "held-out training images", "test_accuracy": "test images"}
@@ -75,13 +77,6 @@ def each_run(
     if (before := training.get("began_with")) and before["training"]:
         run = run | {"began_with": before | {"training": each_run(before["training"], change)}}
     return run
-
-
-def all_runs(training: dict[str, Any] | None) -> Iterator[dict[str, Any]]:
-    """The recipes and logs of all runs, the first one first."""
-    if training:
-        yield from all_runs(training.get("began_with", {}).get("training"))
-        yield training
 
 
 def _told(run: dict[str, Any]) -> str:

@@ -428,8 +428,10 @@ def test_a_released_network_is_measured_on_what_it_was_trained_on(command, monke
     folder.mkdir(parents=True)
     data = {"name": "digits", "mean": [125], "std": [63]}
     network = create(in_chans=1, num_classes=10, time_steps=2)
-    recipe = {"model": "short_bp_resnet20_slim", "model_args": {}, "loss": {}, "epochs": 1}
-    hub.save_pretrained(network, folder, training=recipe | {"data": data})
+    recipe = {"model": "short_bp_resnet20_slim", "model_args": {}, "epochs": 1}
+    hub.save_pretrained(
+        network, folder, training=recipe | {"data": data, "loss": {"name": "vanilla"}}
+    )
     monkeypatch.setenv("SHORT_BP_ZOO_WEIGHTS", str(folder.parent))
     command("short_bp_resnet20_slim.small", "--num-images", "4", "--batch-size", "2")
     found = tmp_path / "runs/diagnostics/short_bp_resnet20_slim.small/diagnostics.json"

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from export.history import all_runs
 from zoo import hub
+from zoo.runs import all_runs
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
 

@@ -93,8 +93,7 @@ def save_pretrained(model: nn.Module, folder: str | Path, **extra: Any) -> None:
         "spike_layer": neuron_constants(model),
         "shortcut_heads": model.shortcut_heads is not None,
     }
-    names = model.pretrained_cfg.get("label_names")
-    if names and len(names) == model.num_classes:
+    if names := model.pretrained_cfg.get("label_names"):
         extra = {"label_names": list(names)} | extra
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -164,8 +163,10 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 def _is_recipe(training: Any) -> bool:
     """Whether it has what a card tells of a run."""
-    return isinstance(training, dict) and all(
-        isinstance(training.get(key), kind) for key, kind in RECIPE.items()
+    return (
+        isinstance(training, dict)
+        and all(isinstance(training.get(key), kind) for key, kind in RECIPE.items())
+        and all(isinstance(training[key].get("name"), str) for key in ("data", "loss"))
     )
 
 

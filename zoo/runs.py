@@ -1,4 +1,4 @@
-"""Run folders: their checkpoints, and which of them are whole.
+"""Run folders: their checkpoints, which of them are whole, and what runs they came from.
 
 RUN/config.json                the resolved recipe
 RUN/log.jsonl                  a line per epoch
@@ -8,12 +8,23 @@ RUN/checkpoints/step_NNNNNNN/  a pretrained folder (zoo.hub), what it takes to g
 import json
 import re
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from zoo.disk import file_sha256, hashes, sync
 
 SEAL = "sha256.json"  # of a checkpoint: the hashes of its files
 NAME = re.compile(r"step_\d+")
+
+
+def all_runs(training: dict[str, Any] | None) -> Iterator[dict[str, Any]]:
+    """The recipes and logs of a config.json's training: of all runs that weights went through, the
+    first one first.
+    """
+    if training:
+        yield from all_runs(training.get("began_with", {}).get("training"))
+        yield training
 
 
 def checkpoints(run: Path) -> list[Path]:

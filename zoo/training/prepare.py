@@ -207,8 +207,8 @@ def _check_held_out(config: Config, training: dict[str, Any] | None, whole: int 
     of another number of images; runs of before that was written say no number.
     """
     own = config.data
-    while training:
-        data = DataConfig.recorded(training["data"])
+    for run in runs.all_runs(training):
+        data = DataConfig.recorded(run["data"])
         same = data.tag == own.tag
         if same and own.holdout and data.name != own.name:
             raise ValueError(
@@ -222,14 +222,13 @@ def _check_held_out(config: Config, training: dict[str, Any] | None, whole: int 
                 f"start_from were not trained on, got {own.holdout}; if these are other images, "
                 "give them another data.title"
             )
-        before = training.get(WHOLE, whole)
+        before = run.get(WHOLE, whole)
         if same and own.holdout and whole and before != whole:
             raise ValueError(
                 f"data.holdout: expected the {before} training images that start_from was trained "
                 f"on, of which the same are held out, got {whole}; take those images, or hold none "
                 "out; if these are other images, give them another data.title"
             )
-        training = training.get("began_with", {}).get("training")
 
 
 def origin(config: Config, found: Path | None, data: Data) -> dict[str, Any]:
@@ -255,10 +254,10 @@ def origin(config: Config, found: Path | None, data: Data) -> dict[str, Any]:
 
 def against_a_seed_again(seed: int, training: dict[str, Any]) -> str | None:
     """What is to be said of a seed that a run had which this one's weights come from."""
-    while training := training.get("began_with", {}).get("training") or {}:
-        if training.get("seed") == seed:
-            return (
-                f"seed: {seed} was that of a run before this one; what is drawn for an image in an "
-                "epoch, its order and its augmentation, is drawn again: take another --seed"
-            )
-    return None
+    *before, _ = runs.all_runs(training)
+    if seed not in (run.get("seed") for run in before):
+        return None
+    return (
+        f"seed: {seed} was that of a run before this one; what is drawn for an image in an epoch, "
+        "its order and its augmentation, is drawn again: take another --seed"
+    )
