@@ -27,8 +27,12 @@ from zoo.training.run_folder import read_log
 SEEDS = (0, 1, 2)
 TRAINED_ON = "trained on"  # the machine of a table is the one that wrote it
 T, HELD_OUT, CROP = 2, 5000, 24
-# What pictures call the two arms of a pair, and their axis.
-SHOWN = {"vanilla": "without heads (vanilla)", "evolutionary": "with heads (evolutionary)"}
+# What pictures call arms, and their axis.
+SHOWN = {
+    "vanilla": "without heads (vanilla)",
+    "shortcut": "with heads (shortcut)",
+    "evolutionary": "with heads (evolutionary)",
+}
 REACHED = "held-out accuracy in %\nmean and deviation of the seeds"
 
 
