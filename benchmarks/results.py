@@ -173,7 +173,7 @@ def gradient_by_layer() -> Claim:
         "10 to layer 1 without heads and 12.4 times with them. Here the gradient of spikes falls "
         f"from the last layer to the first so many times: {relative}; below 1 nothing vanishes. "
         + "Where it vanishes, heads change that too, and not the scale alone. " * relieved
-        + "After so few steps no network is far from chance; each batch is of training images."
+        + "After so few steps every network is far from trained; each batch is of training images."
     )
     claim = (
         "The table of the rebuttal: with heads the mean gradient is 1.70 to 1.84 times that of the "
