@@ -18,7 +18,7 @@ from typing import Any
 
 import depth
 import torch
-from arms import SHOWN
+from arms import SEEDS, SHOWN
 from matplotlib.figure import Figure
 from measure import DEVICE, RESULTS, report, run_script
 
@@ -29,20 +29,19 @@ from zoo.diagnostics import Gradient, gradients
 from zoo.training.augment import AugmentConfig
 from zoo.training.config import Config, OptimConfig
 from zoo.training.engine import train
-from zoo.training.losses import LossConfig
+from zoo.training.losses import LossConfig, head_weight
 from zoo.training.prepare import Data, build_model, load_data
 
-SEEDS, BATCH, STEPS, COEFFICIENT = (0, 1, 2), 32, 300, 0.25
-ARMS = {"vanilla": 0.0, "shortcut": 1.0, "evolutionary": COEFFICIENT}
-WITH_HEADS = [arm for arm in ARMS if arm != "vanilla"]
+BATCH, STEPS = 32, 300
+LOSSES = {name: LossConfig(name=name) for name in ("vanilla", "shortcut", "evolutionary")}
+WITH_HEADS = [name for name, loss in LOSSES.items() if loss.needs_heads]
+ARMS = {name: head_weight(LOSSES[name], 0, STEPS) * (name in WITH_HEADS) for name in LOSSES}
 SLIM, NARROW = "short_bp_resnet20_slim", "narrow ResNet-34"
 NETWORKS = {
     SLIM: Config(
         model=SLIM, model_args={"time_steps": 2}, optim=OptimConfig(lr=0.002, warmup_epochs=0.1)
     ),
-    NARROW: replace(
-        depth.run(34, "vanilla"), augment=AugmentConfig(), batch_size=BATCH, precision="fp32"
-    ),
+    NARROW: replace(depth.run(34, "vanilla"), augment=AugmentConfig(), precision="fp32"),
 }
 IN_WORDS = f"{SLIM} (T = 2, AdamW 0.002) and {NARROW} as in depth.py (T = 1, Muon 0.02)"
 MOMENTS, OF = ("before training", "after training"), ("weights", "spikes")
@@ -56,7 +55,7 @@ def recipe(network: str, arm: str, seed: int, root: str, output: str) -> Config:
     return replace(
         NETWORKS[network],
         data=DataConfig(name="image_folder", root=root, holdout=100, limit=BATCH * STEPS),
-        loss=LossConfig(name=arm, coefficient=COEFFICIENT),
+        loss=LOSSES[arm],
         epochs=1,
         batch_size=BATCH,
         seed=seed,

@@ -180,7 +180,7 @@ def gradient_by_layer() -> Claim:
         "vanilla network at each of its ten layers (ResNet-18, CIFAR-100)."
     )
     title = "1. More gradient in the first layers"
-    told = "with heads at least " + ", ".join(
+    told = "at each of the first ten layers with heads at least " + ", ".join(
         f"{at_best[network]:.2g} times in {network}, where it "
         + (f"falls {fell['vanilla']:.3g} times" if fell["vanilla"] > 1 else "does not vanish")
         for network, fell in falls.items()
