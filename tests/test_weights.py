@@ -3,11 +3,14 @@
 import hashlib
 import json
 import os
+import shlex
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 import torch
+import tyro
 
 import zoo
 from export.checks import session
@@ -17,11 +20,14 @@ from export.graph import write_graph, write_graphs
 from export.verify import check_said
 from zoo import disk, hub
 from zoo.data import DataConfig, load_images
+from zoo.runs import all_runs
+from zoo.training.config import Config, filled_up, load_config
 
 RELEASES = zoo.list_models(pretrained=True)
 DATA = os.environ.get("SHORT_BP_ZOO_CIFAR10")  # a folder or tar with test/CLASS/IMAGE
 COUNTED = json.loads((Path(__file__).parent / "released.json").read_text())
-RESULTS = Path(__file__).parent.parent / "docs" / "results"
+ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "docs" / "results"
 
 
 @pytest.fixture(params=RELEASES)
@@ -85,6 +91,35 @@ def test_a_release_gives_the_same_bits_in_pytorch_and_onnxruntime(name):
     logits = torch.from_numpy(session.run(["logits"], {"pixel_values": pixels.numpy()})[0])
     assert torch.equal(zoo.deploy(model)(pixels), logits)
     assert len(logits.unique()) == logits.numel()
+
+
+def commands() -> list[list[str]]:
+    """What docs/training.md says to be trained for the releases, in its order."""
+    page = (ROOT / "docs" / "training.md").read_text()
+    block = page.partition("## How the releases came about")[2].split("```")[1]
+    lines = block.replace("\\\n", " ").splitlines()
+    return [shlex.split(line.removeprefix("python -m zoo.training ")) for line in lines if line]
+
+
+def without_places(recipe: dict) -> dict:
+    """A recipe as it is compared: by what may change a bit of the weights, their folders aside."""
+    named = {key: value for key, value in filled_up(recipe).items() if key in vars(Config())}
+    data = {key: value for key, value in named["data"].items() if key != "root"}
+    return named | {"data": data, "output": "", "start_from": ""}
+
+
+def test_the_commands_of_the_documentation_are_those_that_a_release_was_trained_with(name):
+    config = hub.read_config(hub.find_pretrained(name))
+    said, runs = [], {""}
+    for recipe, *options in commands():
+        recipe = load_config(ROOT / recipe)
+        if recipe.model == config["architecture"]:
+            said.append(tyro.cli(Config, default=recipe, args=["--compile", *options]))
+            assert said[-1].start_from in runs, "it begins with a run that came before"
+            runs = {said[-1].output}
+    recipes = [json.loads(json.dumps(asdict(recipe))) for recipe in said]
+    trained = all_runs(config["training"])
+    assert list(map(without_places, recipes)) == list(map(without_places, trained))
 
 
 def test_a_bare_architecture_loads_its_release(name):
