@@ -8,7 +8,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from export.browser import PREPROCESSOR
 from export.checks import STRIPPING
-from export.history import CURVES, each_run, epochs, history
+from export.history import CURVES, each_run, epochs, history_and_notes
 from export.measured import (
     how_measured,
     measured_accuracy,
@@ -165,7 +165,7 @@ def _body(folder: Path, config: dict[str, Any], report: dict[str, Any]) -> str:
             resolution=RESOLUTION.format(width=width, height=height)
             + FP32 * (report["rule"] == "exact"),
         ),
-        history=history(training),
+        history=history_and_notes(config),
         citation=_citation(cfg),
         mean=[round(255 * value) for value in cfg["mean"]],
         std=[round(255 * value) for value in cfg["std"]],

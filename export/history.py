@@ -14,6 +14,12 @@ CURVES = "training.png"
 MEASURED = {"holdout_accuracy": "held-out training images", "test_accuracy": "test images"}
 
 
+def history_and_notes(config: dict[str, Any]) -> str:
+    """The runs of a published network's config.json, and what its notes say besides."""
+    notes = config["pretrained_cfg"].get("notes") or ()
+    return " ".join([f"{history(config.get('training'))}.", *map(str, notes)])
+
+
 def history(training: dict[str, Any] | None) -> str:
     """The runs in a sentence: how many epochs of what, for how long, on which machine."""
     if not training:

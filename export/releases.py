@@ -11,7 +11,7 @@ from typing import Any
 import tyro
 
 from export.folder import GRAPHS, read_report
-from export.history import history, of_levels
+from export.history import history_and_notes, of_levels
 from export.measured import how_measured, parameter_count, told_accuracy, told_operations
 from zoo import hub
 
@@ -98,7 +98,7 @@ def _release(folder: Path) -> str:
         rates=of_levels(args),
         rule=report["rule"],
         operations=told_operations(measured) if measured else "not measured",
-        history=history(config.get("training", {})),
+        history=history_and_notes(config),
         place=f"Hub, `{on_the_hub[folder.name]}`"
         if folder.name in on_the_hub
         else "the package" + _left_out(folder),

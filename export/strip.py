@@ -49,11 +49,14 @@ def load_source(source: str) -> Source:
     return Source(folder, config, model)
 
 
-def write_stripped(source: Source, folder: Path, license: str = "") -> nn.Module:
+def write_stripped(
+    source: Source, folder: Path, license: str = "", notes: tuple[str, ...] = ()
+) -> nn.Module:
     """Write the network without heads into a folder: model.safetensors and the files beside it.
 
     Args:
         license: Of the weights; as the source says if empty.
+        notes: Sentences on the training for the card; as the source says if none.
 
     Returns:
         The network as loaded back from that folder, in eval mode.
@@ -66,6 +69,8 @@ def write_stripped(source: Source, folder: Path, license: str = "") -> nn.Module
     stripped = strip_heads(source.model)
     if license:
         stripped.pretrained_cfg["license"] = license
+    if notes:
+        stripped.pretrained_cfg["notes"] = list(notes)
     hub.save_pretrained(stripped, folder, **extra)
     if described := preprocessor(folder):
         (folder / PREPROCESSOR).write_text(described)

@@ -56,6 +56,9 @@ class Options:
     """Verify on random pixels instead; no accuracy is measured then."""
     license: str = ""
     """Of the weights, by the Hub's name for it, such as apache-2.0; as the source says if empty."""
+    notes: tuple[str, ...] = ()
+    """What else the card shall say of the training, in sentences, such as what chose its length; as
+    the source says if none."""
     overwrite: bool = False
     """Replace the output folder if it exists."""
 
@@ -85,7 +88,7 @@ def export(options: Options) -> Path:
     with scratch_beside("--output", output) as scratch:
         folder = scratch / output.name
         (folder / GRAPH).parent.mkdir(parents=True)
-        stripped = write_stripped(source, folder, options.license)
+        stripped = write_stripped(source, folder, options.license, options.notes)
         deployed, _ = deploy_by_rule(stripped)
         for path, graph in write_graphs(deployed).items():
             (folder / path).write_bytes(graph.SerializeToString(deterministic=True))

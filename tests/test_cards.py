@@ -126,6 +126,16 @@ def test_a_licence_is_what_its_owner_says(exported, tmp_path):
         assert front["license"] == "mit"
 
 
+def test_a_card_says_of_the_training_what_its_owner_notes(exported, tmp_path):
+    notes = ("Test images chose its length.", "It was trained on the 29th of February.")
+    first, again = (str(tmp_path / name) for name in ("first", "again"))
+    export(Options(source=str(exported), output=first, num_images=10, notes=notes))
+    export(Options(source=first, output=again, num_images=10))
+    for folder in (first, again):
+        training = (Path(folder) / "README.md").read_text().partition("## Training\n")[2]
+        assert training.partition("\n\n![")[0].endswith(" ".join(("", *notes)))
+
+
 def test_a_card_needs_no_matplotlib_and_no_log(exported, monkeypatch, tmp_path):
     monkeypatch.setattr("export.history.find_spec", lambda name: None)
     for path in (exported / "config.json", exported / "model.safetensors"):
