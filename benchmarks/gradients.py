@@ -43,7 +43,10 @@ NETWORKS = {
     ),
     NARROW: replace(depth.run(34, "vanilla"), augment=AugmentConfig(), precision="fp32"),
 }
-IN_WORDS = f"{SLIM} (T = 2, AdamW 0.002) and {NARROW} as in depth.py (T = 1, Muon 0.02)"
+IN_WORDS = (
+    f"{SLIM} (T = 2, AdamW 0.002) and {NARROW}, network and optimizer of depth.py (T = 1, "
+    "Muon 0.02)"
+)
 MOMENTS, OF = ("before training", "after training"), ("weights", "spikes")
 COMMAND = "python benchmarks/gradients.py --root FOLDER_OR_TAR"
 # Of a ResNet-18 on CIFAR-100; its table has ten layers.
