@@ -72,8 +72,9 @@ def test_a_run_folder_loads_as_its_newest_checkpoint(run):
     assert same(model.state_dict(), weights(run))
 
 
-def test_a_run_without_a_checkpoint_is_told(tmp_path):
-    (tmp_path / "checkpoints").mkdir()
+def test_a_run_without_a_checkpoint_is_told(run, tmp_path):
+    for name in ("config.json", "log.jsonl"):
+        shutil.copy(run / name, tmp_path)
     with pytest.raises(FileNotFoundError, match="expected a checkpoint, found none yet"):
         zoo.create_model(f"local-dir:{tmp_path}", pretrained=True)
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from zoo.disk import file_sha256, hashes, sync
 
+LOG = "log.jsonl"
 SEAL = "sha256.json"  # of a checkpoint: the hashes of its files
 NAME = re.compile(r"step_\d+")
 
@@ -65,7 +66,7 @@ def pretrained_folder(folder: Path) -> Path:
         FileNotFoundError: The run has none yet.
         ValueError, OSError: As newest_checkpoint.
     """
-    if not (folder / "checkpoints").is_dir():
+    if not ((folder / "checkpoints").is_dir() or (folder / LOG).is_file()):
         return folder
     found = newest_checkpoint(folder)
     if found is None:

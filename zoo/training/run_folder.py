@@ -18,7 +18,7 @@ from zoo.training.config import Config, filled_up, flat
 from zoo.training.prepare import WHOLE
 from zoo.training.processes import agreed
 
-LOG, RESOLVED, LOCK = "log.jsonl", "config.json", ".lock"
+RESOLVED, LOCK = "config.json", ".lock"
 FREE = (
     "output",
     "workers",
@@ -79,10 +79,10 @@ def check_run_folder(config: Config) -> None:
                 f"output: expected a new folder or a run's, got {run}, which holds a network, "
                 f"{network[0]}; choose another --output"
             )
-        if (run / LOG).is_file() and (run / LOG).stat().st_size:
+        if (run / runs.LOG).is_file() and (run / runs.LOG).stat().st_size:
             raise ValueError(
                 f"output: expected a new folder or a run's, got {run}, which holds the log of a "
-                f"run and none of its checkpoints; choose another --output, or move {LOG} away"
+                f"run and none of its checkpoints; choose another --output, or move {runs.LOG} away"
             )
         return
     try:
@@ -134,7 +134,7 @@ def write_log(run: Path, log: list[dict[str, Any]]) -> None:
     Raises:
         OSError: There is no room for it; what stood there stands.
     """
-    disk.write(run / LOG, "".join(json.dumps(entry) + "\n" for entry in log))
+    disk.write(run / runs.LOG, "".join(json.dumps(entry) + "\n" for entry in log))
 
 
 def read_log(run: Path) -> list[dict[str, Any]]:
@@ -144,7 +144,7 @@ def read_log(run: Path) -> list[dict[str, Any]]:
         FileNotFoundError: There is no log, or no epoch in it yet.
         ValueError: It is none.
     """
-    path = run / LOG
+    path = run / runs.LOG
     text = path.read_text() if path.is_file() else ""
     if not text:
         raise FileNotFoundError(f"{path}: expected a run's log with an epoch in it, found none")
