@@ -66,12 +66,10 @@ def pretrained_folder(folder: Path) -> Path:
         FileNotFoundError: The run has none yet.
         ValueError, OSError: As newest_checkpoint.
     """
-    if not ((folder / "checkpoints").is_dir() or (folder / LOG).is_file()):
-        return folder
     found = newest_checkpoint(folder)
-    if found is None:
+    if found is None and (folder / LOG).is_file():
         raise FileNotFoundError(f"{folder}: expected a checkpoint, found none yet")
-    return found
+    return found or folder
 
 
 def seal(folder: Path) -> None:
