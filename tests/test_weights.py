@@ -21,7 +21,8 @@ from export.verify import check_said
 from zoo import disk, hub
 from zoo.data import DataConfig, load_images
 from zoo.runs import all_runs
-from zoo.training.config import Config, filled_up, load_config
+from zoo.training.config import Config, filled_up, flat, load_config
+from zoo.training.run_folder import FOUND, FREE
 
 RELEASES = zoo.list_models(pretrained=True)
 DATA = os.environ.get("SHORT_BP_ZOO_CIFAR10")  # a folder or tar with test/CLASS/IMAGE
@@ -101,11 +102,10 @@ def commands() -> list[list[str]]:
     return [shlex.split(line.removeprefix("python -m zoo.training ")) for line in lines if line]
 
 
-def without_places(recipe: dict) -> dict:
-    """A recipe as it is compared: by what may change a bit of the weights, their folders aside."""
-    named = {key: value for key, value in filled_up(recipe).items() if key in vars(Config())}
-    data = {key: value for key, value in named["data"].items() if key != "root"}
-    return named | {"data": data, "output": "", "start_from": ""}
+def what_bits_depend_on(recipe: dict) -> dict:
+    """Of a recipe; where it begins, but for its place, is in the run before it."""
+    apart = (*FREE, *FOUND, "start_from")
+    return {k: v for k, v in flat(filled_up(recipe)).items() if not k.startswith(apart)}
 
 
 def test_the_commands_of_the_documentation_are_those_that_a_release_was_trained_with(name):
@@ -119,7 +119,7 @@ def test_the_commands_of_the_documentation_are_those_that_a_release_was_trained_
             runs = {said[-1].output}
     recipes = [json.loads(json.dumps(asdict(recipe))) for recipe in said]
     trained = all_runs(config["training"])
-    assert list(map(without_places, recipes)) == list(map(without_places, trained))
+    assert list(map(what_bits_depend_on, recipes)) == list(map(what_bits_depend_on, trained))
 
 
 def test_a_bare_architecture_loads_its_release(name):
