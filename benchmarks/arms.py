@@ -51,15 +51,15 @@ def small_run(model: str, loss: str, images: int, epochs: int, **model_args: Any
     )
 
 
-def facts(config: Config, networks: str) -> dict[str, Any]:
+def facts(config: Config, networks: str, seeds: Sequence[int]) -> dict[str, Any]:
     """What the arms have in common."""
     return {
         "networks": networks,
         "images": f"CIFAR-10 (JPEG): {config.data.limit} to train on, {HELD_OUT} held out",
         "training": f"{config.epochs} epochs of {CROP}-pixel crops, batch {config.batch_size}, "
         f"{config.optim.name} {config.optim.lr}, T = {config.model_args['time_steps']}, "
-        f"{config.precision}",
-        "seeds": list(SEEDS),
+        f"{config.precision}" + ", compiled" * config.compile,
+        "seeds": list(seeds),
     }
 
 
@@ -69,6 +69,7 @@ def compare(
     networks: str,
     arms: dict[str, Config],
     columns: dict[str, Sequence[Any]],
+    seeds: Sequence[int] = SEEDS,
 ):
     """Train every arm from every seed, and report.
 
@@ -94,7 +95,7 @@ def compare(
         rows, machines = [], {}
         for i, (arm, config) in enumerate(arms.items()):
             ends = []
-            for seed in SEEDS:
+            for seed in seeds:
                 folder = Path(runs) / f"{arm.replace(' ', '_')}_{seed}"
                 end = train(replace(config, seed=seed, output=str(folder)), data)
                 if end.get("epoch") != config.epochs:  # it has said that SIGTERM stopped it
@@ -105,7 +106,7 @@ def compare(
                 {"arm": arm} | {key: values[i] for key, values in columns.items()} | _row(ends)
             )
         command = f"python benchmarks/{name}.py --root FOLDER_OR_TAR"
-        common = facts(first, networks) | {TRAINED_ON: " and ".join(machines)}
+        common = facts(first, networks, seeds) | {TRAINED_ON: " and ".join(machines)}
         report(name, title, rows, command, **common)
         return rows
 

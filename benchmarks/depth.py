@@ -27,7 +27,7 @@ REBUTTAL = {
 }
 
 
-def run(depth: int, loss: str) -> Config:
+def run(depth: int, loss: str, **model_args: Any) -> Config:
     config = small_run(
         f"short_bp_resnet{depth}",
         loss,
@@ -37,6 +37,7 @@ def run(depth: int, loss: str) -> Config:
         time_steps=T,
         zero_init_last=True,
         spike_layer={"v_threshold": 0.5},
+        **model_args,
     )
     muon = OptimConfig(name="muon", lr=0.02, weight_decay=0.02, warmup_epochs=0.3)
     return replace(config, optim=muon, batch_size=128)
