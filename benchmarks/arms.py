@@ -7,7 +7,7 @@ a comparison that was stopped goes on. Accuracies are on held-out training image
 
 import statistics
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from zoo.training.augment import AugmentConfig
 from zoo.training.config import Config, OptimConfig
 from zoo.training.engine import train
 from zoo.training.losses import LossConfig
-from zoo.training.prepare import load_data
+from zoo.training.prepare import Data, load_data
 from zoo.training.run_folder import read_log
 
 SEEDS = (0, 1, 2)
@@ -70,6 +70,7 @@ def compare(
     arms: dict[str, Config],
     columns: dict[str, Sequence[Any]],
     seeds: Sequence[int] = SEEDS,
+    more: Callable[[Config, list[Path], Data], dict[str, Any]] = lambda *_: {},
 ):
     """Train every arm from every seed, and report.
 
@@ -77,6 +78,7 @@ def compare(
         networks: What is trained, in words.
         arms: What each arm is, by its name.
         columns: More columns of the table, a value for each arm.
+        more: Columns that are measured, of an arm's recipe, the folders of its runs and the images.
 
     Returns:
         The table's rows.
@@ -94,16 +96,20 @@ def compare(
         data = load_data(replace(first, data=replace(first.data, root=root)))
         rows, machines = [], {}
         for i, (arm, config) in enumerate(arms.items()):
-            ends = []
+            ends, folders = [], []
             for seed in seeds:
                 folder = Path(runs) / f"{arm.replace(' ', '_')}_{seed}"
                 end = train(replace(config, seed=seed, output=str(folder)), data)
                 if end.get("epoch") != config.epochs:  # it has said that SIGTERM stopped it
                     sys.exit(f"stopped in {folder}; the same command goes on from there")
                 ends.append(end)
+                folders.append(folder)
                 machines |= dict.fromkeys(entry["machine"] for entry in read_log(folder))
             rows.append(
-                {"arm": arm} | {key: values[i] for key, values in columns.items()} | _row(ends)
+                {"arm": arm}
+                | {key: values[i] for key, values in columns.items()}
+                | _row(ends)
+                | more(config, folders, data)
             )
         command = f"python benchmarks/{name}.py --root FOLDER_OR_TAR"
         common = facts(first, networks, seeds) | {TRAINED_ON: " and ".join(machines)}
