@@ -4,7 +4,7 @@ the files in docs/results.
     python benchmarks/results.py
 
 A difference counts where Welch's t-test over the seeds gives p < SURE, with Holm's correction over
-the comparisons of a section; what was measured twice counts where both times say so.
+the comparisons of a table; what was measured twice counts where both times say so.
 """
 
 import json
@@ -14,6 +14,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ablation import KEPT
+from ablation import LOSSES as ABLATED
 from arms import TRAINED_ON
 from gradients import ARMS, MOMENTS, OF, WITH_HEADS, chosen
 from measure import RESULTS, run_script
@@ -37,9 +39,9 @@ recipes, as far as it gives them, for GPUs.
 
 Arms that are compared begin with the same weights and see the same images in the same order, with
 the same augmentation. Accuracies are of images held out from training, mean ± deviation of three
-seeds, which change all of that but not which images are held out. A difference counts where Welch's
-t-test gives p < {SURE}, with Holm's correction over the comparisons of its part. "Not shown" does
-not mean that there is none: three seeds miss a few points.
+seeds, or of six where it is said, which change all of that but not which images are held out. A
+difference counts where Welch's t-test gives p < {SURE}, with Holm's correction over the comparisons
+of its table. "Not shown" does not mean that there is none: so few seeds miss a few points.
 """
 LOSSES, AFTER = ("vanilla", "evolutionary"), MOMENTS[1]
 TWINS = ("right, with heads", "right, twin")
@@ -58,6 +60,15 @@ class Claim(NamedTuple):
     text: str
     in_short: str = ""
     """What a reader should know beside the verdict."""
+
+
+class Parts(NamedTuple):
+    """Of the method, in one network."""
+
+    text: str
+    helps: list[bool]
+    """Whether shortcut and whether evolutionary is better than vanilla."""
+    in_short: str
 
 
 def read(name: str) -> dict[str, Any]:
@@ -110,13 +121,17 @@ def section(
     in_short: str = "",
 ) -> Claim:
     parts = [f"## {title}: {verdict}", f"**Claimed.** {claim}", "**Measured.**", found]
-    if picture:
-        parts.append(f"![{title}](results/{picture})")
+    text = "\n\n".join([*parts, *evidence(title, picture, of)])
+    return Claim(title, verdict, text, in_short)
+
+
+def evidence(title: str, picture: str | None, of: str) -> list[str]:
+    """A table's picture, and the command that makes both."""
     content = read(of)
     setting = "; ".join(f"{key}: {content[key]}" for key in SETTING if key in content)
     told = f"`{content['command']}`, on {where(content)}; {setting}."
-    parts.append(f"{told} [All figures](results/{of}.md).")
-    return Claim(title, verdict, "\n\n".join(parts), in_short)
+    shown = [f"![{title}](results/{picture})"] if picture else []
+    return [*shown, f"{told} [All figures](results/{of}.md)."]
 
 
 def gradient_by_layer() -> Claim:
@@ -259,16 +274,14 @@ def depth() -> Claim:
     return section("2. Depth", verdict, claim, found, "depth.png", "depth", told)
 
 
-def ablation() -> Claim:
-    content = read("ablation")
+def parts_of(content: dict[str, Any]) -> Parts:
+    """What one network's table says of each part of the method."""
     arms = {row["arm"]: row for row in content["rows"]}
     seeds, vanilla = len(content["seeds"]), arms["vanilla"]
     others = [row for name, row in arms.items() if name != "vanilla"]
     pairs = [(row, vanilla) for row in others] + [(arms["evolutionary"], arms["shortcut"])]
     *signs, order = differences(pairs, seeds)
-    told = {row["arm"]: DIFFERENCE[sign] for row, sign in zip(others, signs, strict=True)}
-    helps = [told[arm] == DIFFERENCE[1] for arm in ("shortcut", "evolutionary")]
-    verdict = YES if all(helps) else PARTLY if any(helps) else NO
+    signs = {row["arm"]: sign for row, sign in zip(others, signs, strict=True)}
     spread = math.sqrt(2 * statistics.mean(row["deviation"] ** 2 for row in arms.values()) / seeds)
     least = float(t.ppf(1 - SURE / len(pairs) / 2, 2 * (seeds - 1))) * spread
     lines = [
@@ -277,28 +290,63 @@ def ablation() -> Claim:
             row["what it is"],
             reached(row),
             f"{row['accuracy, %'] - vanilla['accuracy, %']:+.1f}",
-            told.get(row["arm"], ""),
+            DIFFERENCE[signs[row["arm"]]] if row["arm"] in signs else "",
         ]
         for row in arms.values()
     ]
     head = ["arm", "what it is", "held out", "points to vanilla", "a difference?"]
+    ahead = arms["evolutionary"]["accuracy, %"] - arms["shortcut"]["accuracy, %"]
+    text = (
+        table(head, lines)
+        + f"\n\n{seeds} seeds. Evolutionary against shortcut: {ahead:+.1f} points, "
+        f"{DIFFERENCE[order]}. All {len(pairs)} comparisons share one correction: with these "
+        f"deviations the surest of them is shown from some {least:.1f} points on, more where arms "
+        "vary more."
+    )
+    if kept := [row for row in arms.values() if row.get(KEPT)]:
+        with_heads = (
+            f"{row['arm']} {row[KEPT]:.1f} ± {row[f'{KEPT}, deviation']:.1f} %" for row in kept
+        )
+        text += (
+            " Measured with the heads that they ended with, which inference drops: "
+            f"{', '.join(with_heads)}. That was looked at only when the first seeds were there, "
+            "and is not among the comparisons."
+        )
+    named = {arm: arm if arm in ABLATED else f"evolutionary (heads: {arm})" for arm in signs}
+    shown = [
+        f"{DIFFERENCE[sign]} than vanilla: {', '.join(found)}"
+        for sign in (1, -1)
+        if (found := [named[arm] for arm in signs if signs[arm] == sign])
+    ]
+    told = "; ".join(shown) or f"no difference shown, none below some {least:.0f} points could be"
+    in_short = f"in {content['networks']} {told}"
+    return Parts(text, [signs[arm] > 0 for arm in ("shortcut", "evolutionary")], in_short)
+
+
+def ablation() -> Claim:
+    slim, narrow = parts_of(read("ablation")), parts_of(read("ablation_narrow"))
+    helps = slim.helps + narrow.helps
+    verdict = YES if all(helps) else PARTLY if any(helps) else NO
     claim = (
         "CIFAR-100, ResNet-18 at T = 4: vanilla 72.22 %, shortcut 74.78 %, evolutionary 74.83 %; "
         "heads hang on the exits of the stages."
     )
-    ahead = arms["evolutionary"]["accuracy, %"] - arms["shortcut"]["accuracy, %"]
-    found = (
-        table(head, lines) + f"\n\nEvolutionary against shortcut: {ahead:+.1f} points, "
-        f"{DIFFERENCE[order]}. All {len(pairs)} comparisons share one correction: with these "
-        f"deviations the surest of them is shown from some {least:.0f} points on, more where arms "
-        "vary more, and one of the size that is claimed, 2.6, is missed. Reproduced would be both "
-        "shortcut and evolutionary better than vanilla, partly one of them. Shortcut trains the "
-        "sum of all heads' logits and is measured, as all arms are, by the classifier alone."
+    title = "3. Parts of the method"
+    found = "\n\n".join(
+        [
+            "In a network whose gradient does not vanish (part 1):",
+            slim.text,
+            *evidence(title, "ablation.png", "ablation"),
+            "And in one whose gradient does, which part 2 trains in bf16:",
+            narrow.text,
+            "Reproduced would be both shortcut and evolutionary better than vanilla in both "
+            "networks, partly one of them in one, a rule that stood before the second network was "
+            "measured. Shortcut trains the sum of all heads' logits and is measured, as all arms "
+            "are, by the classifier alone.",
+        ]
     )
-    told_short = f"differences below some {least:.0f} points could not be shown"
-    return section(
-        "3. Parts of the method", verdict, claim, found, "ablation.png", "ablation", told_short
-    )
+    told = "; ".join(part.in_short for part in (slim, narrow))
+    return section(title, verdict, claim, found, "ablation_narrow.png", "ablation_narrow", told)
 
 
 def membrane() -> Claim:
