@@ -336,7 +336,9 @@ def ablation() -> Claim:
             "In a network whose gradient does not vanish (part 1):",
             slim.text,
             *evidence(title, "ablation.png", "ablation"),
-            "And in one whose gradient does, which part 2 trains in bf16:",
+            "And in one whose gradient does, trained as in part 2, which says why it vanishes, but "
+            "in fp32; it is narrow, has one time step, and is far from trained after so few "
+            "epochs:",
             narrow.text,
             "Reproduced would be both shortcut and evolutionary better than vanilla in both "
             "networks, partly one of them in one, a rule that stood before the second network was "
