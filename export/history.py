@@ -8,10 +8,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from zoo.hub import MEASURED
 from zoo.runs import all_runs
 
 CURVES = "training.png"
-MEASURED = {"holdout_accuracy": "held-out training images", "test_accuracy": "test images"}
 
 
 def history_and_notes(config: dict[str, Any]) -> str:

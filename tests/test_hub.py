@@ -161,6 +161,65 @@ def test_a_compiled_network_is_saved_under_the_names_of_its_own(tmp_path):
     assert all(map(torch.equal, load(tmp_path).state_dict().values(), slim.state_dict().values()))
 
 
+def test_frozen_norms_are_saved_and_deployed_as_what_they_were(tmp_path):
+    slim = zoo.create_model("short_bp_resnet20_slim", pretrained=True).eval()
+    timm.utils.freeze(slim, ["stem", "stages.0"])
+    hub.save_pretrained(slim, tmp_path)
+    x = torch.randn(2, 3, 32, 32)
+    with torch.inference_mode():
+        assert torch.equal(load(tmp_path).eval()(x), slim(x))
+        assert torch.equal(zoo.deploy(load(tmp_path))(x), zoo.deploy(slim)(x))
+
+
+def pruned() -> torch.nn.Module:
+    model = zoo.create_model("short_bp_resnet20_slim")
+    model.prune_intermediate_layers([1])
+    return model
+
+
+@pytest.mark.parametrize(
+    ("make", "extra", "message"),
+    [
+        (pruned, {}, "expected a whole network of its name and arguments"),
+        (lambda: torch.nn.Linear(1, 1), {}, "expected a network of the zoo, got a Linear"),
+        (zoo.create_model, {"label_names": {0: "a"}}, "label_names as a list of 10 names"),
+        (zoo.create_model, {"label_names": ["a", "b"]}, "label_names as a list of 10 names"),
+        (zoo.create_model, {"training": {"epochs": 3}}, "expected as training a recipe"),
+    ],
+)
+def test_what_would_not_load_is_not_saved(folder, make, extra, message):
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    model = make("short_bp_resnet20_slim") if make is zoo.create_model else make()
+    with pytest.raises(ValueError, match=message):
+        hub.save_pretrained(model, folder, **extra)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+@pytest.mark.parametrize("log", ["none", [1], [{"epoch": 1, "loss": 0.5}]])
+def test_a_log_that_no_card_could_show_is_refused(folder, log):
+    training = hub.read_config(folder)["training"]
+    for run in (training | {"log": log}, training | {"began_with": {"training": {"log": log}}}):
+        with pytest.raises(ValueError, match=r"learning_rate, loss, .* in each line of its log"):
+            hub.save_pretrained(load(folder), folder, training=run)
+
+
+def test_a_folder_with_hashes_is_not_written_over(run):
+    folder = checkpoints(run)[-1]
+    with pytest.raises(ValueError, match=r"got one whose sha256\.json holds the hashes of other"):
+        hub.save_pretrained(load(folder), folder)
+    load(folder)
+
+
+def test_a_folder_whose_weights_cannot_be_replaced_stays_as_it_was(folder):
+    model = load(folder)
+    (folder / "model.safetensors").unlink()
+    (folder / "model.safetensors").mkdir()
+    config = (folder / "config.json").read_bytes()
+    with pytest.raises(OSError, match=r"model\.safetensors"):
+        hub.save_pretrained(model, folder)
+    assert (folder / "config.json").read_bytes() == config
+
+
 def test_weights_are_listed_by_their_tags_too(folder, monkeypatch):
     monkeypatch.setenv("SHORT_BP_ZOO_WEIGHTS", str(folder.parent))
     for wildcard in ("*.digits", "*slim*", "short_bp_resnet20_slim"):
@@ -349,7 +408,10 @@ def changed(folder, **values):
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"num_classes": 11}, "model_args with num_classes 11, got 10"),
+        ({"num_classes": 11}, "label_names as a list of 11 names, got"),
+        ({"num_classes": 11, "label_names": []}, "model_args with num_classes 11, got 10"),
+        ({"label_names": {str(i): "digit" for i in range(10)}}, "label_names as a list of 10"),
+        ({"label_names": list(range(10))}, "label_names as a list of 10 names, got"),
         ({"num_classes": None}, r"got KeyError\('num_classes'\)"),
         ({"num_classes": "ten"}, "num_classes as a number >= 0, got 'ten'"),
         ({"pretrained_cfg": None}, r"got KeyError\('pretrained_cfg'\)"),

@@ -18,6 +18,7 @@ from torch.utils.checkpoint import checkpoint
 from zoo.heads import ShortcutHeads
 from zoo.layers import ConvNorm, DirectCoding
 
+COUNTER = "num_batches_tracked"  # of a norm; timm's frozen ones have none, and it is no weight
 Memory = Literal["fast", "lean"]
 Choice = TypeVar("Choice")
 Backbone = TypeVar("Backbone", bound="SpikingBackbone")
@@ -257,8 +258,12 @@ def sizes_of_stages(depths: Sequence[int], widths: Sequence[int]) -> list[tuple[
     """Depth and width of each stage.
 
     Raises:
-        ValueError: There are more of one than of the other.
+        ValueError: There are more of one than of the other, or none, or a stage without depth.
     """
+    if min(depths, default=0) < 1:
+        raise ValueError(
+            f"depths: expected at least one stage, and a number >= 1 for each, got {depths}"
+        )
     if len(depths) != len(widths):
         raise ValueError(
             f"depths and widths: expected as many of each, got {len(depths)} and {len(widths)}"
@@ -293,7 +298,7 @@ def checkpoint_filter_fn(state_dict: dict[str, Tensor], model: nn.Module) -> dic
         {name for name in names if not name.startswith((prefix, "head.fc."))}
         for names in (model.state_dict(), state_dict)
     )
-    if missing := sorted(here - there):
+    if missing := sorted(name for name in here - there if not name.endswith(COUNTER)):
         raise ValueError(f"weights: expected a whole network, found no {missing}")
     if others := sorted(there - here):
         raise ValueError(

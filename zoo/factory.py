@@ -86,7 +86,7 @@ def create_model(
     # A tag says which settings, with or without weights.
     files = (hub.CONFIG, hub.WEIGHTS) if pretrained else (hub.CONFIG,)
     folder = hub.locate(name, files, cache_dir)
-    tensors = _tensors(folder)
+    tensors = hub.tensors_asked_for(folder)
     if pretrained:
         _check_weights(folder, tensors)
         _check_overlay(kwargs.get("pretrained_cfg_overlay") or {})
@@ -123,44 +123,8 @@ def _check_overlay(overlay: Mapping[str, Any]) -> None:
         )
 
 
-def _tensors(folder: Path) -> dict[str, tuple[tuple[int, ...], str]]:
-    """Shape and kind of all tensors of the network that a folder's config.json asks for, by name.
-
-    Raises:
-        ValueError: It asks for none, or for one that would take all memory; before any is taken.
-    """
-    config, path = hub.read_config(folder), folder / hub.CONFIG
-    try:
-        built = timm.create_model(f"local-dir:{folder}", device="meta")
-    except Exception as error:  # whatever arguments lead a constructor to
-        raise ValueError(
-            f"{path}: expected arguments of its architecture, got {type(error).__name__}: {error}"
-        ) from None
-    parameters = sum(parameter.numel() for parameter in built.parameters())
-    if parameters > hub.MAX_PARAMETERS:
-        raise ValueError(
-            f"{path}: expected a network of up to {hub.MAX_PARAMETERS} parameters, got {parameters}"
-        )
-    if built.num_classes != config["num_classes"]:  # timm would leave the classifier random
-        raise ValueError(
-            f"{path}: expected model_args with num_classes {config['num_classes']}, got "
-            f"{built.num_classes}"
-        )
-    return {
-        name: (tuple(tensor.shape), "float" if tensor.is_floating_point() else "integer")
-        for name, tensor in built.state_dict().items()
-    }
-
-
 def _check_weights(folder: Path, expected: dict[str, tuple[tuple[int, ...], str]]) -> None:
-    """Raise unless a folder's weights have these names, shapes and kinds, shortcut heads aside."""
-    found = hub.weight_tensors(folder)
-    wrong = sorted(
-        name
-        for name in found.keys() | expected.keys()
-        if not name.startswith("shortcut_heads.") and found.get(name) != expected.get(name)
-    )
-    if wrong:
+    if wrong := hub.unlike_weights(folder, expected):
         raise ValueError(f"{_other_weights(folder)}: {wrong[:5]} of {len(wrong)} that differ")
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import timm
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from timm.models import build_model_with_cfg, is_model, model_entrypoint
@@ -22,6 +23,7 @@ from timm.models._hub import save_config_for_hf
 from timm.utils import unwrap_model
 from torch import nn
 
+from zoo.backbone import COUNTER
 from zoo.disk import file_sha256
 from zoo.neurons import LIF
 from zoo.pull import MAX_BYTES, pull
@@ -34,6 +36,8 @@ WEIGHTS_FOLDER_VARIABLE = "SHORT_BP_ZOO_WEIGHTS"
 BUNDLED = Path(__file__).parent / "weights"
 NEEDED = LIF().constants().keys()
 RECIPE = {"model": str, "model_args": dict, "data": dict, "loss": dict, "epochs": int}
+LOGGED = ("epoch", "learning_rate", "loss", "accuracy", "seconds")
+MEASURED = {"holdout_accuracy": "held-out training images", "test_accuracy": "test images"}
 RATES = "_rates"  # at the end of the tag of a network whose neurons give off rates
 ON_THE_HUB = "hub.json"  # in BUNDLED: arch.tag -> org/name@commit
 
@@ -47,6 +51,7 @@ MAX_PARAMETERS = 2**30
 # By timm, and never handed on to a network, of which a pretrained_cfg_overlay names other weights;
 # or by who builds it.
 TAKEN = {
+    *inspect.signature(timm.create_model).parameters,
     *inspect.signature(build_model_with_cfg).parameters,
     *("features_only", "feature_cls", "out_indices", "pruned"),
     *("device", "dtype"),
@@ -84,10 +89,15 @@ def save_pretrained(model: nn.Module, folder: str | Path, **extra: Any) -> None:
         extra: More keys for config.json, e.g. label_names, which are pretrained_cfg's if not given.
 
     Raises:
-        ValueError: Its neurons are none that config.json can hold, as neuron_constants says.
+        ValueError: It is no whole network of the zoo, as features_only and pruning leave none; its
+            neurons are none that config.json can hold, as neuron_constants says; read_config would
+            refuse what is to be written; or the folder is a published one or a checkpoint, whose
+            hashes would.
         OSError: The folder cannot be written to.
     """
     model = unwrap_model(model)  # of torch.compile or DistributedDataParallel, with other names
+    if not hasattr(model, "time_steps"):
+        raise ValueError(f"model: expected a network of the zoo, got a {type(model).__name__}")
     model_args = {
         "time_steps": model.time_steps,
         "spike_layer": neuron_constants(model),
@@ -96,14 +106,32 @@ def save_pretrained(model: nn.Module, folder: str | Path, **extra: Any) -> None:
     if names := model.pretrained_cfg.get("label_names"):
         extra = {"label_names": list(names)} | extra
     folder = Path(folder)
+    if sealed := [kept for kept in (REPORT, SEAL) if (folder / kept).is_file()]:
+        raise ValueError(
+            f"{folder}: expected a folder to write to, got one whose {sealed[0]} holds the hashes "
+            "of other weights; choose another"
+        )
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
     with TemporaryDirectory(prefix=".save.", dir=folder) as scratch:
         new = Path(scratch)
         save_config_for_hf(model, new / CONFIG, model_config=extra, model_args=model_args)
+        _accept(str(folder), new)
         (new / WEIGHTS).write_bytes(save(tensors, metadata={"format": "pt"}))
-        (folder / CONFIG).unlink(missing_ok=True)  # of other weights, should a kill come between
-        os.replace(new / WEIGHTS, folder / WEIGHTS)
+        if wrong := unlike_weights(new, tensors_asked_for(new)):
+            raise ValueError(
+                "model: expected a whole network of its name and arguments, got one of which "
+                f"{wrong[:3]} and {len(wrong[3:])} more differ, so that it would not load"
+            )
+        before = new / "before.json"
+        if (folder / CONFIG).exists():  # of other weights, should a kill come between
+            os.replace(folder / CONFIG, before)
+        try:
+            os.replace(new / WEIGHTS, folder / WEIGHTS)
+        except OSError:
+            if before.exists():
+                os.replace(before, folder / CONFIG)
+            raise
         os.replace(new / CONFIG, folder / CONFIG)
 
 
@@ -152,22 +180,44 @@ def read_config(folder: Path) -> dict[str, Any]:
             f"{path}: expected input_size as three whole numbers, mean and std as one for each "
             f"channel in pretrained_cfg, got {size!r}, {mean!r} and {std!r}"
         )
-    if "training" in config and not _is_recipe(config["training"]):
+    labels = config.get("label_names", [])
+    if labels != [] and not _are(labels, classes, str):
+        raise ValueError(
+            f"{path}: expected label_names as a list of {classes} names, got {labels!r:.100}"
+        )
+    if "training" in config and not _is_history(config["training"]):
         raise ValueError(
             f"{path}: expected as training a recipe with {', '.join(RECIPE)}, such as zoo.training "
-            f"writes, got {config['training']!r:.100}"
+            f"writes, with {', '.join(LOGGED)} in each line of its log, got "
+            f"{config['training']!r:.100}"
         )
     _check_sizes(path, model_args)
     return config
 
 
+def _is_history(training: Any) -> bool:
+    """Whether a run, and each that it began with, has what a card tells of it."""
+    if not _is_recipe(training):
+        return False
+    began = training.get("began_with", {"training": None})
+    if not isinstance(began, dict) or "training" not in began:
+        return False
+    return not began["training"] or _is_history(began["training"])
+
+
 def _is_recipe(training: Any) -> bool:
-    """Whether it has what a card tells of a run."""
     return (
         isinstance(training, dict)
         and all(isinstance(training.get(key), kind) for key, kind in RECIPE.items())
         and all(isinstance(training[key].get("name"), str) for key in ("data", "loss"))
+        and isinstance(log := training.get("log", []), list)
+        and all(isinstance(entry, dict) and _is_epoch(entry) for entry in log)
     )
+
+
+def _is_epoch(entry: dict[str, Any]) -> bool:
+    measured = next((entry[key] for key in MEASURED if key in entry), None)
+    return _are([measured, *map(entry.get, LOGGED)], len(LOGGED) + 1, int | float)
 
 
 def _are(values: Any, count: int, kind: Any) -> bool:
@@ -242,6 +292,51 @@ def weight_tensors(folder: Path) -> dict[str, tuple[tuple[int, ...], str]]:
             f"{path}: expected a whole safetensors file, got {size} bytes that do not parse "
             f"({error})"
         ) from None
+
+
+def tensors_asked_for(folder: Path) -> dict[str, tuple[tuple[int, ...], str]]:
+    """Shape and kind of all tensors of the network that a folder's config.json asks for, by name.
+
+    Raises:
+        ValueError: It asks for none, or for one that would take all memory; before any is taken.
+    """
+    config, path = read_config(folder), folder / CONFIG
+    try:
+        built = timm.create_model(f"local-dir:{folder}", device="meta")
+    except Exception as error:  # whatever arguments lead a constructor to
+        raise ValueError(
+            f"{path}: expected arguments of its architecture, got {type(error).__name__}: {error}"
+        ) from None
+    parameters = sum(parameter.numel() for parameter in built.parameters())
+    if parameters > MAX_PARAMETERS:
+        raise ValueError(
+            f"{path}: expected a network of up to {MAX_PARAMETERS} parameters, got {parameters}"
+        )
+    if built.num_classes != config["num_classes"]:  # timm would leave the classifier random
+        raise ValueError(
+            f"{path}: expected model_args with num_classes {config['num_classes']}, got "
+            f"{built.num_classes}"
+        )
+    return {
+        name: (tuple(tensor.shape), "float" if tensor.is_floating_point() else "integer")
+        for name, tensor in built.state_dict().items()
+    }
+
+
+def unlike_weights(folder: Path, expected: dict[str, tuple[tuple[int, ...], str]]) -> list[str]:
+    """Names of the tensors in model.safetensors that have not these shapes and kinds, or are not
+    there; shortcut heads aside, and a norm's counter that is not there.
+
+    Raises:
+        FileNotFoundError, ValueError: As weight_tensors.
+    """
+    found = weight_tensors(folder)
+    found = {name: expected[name] for name in expected if name.endswith(COUNTER)} | found
+    return sorted(
+        name
+        for name in found.keys() | expected.keys()
+        if not name.startswith("shortcut_heads.") and found.get(name) != expected.get(name)
+    )
 
 
 def locate(name: str, files: Iterable[str], cache_dir: str | Path | None = None) -> Path:
