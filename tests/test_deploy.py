@@ -15,6 +15,7 @@ from export.exact import certify
 from export.graph import write_graph
 from export.images import _close_calls, random_images
 from zoo.data import normalise
+from zoo.deployed import why_not_exact
 from zoo.folded import FoldedLIF, PixelConv, _rounds
 from zoo.grid import whole_pixels
 
@@ -182,6 +183,14 @@ def test_deploying_leaves_the_network_as_it_was():
     assert model.training
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
     assert not [name for name, _ in deployed.named_modules() if "shortcut_heads" in name]
+
+
+@torch.inference_mode()
+def test_a_compiled_network_deploys_as_it_is():
+    model = create()
+    x, compiled = values(model, pixels(model, 4)), torch.compile(model, backend="eager")
+    assert torch.equal(zoo.deploy(compiled)(x), zoo.deploy(model)(x))
+    assert why_not_exact(compiled) is None
 
 
 @torch.inference_mode()

@@ -21,7 +21,8 @@ from collections import Counter
 from dataclasses import dataclass, replace
 
 import torch
-from timm.layers import ClassifierHead, to_2tuple
+from timm.layers import ClassifierHead, to_2tuple, unfreeze_batch_norm_2d
+from timm.utils import unwrap_model
 from torch import Tensor, fx, nn
 
 from zoo.attention import ChannelSpatialAttention, Gate
@@ -133,7 +134,8 @@ def deploy(model: nn.Module, exact: bool = True) -> fx.GraphModule:
     """Fold every norm into its convolution and snap the weights to the finest exact grid.
 
     Args:
-        model: A network of the zoo for still images; its heads, if any, are left out.
+        model: A network of the zoo for still images, also in torch.compile's or
+            DistributedDataParallel's wrapping; its heads, if any, are left out.
         exact: Snap. False leaves the folded weights as they are, which fp32 then rounds.
 
     Returns:
@@ -146,7 +148,7 @@ def deploy(model: nn.Module, exact: bool = True) -> fx.GraphModule:
         NotExactError: Some layer cannot be exact in fp32; the message names it and says why.
         ValueError: The network is none of the zoo's, or its weights are not finite.
     """
-    model = strip_heads(model).eval().cpu().float()
+    model = unfreeze_batch_norm_2d(strip_heads(unwrap_model(model))).eval().cpu().float()
     model.set_grad_checkpointing(False)
     if broken := [k for k, v in model.state_dict().items() if not v.isfinite().all()]:
         raise ValueError(f"model: expected finite weights, got others in {broken}")
@@ -163,7 +165,7 @@ def why_not_exact(model: nn.Module) -> str | None:
     Returns:
         The reason, where layers or constants of neurons are one; None where weights alone decide.
     """
-    model = strip_heads(model).eval()
+    model = unfreeze_batch_norm_2d(strip_heads(unwrap_model(model))).eval()
     if (device := next(model.parameters()).device).type != "meta":
         device = "cpu"  # some accelerators know no fp64
     with torch.device(device):
@@ -526,7 +528,10 @@ class _Deployment:
 
     def _head(self, name: str, head: ClassifierHead, x: _Spikes) -> fx.Node:
         if head.global_pool.pool_type != "avg" or not isinstance(head.fc, nn.Linear):
-            raise NotExactError(f"{name}: expected average pooling and a classifier, got {head}")
+            raise NotExactError(
+                f"{name}: expected average pooling and a classifier, got "
+                f"{head.global_pool.pool_type!r} and {type(head.fc).__name__}"
+            )
         pixels = self._pixels_behind()
         fc = copy.deepcopy(head.fc).double()
         fc.weight.copy_(head.fc.weight / (self.T * pixels * x.times))
