@@ -10,6 +10,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+from zoo.classifier import seen_of_an_image
 from zoo.hub import CONFIG, read_config
 
 PREPROCESSOR = "preprocessor_config.json"
@@ -30,28 +31,27 @@ def browser_config(label_names: list[str]) -> dict[str, Any]:
 
 
 def preprocessor(folder: Path) -> str | None:
-    """preprocessor_config.json of a folder with config.json; None where images are not RGB, for
-    which there is no such description.
+    """preprocessor_config.json of a folder with config.json; None where images are not RGB or not
+    square, for which there is no such description.
 
     Raises:
-        ValueError: Its pretrained_cfg asks for what AutoImageProcessor cannot do.
+        ValueError: Its pretrained_cfg asks for what zoo.load_onnx or AutoImageProcessor cannot do.
     """
-    cfg = read_config(folder)["pretrained_cfg"]
-    channels, height, width = cfg["input_size"]
-    if channels != 3:
+    (channels, height, width), crop, interpolation = seen_of_an_image(folder)
+    if channels != 3 or height != width:  # other sides it would fill up with black
         return None
-    crop, interpolation = cfg.get("crop_pct"), cfg.get("interpolation")
-    if not isinstance(crop, int | float) or crop <= 0 or interpolation not in RESAMPLE:
+    if interpolation.value not in RESAMPLE:
         raise ValueError(
-            f"{folder / CONFIG}: expected crop_pct > 0 and interpolation as one of "
-            f"{[*RESAMPLE]} in pretrained_cfg, got {crop!r} and {interpolation!r}"
+            f"{folder / CONFIG}: expected interpolation as one of {[*RESAMPLE]} in pretrained_cfg, "
+            f"got {interpolation.value!r}"
         )
+    cfg = read_config(folder)["pretrained_cfg"]
     described = {
         "image_processor_type": "CLIPImageProcessor",  # it resizes, crops and normalises as timm
         "do_convert_rgb": True,
         "do_resize": True,
-        "size": {"shortest_edge": math.floor(min(height, width) / crop)},
-        "resample": RESAMPLE[interpolation],
+        "size": {"shortest_edge": math.floor(height / crop)},
+        "resample": RESAMPLE[interpolation.value],
         "do_center_crop": True,
         "crop_size": {"height": height, "width": width},
         "do_rescale": True,

@@ -66,7 +66,9 @@ def _compared(folder: Path, images: Images, exact: Tensor) -> Iterator[bytes]:
 
 
 def that_differ(logits: Tensor, others: Tensor) -> int:
-    """Images whose logits, [N, K], are not the same bits; 0 and -0 are not."""
+    """Images whose logits, [N, K], are not the same bits; 0 and -0 are not, and other shapes."""
+    if logits.shape != others.shape:
+        return len(others)
     return int((logits.view(torch.int32) != others.view(torch.int32)).any(1).sum())
 
 

@@ -57,6 +57,8 @@ def test_an_image_a_path_and_pixels_are_the_same(session, tmp_path):
         (np.zeros(8, np.uint8), r"uint8 \[8\]"),
         (Image.new("F", (8, 8)), "got F"),
         (7, "got int"),
+        (np.zeros((0, 0, 3), np.uint8), "one with pixels, got 0 x 0"),
+        (Image.new("RGB", (0, 5)), "one with pixels, got 0 x 5"),
         (__file__, "which is none"),
     ],
 )
@@ -72,6 +74,8 @@ def test_a_picture_that_was_cut_short_is_refused_by_its_path(session, tmp_path):
     path.write_bytes(path.read_bytes()[:5000])
     with pytest.raises(ValueError, match=r"image: expected a whole image, got .*cut\.png: "):
         session.classify(path)
+    with Image.open(path) as image, pytest.raises(ValueError, match="expected a whole image"):
+        session.classify(image)
     with pytest.raises(FileNotFoundError):
         session.classify(tmp_path / "none.png")
 
@@ -145,7 +149,14 @@ def test_a_graph_with_weights_in_another_file_is_refused(exported, tmp_path, mon
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("crop_pct", 0), ("crop_pct", "whole"), ("interpolation", "x"), ("input_size", [])],
+    [
+        ("crop_pct", 0),
+        ("crop_pct", "whole"),
+        ("crop_pct", 1.25),
+        ("crop_mode", "squash"),
+        ("interpolation", "x"),
+        ("input_size", []),
+    ],
 )
 def test_a_config_that_no_image_can_go_through_is_refused(exported, tmp_path, key, value):
     folder = shutil.copytree(exported, tmp_path / "wrong")

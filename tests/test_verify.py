@@ -21,6 +21,7 @@ from safetensors.torch import load_file, save_file
 import export.equal_bits
 import export.verify
 import zoo
+from export.browser import preprocessor
 from export.checks import logits_of, session
 from export.equal_bits import check_exact
 from export.folder import GRAPH, GRAPHS, READABLE_GRAPH, REPORT, changed_files
@@ -223,6 +224,26 @@ def test_labels_that_a_browser_would_show_for_others_are_caught(folder):
             "that_differ": ["config.json: id2label"]
         }
     }
+
+
+def test_other_logits_than_the_network_has_are_caught(folder):
+    model = onnx.load(folder / GRAPH)
+    twice = onnx.helper.make_node("Concat", ["once", "once"], ["logits"], axis=1)
+    (last,) = (node for node in model.graph.node if "logits" in node.output)
+    last.output[0] = "once"
+    model.graph.node.append(twice)
+    model.graph.output[0].type.tensor_type.shape.dim[1].dim_value *= 2
+    onnx.save(model, folder / GRAPH)
+    assert {"graphs hold the weights", "equal bits in every setting"} <= failed(folder).keys()
+
+
+@pytest.mark.parametrize(("size", "described"), [((1, 8, 8), 0), ((3, 8, 16), 0), ((3, 8, 8), 1)])
+def test_what_javascript_would_see_is_described_of_square_colours_alone(size, described, tmp_path):
+    cfg = {"input_size": size, "mean": (0.0,) * size[0], "std": (1.0,) * size[0]}
+    name = "short_bp_resnet20_slim"
+    model = zoo.create_model(name, in_chans=size[0], pretrained_cfg_overlay=cfg)
+    zoo.hub.save_pretrained(model, tmp_path)
+    assert (preprocessor(tmp_path) is not None) == described
 
 
 def test_a_zero_of_the_other_sign_is_another_logit():

@@ -14,7 +14,7 @@ from PIL import Image
 from torchvision.transforms import v2
 
 from zoo import hub
-from zoo.picture import decode
+from zoo.picture import NOT_WHOLE, decode
 from zoo.preprocessing import middle
 
 MODES = {1: "L", 3: "RGB"}  # PIL's, by the number of channels
@@ -87,6 +87,12 @@ def _opened(image: Image.Image | Path | str | np.ndarray) -> Image.Image:
     if not isinstance(image, Image.Image) or image.mode.startswith(("I", "F")):
         found = image.mode if isinstance(image, Image.Image) else type(image).__name__
         raise ValueError(f"image: expected a path or an image of 8-bit pixels, got {found}")
+    if 0 in image.size:
+        raise ValueError(f"image: expected one with pixels, got {image.width} x {image.height}")
+    try:
+        image.load()
+    except NOT_WHOLE as error:
+        raise ValueError(f"image: expected a whole image, got {error}") from None
     return image
 
 
@@ -118,29 +124,41 @@ def load_onnx(name: str, cache_dir: str | Path | None = None) -> Classifier:
         session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnx's and onnxruntime's have no kind in common
         raise ValueError(f"{path}: expected a whole ONNX graph, got {error}") from None
-    cfg, classes = config["pretrained_cfg"], config["num_classes"]
+    size, crop, interpolation = seen_of_an_image(folder)
+    classes = config["num_classes"]
+    labels = tuple(config.get("label_names") or map(str, range(classes)))
+    (pixels, *more), (logits, *_) = session.get_inputs(), session.get_outputs()
+    found = (pixels.name, pixels.type, *pixels.shape[1:], logits.name, *logits.shape[1:])
+    if more or found != ("pixel_values", "tensor(uint8)", *size, "logits", classes):
+        raise ValueError(f"{path}: expected the graph of its {hub.CONFIG}, got {found}")
+    return Classifier(session, size, crop, interpolation, labels)
+
+
+def seen_of_an_image(
+    folder: Path,
+) -> tuple[tuple[int, int, int], float, v2.InterpolationMode]:
+    """Size, crop and interpolation, as Classifier has them, of a folder with config.json.
+
+    Raises:
+        ValueError: Its pretrained_cfg asks for what a Classifier does not do.
+    """
+    cfg = hub.read_config(folder)["pretrained_cfg"]
     try:
-        size, crop = tuple(cfg["input_size"]), cfg["crop_pct"]
+        size, crop, mode = tuple(cfg["input_size"]), cfg["crop_pct"], cfg["crop_mode"]
         interpolation = v2.InterpolationMode(cfg["interpolation"])
-        labels = tuple(config.get("label_names") or map(str, range(classes)))
-        known = size[0] in MODES and len(labels) == classes and cfg["crop_mode"] == "center"
-        known = known and 0.01 <= crop <= 1
+        known = size[0] in MODES and mode == "center" and 0.01 <= crop <= 1
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(
             f"{folder / hub.CONFIG}: expected what an image goes through in pretrained_cfg, got "
             f"{error!r}"
         ) from None
-    (pixels, *more), (logits, *_) = session.get_inputs(), session.get_outputs()
-    found = (pixels.name, pixels.type, *pixels.shape[1:], logits.name, *logits.shape[1:])
-    if more or found != ("pixel_values", "tensor(uint8)", *size, "logits", classes):
-        raise ValueError(f"{path}: expected the graph of its {hub.CONFIG}, got {found}")
     if not known:
         raise ValueError(
-            f"{folder / hub.CONFIG}: expected 1 or 3 channels, a label for each of {classes} "
-            f"classes and the middle of an image, got {size[0]} channels, {len(labels)} labels, "
-            f"crop_mode {cfg['crop_mode']!r} and crop_pct {crop}"
+            f"{folder / hub.CONFIG}: expected 1 or 3 channels and the middle of an image in "
+            f"pretrained_cfg, crop_mode 'center' and crop_pct up to 1, got {size[0]} channels, "
+            f"crop_mode {mode!r} and crop_pct {crop}"
         )
-    return Classifier(session, size, crop, interpolation, labels)
+    return size, crop, interpolation
 
 
 def tensors_outside(model: onnx.ModelProto) -> list[str]:

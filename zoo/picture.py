@@ -5,6 +5,9 @@ from typing import IO
 
 from PIL import Image, UnidentifiedImageError
 
+# What PIL raises of a damaged image: SyntaxError of a PNG, RuntimeError of an AVIF.
+NOT_WHOLE = (OSError, SyntaxError, RuntimeError, Image.DecompressionBombError)
+
 
 def decode(file: IO[bytes], key: str, place: Path | str) -> Image.Image:
     """An image with all of its pixels.
@@ -23,8 +26,7 @@ def decode(file: IO[bytes], key: str, place: Path | str) -> Image.Image:
         raise ValueError(
             f"{key}: expected an image, got {place}, which is none, or a damaged one"
         ) from None
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        # SyntaxError is PIL's of a damaged PNG
+    except NOT_WHOLE as error:
         raise ValueError(f"{key}: expected a whole image, got {place}: {error}") from None
     if image.mode[0] in "IF":  # PIL would clip their values to 255
         raise ValueError(f"{key}: expected 8 bits a channel, got {image.mode} in {place}")
