@@ -91,6 +91,8 @@ def write_card(folder: Path, report: dict[str, Any]) -> None:
 def _in_other_terms(decay: float, reset: str, levels: int = 1, **_: Any) -> str:
     if levels > 1:
         return "No leak, and no spikes: the integer LIF of https://arxiv.org/abs/2407.20708. "
+    if decay == 0:
+        return "No potential is left for the next step. "
     v_reset = "0.0" if reset == "zero" else "None"
     if decay == 1:
         return f"It is SpikingJelly's IFNode with v_reset={v_reset}. "
@@ -109,17 +111,16 @@ def _given_off(v_threshold: float, levels: int = 1, **_: Any) -> str:
 def _front_matter(config: dict[str, Any], checks: dict[str, Any], images: str) -> str:
     training = config.get("training", {})
     data = training.get("data", {"name": "image_folder"})
-    title = DATASETS[data["name"]][1]
     dataset = _on_the_hub(data, config)
     found = dict.fromkeys(_on_the_hub(run["data"], config) for run in all_runs(training))
     arguments: dict[str, Any] = {}
     if accuracy := measured_accuracy(checks):
-        arguments["model_name"] = f"{config['architecture']}.{config['pretrained_cfg']['tag']}"
+        arguments["model_name"] = _name(config)
         arguments["eval_results"] = [
             EvalResult(
                 task_type="image-classification",
                 dataset_type=dataset or data["name"],
-                dataset_name=data.get("title") or title,
+                dataset_name=_called(data),
                 metric_type="accuracy",
                 metric_name=f"top-1 on {images}",
                 metric_value=round(accuracy["onnxruntime_percent"], 2),
@@ -144,7 +145,7 @@ def _body(folder: Path, config: dict[str, Any], report: dict[str, Any]) -> str:
     channels, height, width = cfg["input_size"]
     command = how_measured(report["images"], training)
     return TEMPLATE.read_text().format(
-        name=f"{config['architecture']}.{cfg['tag']}",
+        name=_name(config),
         architecture=config["architecture"],
         parameters=parameter_count(folder) / 1e6,
         time_steps=args["time_steps"],
@@ -256,8 +257,21 @@ def _title(training: dict[str, Any]) -> str:
     if not training:
         return "a set of images that is not recorded"
     sets = [run["data"] for run in all_runs(training)]
-    titles = dict.fromkeys(data.get("title") or DATASETS[data["name"]][1] for data in sets)
-    return " and ".join(titles)
+    return " and ".join(dict.fromkeys(map(_called, sets)))
+
+
+def _called(data: dict[str, Any]) -> str:
+    """A set of images in words; of one that is none of ours, what the run calls it."""
+    return data.get("title") or _known(data)[1]
+
+
+def _known(data: dict[str, Any]) -> tuple[str | None, str]:
+    return DATASETS.get(data["name"], (None, data["name"]))
+
+
+def _name(config: dict[str, Any]) -> str:
+    tag = config["pretrained_cfg"].get("tag")
+    return f"{config['architecture']}.{tag}" if tag else config["architecture"]
 
 
 def _on_the_hub(data: dict[str, Any], config: dict[str, Any]) -> str | None:
@@ -265,12 +279,12 @@ def _on_the_hub(data: dict[str, Any], config: dict[str, Any]) -> str | None:
     a folder in the layout of ImageNet alone.
     """
     other = data.get("title") or (data["name"] == "imagenet" and config["num_classes"] != 1000)
-    return None if other else DATASETS[data["name"]][0]
+    return None if other else _known(data)[0]
 
 
 def _citation(cfg: dict[str, Any]) -> str:
     """The paper that timm's pretrained_cfg names, by its number."""
-    if "paper_ids" not in cfg:
+    if not cfg.get("paper_ids") or not cfg.get("paper_name"):
         return "No paper is recorded for this network."
     number = cfg["paper_ids"].removeprefix("arXiv:")
     told = f"The network follows [{cfg['paper_name']}](https://arxiv.org/abs/{number})"

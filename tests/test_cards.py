@@ -150,6 +150,22 @@ def test_a_card_needs_no_matplotlib_and_no_log(exported, monkeypatch, tmp_path):
     assert "3 epochs at T = 2.\n\n```json" in card
 
 
+def test_a_card_copes_with_a_set_of_images_and_a_network_that_it_does_not_know(exported, tmp_path):
+    for path in (exported / "config.json", exported / "model.safetensors"):
+        shutil.copy(path, tmp_path)
+    source = load_source(str(tmp_path))
+    source.config["training"]["data"] = {"name": "my_set"}
+    for key in ("tag", "paper_name"):
+        del source.model.pretrained_cfg[key]
+    (tmp_path / "stripped").mkdir()
+    write_stripped(source, tmp_path / "stripped")
+    write_card(tmp_path / "stripped", json.loads((exported / "verification.json").read_text()))
+    card = (tmp_path / "stripped" / "README.md").read_text()
+    assert "It was trained on my_set and knows nothing else" in card
+    assert "# short_bp_resnet20_slim\n" in card
+    assert "No paper is recorded for this network." in card
+
+
 def test_the_energy_on_a_card_is_what_was_counted(exported, card):
     measured = json.loads((exported / "verification.json").read_text())["energy"]
     assert measured["picojoules"] == pytest.approx(
