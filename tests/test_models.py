@@ -380,6 +380,13 @@ def test_more_widths_than_depths_are_refused(name):
         create(name, depths=(2, 1, 1))
 
 
+@pytest.mark.parametrize("name", ["short_bp_resnet18", "short_bp_vgg16", "spikformer_4_384"])
+@pytest.mark.parametrize("depths", [(), (2, 0), (-1, 1)])
+def test_a_stage_without_depth_is_refused(name, depths):
+    with pytest.raises(ValueError, match="depths: expected"):
+        zoo.create_model(name, depths=depths)
+
+
 @pytest.mark.parametrize("layer", [zoo.LIF(0.5), 0.5])
 @pytest.mark.parametrize(
     "name", ["short_bp_resnet18", "sew_resnet18", "ms_resnet18", "short_bp_vgg16", "spikformer"]

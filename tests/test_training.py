@@ -669,6 +669,8 @@ def test_a_set_that_grew_holds_out_other_images_and_is_refused(recipe, tmp_path)
             {"model": "short_bp_resnet20_slim.cifar10"},
             "model: expected a name from zoo.list_models(), got short_bp_resnet20_slim.cifar10",
         ),
+        ({"model_args": {"checkpoint_path": "w.pt"}}, "checkpoint_path: expected arguments of a "),
+        ({"model_args": {"global_pool": "gap"}}, "model_args: expected arguments of short_bp_"),
         ({"model_args": {"shortcut_heads": True}}, "model_args.shortcut_heads: expected no such "),
         ({"model_args": {"spike_layer": {"decay": 2.0}}}, "decay: expected a number in [0, 1]"),
         ({"model_args": {"num_classes": 5}}, "model_args.num_classes: expected no such key, the"),

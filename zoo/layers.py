@@ -114,7 +114,7 @@ class DirectCoding(nn.Sequential):
     [T, B, C, H, W], bring their own T and are convolved step by step.
 
     Raises:
-        ValueError: time_steps < 1, or x has another number of axes or of channels.
+        ValueError: time_steps < 1, or x has another number of axes or of channels, or no steps.
     """
 
     def __init__(
@@ -130,6 +130,8 @@ class DirectCoding(nn.Sequential):
             raise ValueError(
                 f"x: expected [B, C, H, W] or [T, B, C, H, W], got shape {tuple(x.shape)}"
             )
+        if x.ndim == 5 and not len(x):
+            raise ValueError(f"x: expected at least one time step, got shape {tuple(x.shape)}")
         if x.shape[-3] != self.conv.in_channels:
             raise ValueError(
                 f"x: expected {self.conv.in_channels} channels in axis {x.ndim - 3}, "

@@ -115,8 +115,8 @@ class Spikformer(SpikingBackbone):
         kwargs: SpikingBackbone's: shortcut_heads, head_stages, memory, num_classes, ...
 
     Raises:
-        ValueError: num_heads < 1, embed_dim that does not divide, time_steps < 1, an unknown
-            memory, or a bad neuron constant.
+        ValueError: num_heads < 1, a stage without blocks, embed_dim that does not divide,
+            time_steps < 1, an unknown memory, or a bad neuron constant.
     """
 
     def __init__(
@@ -132,8 +132,10 @@ class Spikformer(SpikingBackbone):
         dtype=None,
         **kwargs,
     ):
-        if num_heads < 1:
+        if type(num_heads) is not int or num_heads < 1:
             raise ValueError(f"num_heads: expected a whole number >= 1, got {num_heads}")
+        if min(depths, default=0) < 1:
+            raise ValueError(f"depths: expected numbers >= 1, got {depths}")
         if embed_dim < 8 or embed_dim % 8 or embed_dim % num_heads:
             raise ValueError(
                 f"embed_dim: expected a multiple of 8 and of {num_heads} num_heads, got {embed_dim}"

@@ -145,7 +145,7 @@ def build_model(config: Config, images: ImageSet | ImageFiles) -> nn.Module:
             pretrained_cfg_overlay=cfg,
             **args,
         )
-    except TypeError as error:
+    except (TypeError, AssertionError) as error:  # timm asserts
         raise ValueError(
             f"model_args: expected arguments of {config.model}, got {config.model_args} ({error})"
         ) from None
