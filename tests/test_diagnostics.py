@@ -23,7 +23,7 @@ from zoo.diagnostics import (
     gradients,
     part_connections,
 )
-from zoo.diagnostics.__main__ import Options, diagnose, main
+from zoo.diagnostics.__main__ import Options, diagnose, main, trained_on
 
 aten = torch.ops.aten
 
@@ -436,6 +436,14 @@ def test_a_released_network_is_measured_on_what_it_was_trained_on(command, monke
     command("short_bp_resnet20_slim.small", "--num-images", "4", "--batch-size", "2")
     found = tmp_path / "runs/diagnostics/short_bp_resnet20_slim.small/diagnostics.json"
     assert "4 test images of digits" in found.read_text()
+
+
+def test_pixels_are_those_of_a_network_whose_training_is_not_recorded(tmp_path):
+    cfg = {"input_size": (1, 8, 8), "mean": (10 / 255,), "std": (200 / 255,)}
+    hub.save_pretrained(create(in_chans=1, pretrained_cfg_overlay=cfg), tmp_path)
+    found = trained_on(f"local-dir:{tmp_path}")
+    assert (found.mean, found.std) == ((10,), (200,))
+    assert trained_on("short_bp_resnet18_imagenet").mean == (124, 116, 104)
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import timm
 import torch
 import tyro
 from rich.console import Console
@@ -65,15 +66,19 @@ def pretrained_name(name: str) -> str | None:
     return None if name in zoo.list_models() else name
 
 
-def trained_on(pretrained: str | None) -> DataConfig:
-    """The set that a network was trained on, if its config.json says."""
+def trained_on(name: str) -> DataConfig:
+    """The set that a network was trained on, if its config.json says, and its mean and std."""
+    pretrained = pretrained_name(name)
     if pretrained is None:
-        return DataConfig()
-    try:
-        config = hub.read_config(hub.locate(pretrained, (hub.CONFIG,)))
-    except (ValueError, OSError):  # create_model says it better
-        return DataConfig()
-    return DataConfig.recorded(config.get("training", {}).get("data", {}))
+        cfg, data = timm.get_pretrained_cfg(name).to_dict(), {}
+    else:
+        try:
+            config = hub.read_config(hub.locate(pretrained, (hub.CONFIG,)))
+        except (ValueError, OSError):  # create_model says it better
+            return DataConfig()
+        cfg, data = config["pretrained_cfg"], config.get("training", {}).get("data", {})
+    pixels = {key: tuple(round(255 * value) for value in cfg[key]) for key in ("mean", "std")}
+    return DataConfig.recorded(pixels | data)
 
 
 def diagnose(name: str, options: Options) -> Report:
@@ -161,7 +166,7 @@ def main() -> None:
         tyro.cli(Options, args=["--help"], **HELP)
     name = sys.argv[1]
     with said_in_a_line():
-        default = Options(data=trained_on(pretrained_name(name)))
+        default = Options(data=trained_on(name))
         options = tyro.cli(Options, default=default, args=sys.argv[2:], **HELP)
         folder = Path(options.output or f"runs/diagnostics/{short_name(name)}")
         check_output(folder)
