@@ -345,6 +345,7 @@ def test_spike_layer_as_a_mapping_equals_the_layer_itself():
     ("shape", "message"),
     [
         ((3, 32, 32), r"x: expected \[B, C, H, W\] or \[T, B, C, H, W\], got shape \(3, 32, 32\)"),
+        ((0, 2, 3, 32, 32), r"x: expected at least one time step, got shape \(0, 2, 3, 32, 32\)"),
         ((2, 1, 32, 32), r"x: expected 3 channels in axis 1, got shape \(2, 1, 32, 32\)"),
         ((4, 2, 2, 32, 32), r"x: expected 3 channels in axis 2, got shape \(4, 2, 2, 32, 32\)"),
     ],

@@ -130,7 +130,7 @@ class DirectCoding(nn.Sequential):
             raise ValueError(
                 f"x: expected [B, C, H, W] or [T, B, C, H, W], got shape {tuple(x.shape)}"
             )
-        if x.ndim == 5 and not len(x):
+        if x.ndim == 5 and x.shape[0] == 0:
             raise ValueError(f"x: expected at least one time step, got shape {tuple(x.shape)}")
         if x.shape[-3] != self.conv.in_channels:
             raise ValueError(
