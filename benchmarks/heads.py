@@ -2,8 +2,8 @@
 
     python benchmarks/heads.py
 
-Where a network lies in memory changes its time by more than heads do on some machines, so that each
-is built several times, and the first of a round is the other one every time.
+On some machines two builds of one network differ by more than heads cost, so that each is built
+several times, and another one is the first of a round every time.
 """
 
 import statistics
