@@ -18,7 +18,6 @@ from ablation import KEPT
 from ablation import LOSSES as ABLATED
 from arms import TRAINED_ON
 from gradients import ARMS, MOMENTS, OF, WITH_HEADS, chosen
-from heads import EACH
 from measure import RESULTS, run_script
 from membrane_narrow import LEFT
 from scipy.stats import t, ttest_ind_from_stats
@@ -45,6 +44,7 @@ seeds, or of six where it is said, which change all of that but not which images
 difference counts where Welch's t-test gives p < {SURE}, with Holm's correction over the comparisons
 of its table. "Not shown" does not mean that there is none: so few seeds miss a few points.
 """
+EACH = "of each build, %"  # of heads.py, whose peers are not needed here
 LOSSES, AFTER = ("vanilla", "evolutionary"), MOMENTS[1]
 TWINS = ("right, with heads", "right, twin")
 TRAINED = ("trained on", "twin trained on")

@@ -61,8 +61,7 @@ class ShortBPVGG(SpikingBackbone):
         dtype=None,
         **kwargs,
     ):
-        sizes = sizes_of_stages(depths, widths)
-        if depths[0] < 2:
+        if not depths or depths[0] < 2 or min(depths) < 1:
             raise ValueError(
                 f"depths: expected at least 2 convolutions, then at least 1, got {tuple(depths)}"
             )
@@ -70,7 +69,7 @@ class ShortBPVGG(SpikingBackbone):
         spike = spike_layer_factory(spike_layer)
         stem = nn.Sequential(DirectCoding(in_chans, widths[0], 3, 1, time_steps, **dd), spike())
         stages, feature_info, in_chs = nn.Sequential(), [], widths[0]
-        for i, (depth, chs) in enumerate(sizes):
+        for i, (depth, chs) in enumerate(sizes_of_stages(depths, widths)):
             layers = nn.Sequential()
             for j in range(depth if i else depth - 1):
                 layers.append(VGGLayer(in_chs, chs, i > 0 and j == 0, spike, **dd))
