@@ -420,6 +420,7 @@ def changed(folder, **values):
             {"classifier": ["head.fc", "stages.2.0.conv1.conv"]},
             "classifier 'head.fc' in pretrained_c",
         ),
+        ({"first_conv": 1}, "first_conv as a name in pretrained_cfg, got 1"),
         ({"input_size": "abc"}, "input_size as three whole numbers, .*, got 'abc'"),
         ({"input_size": [3, 8.5, 8]}, "input_size as three whole numbers"),
         ({"mean": None}, "mean and std as one for each channel in pretrained_cfg, got .* None and"),

@@ -148,6 +148,12 @@ def test_a_config_that_asks_for_too_much_is_refused_before_it_is_built(bare, arg
         load_all(bare)
 
 
+def test_a_config_of_endless_classes_is_refused_before_they_are_named(bare):
+    edit(bare, lambda config: config.update(num_classes=10**30, label_names=[]))
+    with pytest.raises(ValueError, match=r"model_uint8\.onnx: expected the graph of its config"):
+        zoo.load_onnx(f"local-dir:{bare}")
+
+
 def test_a_config_that_brings_its_own_loader_is_refused(bare):
     edit(bare, lambda config: config["pretrained_cfg"].update(custom_load=True))
     with pytest.raises(ValueError, match=r"got \['custom_load'\]"):

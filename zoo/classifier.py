@@ -126,11 +126,11 @@ def load_onnx(name: str, cache_dir: str | Path | None = None) -> Classifier:
         raise ValueError(f"{path}: expected a whole ONNX graph, got {error}") from None
     size, crop, interpolation = seen_of_an_image(folder)
     classes = config["num_classes"]
-    labels = tuple(config.get("label_names") or map(str, range(classes)))
     (pixels, *more), (logits, *_) = session.get_inputs(), session.get_outputs()
     found = (pixels.name, pixels.type, *pixels.shape[1:], logits.name, *logits.shape[1:])
     if more or found != ("pixel_values", "tensor(uint8)", *size, "logits", classes):
         raise ValueError(f"{path}: expected the graph of its {hub.CONFIG}, got {found}")
+    labels = tuple(config.get("label_names") or map(str, range(classes)))  # no more than logits
     return Classifier(session, size, crop, interpolation, labels)
 
 

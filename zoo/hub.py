@@ -172,6 +172,8 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise ValueError(f"{path}: expected no label_offset in pretrained_cfg, got {offset!r}")
     if (layer := cfg.get("classifier", "head.fc")) != "head.fc":  # timm would leave it random
         raise ValueError(f"{path}: expected classifier 'head.fc' in pretrained_cfg, got {layer!r}")
+    if not isinstance(first := cfg.get("first_conv"), str | list | None):
+        raise ValueError(f"{path}: expected first_conv as a name in pretrained_cfg, got {first!r}")
     if not isinstance(classes, int) or classes < 0:
         raise ValueError(f"{path}: expected num_classes as a number >= 0, got {classes!r}")
     size, mean, std = (cfg.get(key) for key in ("input_size", "mean", "std"))
