@@ -3,7 +3,7 @@
     python benchmarks/heads.py
 
 On some machines two builds of one network differ by more than heads cost, so that each is built
-several times, and another one is the first of a round every time.
+several times, and in every second build the one with heads comes first.
 """
 
 import statistics

@@ -11,7 +11,7 @@ paper.
 
 from typing import Any
 
-from arms import REACHED, SHOWN, compare, points, small_run
+from arms import REACHED, SHOWN, T, compare, points, small_run
 from matplotlib.figure import Figure
 from measure import RESULTS
 
@@ -32,10 +32,11 @@ def main() -> None:
         for family, (model, args) in FAMILIES.items()
         for loss in LOSSES
     }
-    draw(compare("membrane", "Heads on three kinds of residual block", NETWORKS, arms, {}))
+    rows = compare("membrane", "Heads on three kinds of residual block", NETWORKS, arms, {})
+    draw("membrane", rows, NETWORKS, T)
 
 
-def draw(rows: list[dict[str, Any]]) -> None:
+def draw(name: str, rows: list[dict[str, Any]], networks: str, time_steps: int) -> None:
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()
     for i, (loss, shift) in enumerate(zip(LOSSES, (-0.08, 0.08), strict=True)):
@@ -43,9 +44,9 @@ def draw(rows: list[dict[str, Any]]) -> None:
         points(axes, rows[i :: len(LOSSES)], at, fmt="os"[i], label=SHOWN[loss])
     axes.set_xticks(range(len(FAMILIES)), FAMILIES)
     axes.set(xlim=(-0.5, len(FAMILIES) - 0.5), xlabel="residual block", ylabel=REACHED)
-    axes.set_title(f"{NETWORKS}, T = 2,\n{EPOCHS} epochs of {IMAGES} images of CIFAR-10")
+    axes.set_title(f"{networks}, T = {time_steps},\n{EPOCHS} epochs of {IMAGES} images of CIFAR-10")
     axes.legend()
-    figure.savefig(RESULTS / "membrane.png", dpi=120)
+    figure.savefig(RESULTS / f"{name}.png", dpi=120)
 
 
 if __name__ == "__main__":

@@ -19,9 +19,8 @@ from typing import Any
 import depth
 from ablation_narrow import DEPTH, SEEDS
 from ablation_narrow import run as spike_after_addition
-from arms import REACHED, SHOWN, compare, points
-from matplotlib.figure import Figure
-from measure import RESULTS
+from arms import compare
+from membrane import draw
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
@@ -54,16 +53,21 @@ def run(family: str, loss: str) -> Config:
 def main() -> None:
     arms = {f"{family}, {loss}": run(family, loss) for family in FAMILIES for loss in depth.LOSSES}
     title = "Heads on three kinds of residual block, where the gradient vanishes"
-    draw(compare("membrane_narrow", title, NETWORKS, arms, {}, SEEDS, gradient_left))
+    rows = compare("membrane_narrow", title, NETWORKS, arms, {}, SEEDS, gradient_left)
+    draw("membrane_narrow", rows, NETWORKS, depth.T)
 
 
 def gradient_left(config: Config, folders: list[Path], data: Data) -> dict[str, Any]:
     """Of the trained networks, without their heads."""
     pixels, labels = data.measured.take(list(range(BATCH)))
     x = normalise(pixels, config.data.mean, config.data.std)
-    models = [zoo.create_model(f"local-dir:{folder}", pretrained=True) for folder in folders]
-    found = [gradient_norms(model, x, labels) for model in models]
-    return {LEFT: statistics.geometric_mean(stem / last for stem, last in found)}
+    left = []
+    for folder in folders:
+        name = f"local-dir:{folder}"
+        model = zoo.create_model(name, pretrained=True, shortcut_heads=False)
+        stem, last = gradient_norms(model, x, labels)
+        left.append(stem / last)
+    return {LEFT: statistics.geometric_mean(left)}
 
 
 def gradient_norms(model: nn.Module, x: Tensor, labels: Tensor) -> list[float]:
@@ -74,26 +78,8 @@ def gradient_norms(model: nn.Module, x: Tensor, labels: Tensor) -> list[float]:
         output.register_hook(lambda grad: norms.update({place: grad.norm().item()}))
 
     with hooks(*(place.register_forward_hook(note) for place in places)):
-        outputs = model.train()(x)
-        logits = outputs[0] if isinstance(outputs, tuple) else outputs
-        cross_entropy(logits, labels).backward()
+        cross_entropy(model.train()(x), labels).backward()
     return [norms[place] for place in places]
-
-
-def draw(rows: list[dict[str, Any]]) -> None:
-    figure = Figure(figsize=(7, 4), layout="constrained")
-    axes = figure.subplots()
-    losses = depth.LOSSES
-    for i, (loss, shift) in enumerate(zip(losses, (-0.08, 0.08), strict=True)):
-        at = [place + shift for place in range(len(FAMILIES))]
-        points(axes, rows[i :: len(losses)], at, fmt="os"[i], label=SHOWN[loss])
-    axes.set_xticks(range(len(FAMILIES)), FAMILIES)
-    axes.set(xlim=(-0.5, len(FAMILIES) - 0.5), xlabel="residual block", ylabel=REACHED)
-    axes.set_title(
-        f"{NETWORKS}, T = {depth.T},\n{depth.EPOCHS} epochs of {depth.IMAGES} images of CIFAR-10"
-    )
-    axes.legend()
-    figure.savefig(RESULTS / "membrane_narrow.png", dpi=120)
 
 
 if __name__ == "__main__":

@@ -37,7 +37,8 @@ def preprocessor(folder: Path) -> str | None:
     Raises:
         ValueError: Its pretrained_cfg asks for what zoo.load_onnx or AutoImageProcessor cannot do.
     """
-    (channels, height, width), crop, interpolation = seen_of_an_image(folder)
+    config = read_config(folder)
+    (channels, height, width), crop, interpolation = seen_of_an_image(config, folder)
     if channels != 3 or height != width:  # other sides it would fill up with black
         return None
     if interpolation.value not in RESAMPLE:
@@ -45,7 +46,6 @@ def preprocessor(folder: Path) -> str | None:
             f"{folder / CONFIG}: expected interpolation as one of {[*RESAMPLE]} in pretrained_cfg, "
             f"got {interpolation.value!r}"
         )
-    cfg = read_config(folder)["pretrained_cfg"]
     described = {
         "image_processor_type": "CLIPImageProcessor",  # it resizes, crops and normalises as timm
         "do_convert_rgb": True,
@@ -57,7 +57,7 @@ def preprocessor(folder: Path) -> str | None:
         "do_rescale": True,
         "rescale_factor": 1 / 255,
         "do_normalize": True,
-        "image_mean": cfg["mean"],
-        "image_std": cfg["std"],
+        "image_mean": config["pretrained_cfg"]["mean"],
+        "image_std": config["pretrained_cfg"]["std"],
     }
     return json.dumps(described, indent=2) + "\n"

@@ -5,6 +5,7 @@ Shapes: C channels, H height, W width, K classes.
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -124,7 +125,7 @@ def load_onnx(name: str, cache_dir: str | Path | None = None) -> Classifier:
         session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnx's and onnxruntime's have no kind in common
         raise ValueError(f"{path}: expected a whole ONNX graph, got {error}") from None
-    size, crop, interpolation = seen_of_an_image(folder)
+    size, crop, interpolation = seen_of_an_image(config, folder)
     classes = config["num_classes"]
     (pixels, *more), (logits, *_) = session.get_inputs(), session.get_outputs()
     found = (pixels.name, pixels.type, *pixels.shape[1:], logits.name, *logits.shape[1:])
@@ -135,14 +136,14 @@ def load_onnx(name: str, cache_dir: str | Path | None = None) -> Classifier:
 
 
 def seen_of_an_image(
-    folder: Path,
+    config: dict[str, Any], folder: Path
 ) -> tuple[tuple[int, int, int], float, v2.InterpolationMode]:
-    """Size, crop and interpolation, as Classifier has them, of a folder with config.json.
+    """Size, crop and interpolation, as Classifier has them, of the config.json of a folder.
 
     Raises:
         ValueError: Its pretrained_cfg asks for what a Classifier does not do.
     """
-    cfg = hub.read_config(folder)["pretrained_cfg"]
+    cfg = config["pretrained_cfg"]
     try:
         size, crop, mode = tuple(cfg["input_size"]), cfg["crop_pct"], cfg["crop_mode"]
         interpolation = v2.InterpolationMode(cfg["interpolation"])

@@ -148,7 +148,7 @@ def deploy(model: nn.Module, exact: bool = True) -> fx.GraphModule:
         NotExactError: Some layer cannot be exact in fp32; the message names it and says why.
         ValueError: The network is none of the zoo's, or its weights are not finite.
     """
-    model = unfreeze_batch_norm_2d(strip_heads(unwrap_model(model))).eval().cpu().float()
+    model = _bare(model).cpu().float()
     model.set_grad_checkpointing(False)
     if broken := [k for k, v in model.state_dict().items() if not v.isfinite().all()]:
         raise ValueError(f"model: expected finite weights, got others in {broken}")
@@ -165,7 +165,7 @@ def why_not_exact(model: nn.Module) -> str | None:
     Returns:
         The reason, where layers or constants of neurons are one; None where weights alone decide.
     """
-    model = unfreeze_batch_norm_2d(strip_heads(unwrap_model(model))).eval()
+    model = _bare(model)
     if (device := next(model.parameters()).device).type != "meta":
         device = "cpu"  # some accelerators know no fp64
     with torch.device(device):
@@ -174,6 +174,11 @@ def why_not_exact(model: nn.Module) -> str | None:
         except NotExactError as error:
             return str(error)
     return None
+
+
+def _bare(model: nn.Module) -> nn.Module:
+    """A copy in eval mode, without wrapping and heads, and with norms in place of frozen ones."""
+    return unfreeze_batch_norm_2d(strip_heads(unwrap_model(model))).eval()
 
 
 class _Deployment:

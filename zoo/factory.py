@@ -88,7 +88,8 @@ def create_model(
     folder = hub.locate(name, files, cache_dir)
     tensors = hub.tensors_asked_for(folder)
     if pretrained:
-        _check_weights(folder, tensors)
+        if wrong := hub.unlike_weights(folder, tensors):
+            raise ValueError(f"{_other_weights(folder)}: {wrong[:5]} of {len(wrong)} that differ")
         _check_overlay(kwargs.get("pretrained_cfg_overlay") or {})
     try:
         return timm.create_model(f"local-dir:{folder}", pretrained=pretrained, **kwargs)
@@ -121,11 +122,6 @@ def _check_overlay(overlay: Mapping[str, Any]) -> None:
             f"pretrained_cfg_overlay: expected nothing about which weights, got {wrong}; other "
             "weights are another name, as local-dir:FOLDER, and num_classes is an argument itself"
         )
-
-
-def _check_weights(folder: Path, expected: dict[str, tuple[tuple[int, ...], str]]) -> None:
-    if wrong := hub.unlike_weights(folder, expected):
-        raise ValueError(f"{_other_weights(folder)}: {wrong[:5]} of {len(wrong)} that differ")
 
 
 def _other_weights(folder: Path) -> str:

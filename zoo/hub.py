@@ -10,6 +10,7 @@ import inspect
 import json
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -116,9 +117,10 @@ def save_pretrained(model: nn.Module, folder: str | Path, **extra: Any) -> None:
     with TemporaryDirectory(prefix=".save.", dir=folder) as scratch:
         new = Path(scratch)
         save_config_for_hf(model, new / CONFIG, model_config=extra, model_args=model_args)
-        _accept(str(folder), new)
+        with _said_of(str(folder), new):
+            expected = tensors_asked_for(new)
         (new / WEIGHTS).write_bytes(save(tensors, metadata={"format": "pt"}))
-        if wrong := unlike_weights(new, tensors_asked_for(new)):
+        if wrong := unlike_weights(new, expected):
             raise ValueError(
                 "model: expected a whole network of its name and arguments, got one of which "
                 f"{wrong[:3]} and {len(wrong[3:])} more differ, so that it would not load"
@@ -374,8 +376,15 @@ def locate(name: str, files: Iterable[str], cache_dir: str | Path | None = None)
 
 def _accept(place: str, folder: Path) -> None:
     """Raise for a config.json that is none of ours, before gigabytes of weights come after it."""
-    try:
+    with _said_of(place, folder):
         read_config(folder)
+
+
+@contextmanager
+def _said_of(place: str, folder: Path) -> Iterator[None]:
+    """Errors name the place that a folder was filled for."""
+    try:
+        yield
     except ValueError as error:
         raise ValueError(str(error).replace(str(folder), place)) from None
 
