@@ -17,6 +17,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 from filelock import Timeout
@@ -96,9 +97,18 @@ def scratch_beside(option: str, target: Path) -> Iterator[Path]:
 
     Raises:
         FileExistsError: Another process builds that target.
-        OSError: There is no room for it; the message names the option and the place.
+        OSError: Nothing can be written there, or there is no room for it; the message names the
+            option and the place.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=target.parent):  # where it cannot be, the lock would wait instead
+            pass
+    except OSError as error:
+        raise OSError(
+            f"{option}: expected a place that can be written to, got {target.parent} "
+            f"({error.strerror})"
+        ) from error
     scratch, lock = (target.with_name(f".{target.name}.{end}") for end in ("partial", "lock"))
     with ExitStack() as held:
         try:

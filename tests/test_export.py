@@ -335,6 +335,15 @@ def test_a_folder_is_built_by_one_process_at_a_time(run, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_place_that_nobody_can_write_to_is_not_taken_for_anothers(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    sealed = [Path("/proc")] if Path("/proc/self").exists() else []
+    for parent in (tmp_path / "file", *sealed):
+        message = rf"--output: expected a place that can be written to, got {parent} \("
+        with pytest.raises(OSError, match=message), scratch_beside("--output", parent / "out"):
+            pass
+
+
 @pytest.mark.parametrize(
     ("source", "message"),
     [
