@@ -10,7 +10,7 @@ classifier alone, and those that end with a weight on the heads with these too.
 
 import statistics
 from collections.abc import Callable, Sequence
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +37,12 @@ LOSSES = {
 KEPT = "with heads kept, %"
 
 
+def run(loss: str, **model_args: Any) -> Config:
+    config = small_run(MODEL, loss, IMAGES, EPOCHS, **model_args)
+    return replace(config, precision="fp32", compile=True)
+
+
 def main() -> None:
-    run = partial(small_run, MODEL, images=IMAGES, epochs=EPOCHS)
     ablate("ablation", "Parts of the method", MODEL, run, stages=3)
 
 

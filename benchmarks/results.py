@@ -346,7 +346,10 @@ def ablation() -> Claim:
     found = "\n\n".join(
         [
             "In a network whose gradient does not vanish (part 1):",
-            slim.text,
+            f"{slim.text} An [earlier version of this code](results/ablation_before.md) trained "
+            f"these arms from these seeds in bf16: {parts_of(read('ablation_before')).in_short}. "
+            "That the later table is judged, and not whichever shows more, was settled before it "
+            "was there.",
             *evidence(title, "ablation.png", "ablation"),
             "And in one whose gradient does, trained as in part 2, which says why it vanishes, but "
             "in fp32; it is narrow, has one time step, and is far from trained after so few "
@@ -432,14 +435,14 @@ def membrane() -> Claim:
 
 
 def again(content: dict[str, Any]) -> str:
-    """The first block's two arms beside the same two of the ablation, measured another time."""
-    arms = {row["arm"]: row for row in content["rows"]}
-    before = {row["arm"]: row for row in read("ablation")["rows"]}
+    """The first block's two arms beside the same two of the ablation in bf16."""
+    arms, ablated = {row["arm"]: row for row in content["rows"]}, read("ablation_before")
+    before = {row["arm"]: row for row in ablated["rows"]}
     pairs = [(before[loss], arms[f"spike after the addition, {loss}"]) for loss in LOSSES]
     told = " and ".join(reached(row) for row, _ in pairs)
     return (
-        f"The first block's two arms are two of part 3, which reached {told} there, on "
-        f"{where(read('ablation'))}."
+        f"The first block's two arms are two of part 3, which reached {told} in "
+        f"[bf16](results/ablation_before.md) on {where(ablated)}."
         + " Runs of the same arm lie further apart than their seeds explain, so that another "
         "machine, or another version of this code, counts too: a point or two is no more than a "
         "hint." * any(differences(pairs, len(content["seeds"])))
