@@ -37,7 +37,7 @@ from export.folder import (
 from export.images import Images, check_asked, images_of
 from export.verify import NOT_A_GRAPH, failures, verify
 from zoo.command import said_in_a_line
-from zoo.disk import hashes
+from zoo.disk import files, hashes
 from zoo.hub import CONFIG, WEIGHTS, read_config
 from zoo.pull import (
     WAITS,
@@ -114,11 +114,10 @@ def copy_of(folder: Path, scratch: Path) -> Path:
         OSError: There is no room for it.
     """
     copy = scratch / folder.resolve().name
-    for path in folder.rglob("*"):
-        if path.is_file():
-            place = copy / path.relative_to(folder)
-            place.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, place)  # copytree would hide that a disk is full
+    for name in files(folder):
+        place = copy / name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(folder / name, place)  # copytree would hide that a disk is full
     check_verified(copy)
     return copy
 

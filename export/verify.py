@@ -1,6 +1,7 @@
 """Is a published folder what it says it is? Its checks anew, each with what it measured.
 
     python export/verify.py DIR [--data-root FOLDER_OR_TAR] [--num-images 2000]
+    python export/verify.py hf-hub:org/name  # all of it, as it comes from the Hub
 
 The heads are not in the folder, so that stripping itself is checked by export/to_onnx.py alone,
 where there are some. Accuracies are measured where --data-root has the images; those in a folder's
@@ -253,7 +254,7 @@ def failures(report: dict[str, Any]) -> str:
 @dataclass(frozen=True, kw_only=True)
 class Options:
     folder: Annotated[str, tyro.conf.Positional]
-    """A published folder."""
+    """A published folder, or hf-hub:org/name[@revision]."""
     data_root: str = ""
     """Where the data set lies that the network was trained on; without it, random images, or for
     digits scikit-learn's own."""
@@ -264,6 +265,21 @@ class Options:
     report: str = ""
     """Write what was found into this JSON file; the folder's own report stays as it is. A run that
     was cut goes on from the ledger beside it."""
+
+
+def published_folder(name: str) -> Path:
+    """The folder to verify; from the Hub with every file that its report names.
+
+    Raises:
+        FileNotFoundError: There is none, or a repository without report.
+        ValueError, PullError: As zoo.hub.locate.
+    """
+    if name.startswith("hf-hub:"):
+        names = read_report(hub.locate(name, (hub.CONFIG,))).get("sha256", {})
+        return hub.locate(name, (hub.CONFIG, *sorted(names.keys() - {hub.CONFIG})))
+    if not (folder := Path(name)).is_dir():
+        raise FileNotFoundError(f"{folder}: expected an exported folder, found none")
+    return folder
 
 
 def check_report_place(report: Path, folder: Path) -> None:
@@ -291,12 +307,11 @@ def main() -> None:
 
 def _checked(options: Options) -> dict[str, Any]:
     """What verify found of a folder, printed and written where it is asked for."""
-    folder, asked = Path(options.folder), Path(options.report)
+    asked = Path(options.report)
     check_asked(options.num_images, options.data_root, options.random_images)
+    folder = published_folder(options.folder)
     if options.report:
         check_report_place(asked, folder)
-    if not folder.is_dir():
-        raise FileNotFoundError(f"{folder}: expected an exported folder, found none")
     if changed := changed_files(folder):
         left_out = folder.resolve().parent == hub.BUNDLED and not {*changed} - {*GRAPHS}
         whole = f"python export/to_onnx.py {folder.resolve().name} --output FOLDER --random-images"

@@ -251,6 +251,36 @@ def test_an_upload_that_breaks_is_tried_again_or_told(hub, client, folder, error
     assert ends in (done.value or done.error)
 
 
+DOWNLOADED = """
+from pathlib import Path
+from huggingface_hub import hf_hub_download, model_info
+from export.folder import changed_files
+from export.verify import published_folder
+for file in model_info(repo).siblings:
+    hf_hub_download(repo, file.rfilename, local_dir=here)
+for_verify = published_folder(f"hf-hub:{repo}")
+(for_verify / ".gitattributes").write_text("as huggingface_hub has it there")
+value = [changed_files(folder) for folder in (Path(here), for_verify)]
+"""
+
+
+def test_what_was_published_can_be_verified_by_who_downloads_it(hub, client, folder, tmp_path):
+    assert publish(client, folder, "org/fetched").value
+    here = tmp_path / "here"
+    found = client.run(DOWNLOADED, repo="org/fetched", here=str(here))
+    assert (found.error, found.value) == (None, [[], []])
+    assert (here / ".cache").is_dir()
+    run = publish_to_folder(Options(folder=str(here), to_folder=str(tmp_path / "there")))
+    assert run == f"published {tmp_path / 'there'}"
+    assert not (tmp_path / "there" / ".cache").exists()
+
+
+def test_a_repository_without_a_report_is_nothing_to_verify(hub, client, folder):
+    hub.create_repo("org/bare", {"config.json": (folder / "config.json").read_bytes()})
+    code = "from export.verify import published_folder\npublished_folder('hf-hub:org/bare')"
+    assert "expected a verification report, found none" in client.run(code).error
+
+
 def test_a_page_in_the_place_of_the_hub_is_said(hub, client, folder):
     hub.lie("whoami", lambda answer: answer._replace(body=b"<html>"))
     error = publish(client, folder, "org/portal").error

@@ -92,6 +92,19 @@ def test_a_file_too_many_or_too_few_is_named(folder):
     assert "expected the files it names, got others: ['README.md', 'model.bin']" in run.stderr
 
 
+def test_what_git_the_hub_and_file_managers_leave_there_is_not_of_a_folder(folder):
+    for name in (
+        ".gitattributes",
+        ".git/HEAD",
+        ".cache/huggingface/CACHEDIR.TAG",
+        "onnx/.DS_Store",
+    ):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("theirs")
+    assert changed_files(folder) == []
+    assert failed(folder) == {}
+
+
 def test_a_release_that_leaves_graphs_out_says_how_to_get_them():
     run = command(BUNDLED / "short_bp_resnet18.cifar10")
     assert run.returncode == 1

@@ -41,14 +41,18 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def files(folder: Path) -> list[str]:
+    """The path in a folder of every file in it, but for those hidden by a dot, which git, the Hub,
+    its client and file managers leave beside them.
+    """
+    names = (path.relative_to(folder) for path in sorted(folder.rglob("*")) if path.is_file())
+    return [name.as_posix() for name in names if not any(p.startswith(".") for p in name.parts)]
+
+
 def hashes(folder: Path, but: str = "") -> dict[str, str]:
-    """sha256 of every file by its path in a folder.
+    """sha256 of every file by its path in a folder, hidden ones aside.
 
     Args:
         but: A file to leave out, the one that shall hold them.
     """
-    return {
-        path.relative_to(folder).as_posix(): file_sha256(path)
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path != folder / but
-    }
+    return {name: file_sha256(folder / name) for name in files(folder) if name != but}
