@@ -63,12 +63,15 @@ def changed_files(folder: Path) -> list[str]:
 
 
 def check_target(option: str, target: Path, overwrite: bool) -> None:
-    """Raise unless target is free, or holds a published folder that may be replaced; and where a
-    kill has left what was to be replaced.
+    """Raise unless target is free, or holds a published folder that may be replaced, and nothing
+    else; and where a kill has left what was to be replaced.
 
     Raises:
-        FileExistsError: The message names the option.
+        FileExistsError: It is taken; the message names the option.
+        ValueError: It has no name, or its report is none.
     """
+    if not target.name:
+        raise ValueError(f"{option}: expected a folder to make, got {target}")
     replaced = _replaced(target)
     if replaced.exists():
         raise FileExistsError(
@@ -84,6 +87,14 @@ def check_target(option: str, target: Path, overwrite: bool) -> None:
         )
     if not overwrite:
         raise FileExistsError(f"{option}: expected a new folder, got {target}; pass --overwrite")
+    published = [target / name for name in (*read_report(target).get("sha256", {}), REPORT)]
+    own = {path for file in published for path in (file, *file.parents)}
+    if others := sorted(str(path) for path in target.rglob("*") if path not in own):
+        raise FileExistsError(
+            f"{option}: expected a published folder alone, got one with {others[0]} and "
+            f"{len(others[1:])} more that are not of it, which replacing it would delete; move "
+            "them away, or choose another folder"
+        )
 
 
 def _replaced(target: Path) -> Path:
@@ -139,7 +150,7 @@ def move_into_place(option: str, folder: Path, target: Path, overwrite: bool) ->
     beside its place as NAME.replaced.
 
     Raises:
-        FileExistsError: As check_target.
+        FileExistsError, ValueError: As check_target.
     """
     check_target(option, target, overwrite)
     replaced = _replaced(target)

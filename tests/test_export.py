@@ -148,13 +148,28 @@ def test_a_dead_layer_is_refused_by_name_and_nothing_is_left(dead, tmp_path):
 
 def test_a_published_folder_is_replaced_only_when_told(exported, run, tmp_path):
     kept = shutil.copytree(exported, tmp_path / "kept")
-    (kept / "mine.txt").write_text("mine")
+    before = (kept / REPORT).read_bytes()
     with pytest.raises(FileExistsError, match=r"expected a new folder, got .*kept; pass --overw"):
         export(Options(source=str(run), output=str(kept)))
-    assert (kept / "mine.txt").read_text() == "mine"
-    export(Options(source=str(run), output=str(kept), overwrite=True))
-    assert not (kept / "mine.txt").exists()
+    assert (kept / REPORT).read_bytes() == before
+    export(Options(source=str(run), output=str(kept), overwrite=True, license="mit"))
+    assert (kept / REPORT).read_bytes() != before
     assert [path.name for path in tmp_path.iterdir()] == ["kept"]
+
+
+@pytest.mark.parametrize("name", ["mine.txt", "onnx/mine.onnx", ".git/HEAD"])
+def test_what_is_not_of_a_published_folder_is_not_replaced_with_it(exported, tmp_path, name):
+    target = shutil.copytree(exported, tmp_path / "target")
+    (target / name).parent.mkdir(exist_ok=True)
+    (target / name).write_text("mine")
+    with pytest.raises(FileExistsError, match=r"expected a published folder alone, got one with "):
+        check_target("--output", target, overwrite=True)
+    assert (target / name).read_text() == "mine"
+
+
+def test_the_root_of_all_folders_is_no_output(run):
+    with pytest.raises(ValueError, match="--output: expected a folder to make, got /"):
+        export(Options(source=str(run), output="/"))
 
 
 def test_a_folder_that_came_in_the_meantime_is_not_replaced(exported, tmp_path):
