@@ -69,9 +69,8 @@ def write_stripped(
     stripped = strip_heads(source.model)
     if license:
         stripped.pretrained_cfg["license"] = license
-    if notes:
-        stripped.pretrained_cfg["notes"] = list(notes)
-    hub.save_pretrained(stripped, folder, **extra)
+    notes = notes or source.config["pretrained_cfg"].get("notes") or ()
+    hub.save_pretrained(stripped, folder, notes, **extra)
     if described := preprocessor(folder):
         (folder / PREPROCESSOR).write_text(described)
     return create_model(f"local-dir:{folder}", pretrained=True).eval()

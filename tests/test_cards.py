@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
@@ -16,12 +17,13 @@ from PIL import Image
 
 import zoo
 from export.card import DATASETS, PAPERS, _front_matter, _title, _trained_with, write_card
-from export.history import history
+from export.history import history, history_and_notes
 from export.releases import model_cards, readme
 from export.strip import load_source, write_stripped
 from export.to_onnx import Options, export
 from zoo import disk, hub
 from zoo.data.config import EVENTS, DatasetName
+from zoo.training.engine import train
 from zoo.training.machine import processor
 
 ROOT = Path(__file__).parent.parent
@@ -134,6 +136,18 @@ def test_a_card_says_of_the_training_what_its_owner_notes(exported, tmp_path):
     for folder in (first, again):
         training = (Path(folder) / "README.md").read_text().partition("## Training\n")[2]
         assert training.partition("\n\n![")[0].endswith(" ".join(("", *notes)))
+
+
+def test_notes_stay_with_the_training_that_they_are_of(exported, recipe, tmp_path):
+    first, second = (str(tmp_path / name) for name in ("first", "second"))
+    export(Options(source=str(exported), output=first, num_images=10, notes=("It rained.",)))
+    train(replace(recipe, epochs=1, output=second, start_from=first, seed=5))
+    source = load_source(second)
+    assert not source.config["pretrained_cfg"]["notes"]
+    (tmp_path / "stripped").mkdir()
+    write_stripped(source, tmp_path / "stripped", notes=("It snowed.",))
+    told = history_and_notes(hub.read_config(tmp_path / "stripped"))
+    assert told.endswith(". It rained. It snowed.")
 
 
 def test_a_card_needs_no_matplotlib_and_no_log(exported, monkeypatch, tmp_path):

@@ -203,6 +203,13 @@ def test_a_log_that_no_card_could_show_is_refused(folder, log):
             hub.save_pretrained(load(folder), folder, training=run)
 
 
+def test_notes_that_no_card_could_show_are_refused(folder):
+    training = hub.read_config(folder)["training"]
+    began = {"began_with": {"training": training, "notes": 3}}
+    with pytest.raises(ValueError, match="expected as training a recipe"):
+        hub.save_pretrained(load(folder), folder, training=training | began)
+
+
 def test_a_folder_with_hashes_is_not_written_over(run):
     folder = checkpoints(run)[-1]
     with pytest.raises(ValueError, match=r"got one whose sha256\.json holds the hashes of other"):
@@ -244,15 +251,24 @@ def test_classes_keep_their_names_when_a_network_is_saved_again(tmp_path):
     assert "label_names" not in hub.read_config(tmp_path)
 
 
-def test_a_new_classifier_has_no_names_of_the_old_ones_classes():
+def test_a_new_classifier_has_nothing_of_the_old_ones_classes():
     name = "short_bp_resnet20_slim"
     model = zoo.create_model(name, pretrained=True)
     assert model.pretrained_cfg["label_names"][3] == "cat"
+    assert model.pretrained_cfg["tag"] == "cifar10"
     model.reset_classifier(10)
     other = zoo.create_model(name, pretrained=True, num_classes=5)
     for renewed in (model, other):
-        assert "label_names" not in renewed.pretrained_cfg
+        assert not {"label_names", "tag"} & renewed.pretrained_cfg.keys()
     zoo.create_model(name, pretrained=True, features_only=True)
+
+
+def test_notes_on_the_training_of_the_weights_before_are_not_kept(tmp_path):
+    model = zoo.create_model("short_bp_resnet18", pretrained=True)
+    assert model.pretrained_cfg["notes"]
+    for notes in ([], ["Ten hours on a bicycle."]):
+        hub.save_pretrained(model, tmp_path, notes)
+        assert hub.read_config(tmp_path)["pretrained_cfg"]["notes"] == notes
 
 
 def test_weights_that_nobody_licensed_have_no_licence(tmp_path):

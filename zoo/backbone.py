@@ -192,12 +192,12 @@ class SpikingBackbone(nn.Module):
         return self.head.fc
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """New classifier, and new shortcut heads where the network has them; of the old classes'
-        names pretrained_cfg has none any more.
+        """New classifier, and new shortcut heads where the network has them; of the old classes
+        pretrained_cfg has neither names nor tag any more.
         """
         dd = get_device_dtype(self)
         self.num_classes = num_classes
-        getattr(self, "pretrained_cfg", {}).pop("label_names", None)
+        _forget_classes(getattr(self, "pretrained_cfg", {}))
         self.head.reset(num_classes, global_pool, **dd)
         self.head_hidden_size = self.head.num_features
         if self.shortcut_heads is not None:
@@ -348,10 +348,15 @@ def build(
         feature_cfg=dict(out_indices=tuple(range(len(depths))), feature_cls="getter"),
         **args,
     )
-    names = model.pretrained_cfg.get("label_names")
-    if names and len(names) != getattr(model, "num_classes", len(names)):
-        del model.pretrained_cfg["label_names"]  # the classifier is new, for other classes
+    known = model.pretrained_cfg.get("num_classes")
+    if getattr(model, "num_classes", known) != known:  # the classifier is new, for other classes
+        _forget_classes(model.pretrained_cfg)
     return model
+
+
+def _forget_classes(cfg: dict[str, Any]) -> None:
+    for name in ("label_names", "tag"):
+        cfg.pop(name, None)
 
 
 def cfg(**kwargs) -> dict[str, Any]:

@@ -9,7 +9,7 @@ match.
 import inspect
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -79,7 +79,9 @@ def neuron_constants(model: nn.Module) -> dict[str, Any]:
     return found[0]
 
 
-def save_pretrained(model: nn.Module, folder: str | Path, **extra: Any) -> None:
+def save_pretrained(
+    model: nn.Module, folder: str | Path, notes: Sequence[str] = (), **extra: Any
+) -> None:
     """Write model.safetensors and config.json into a folder that create_model loads by local-dir:,
     with shortcut heads if there are any. What fails leaves the folder as it was, and a kill never
     weights beside the constants of others.
@@ -87,6 +89,8 @@ def save_pretrained(model: nn.Module, folder: str | Path, **extra: Any) -> None:
     Args:
         model: A network of the zoo, also in torch.compile's or DistributedDataParallel's wrapping.
         folder: It is made if it is not there.
+        notes: Sentences on the training for a card. Those of the weights that it began with are of
+            another training, and are not kept.
         extra: More keys for config.json, e.g. label_names, which are pretrained_cfg's if not given.
 
     Raises:
@@ -106,6 +110,8 @@ def save_pretrained(model: nn.Module, folder: str | Path, **extra: Any) -> None:
     }
     if names := model.pretrained_cfg.get("label_names"):
         extra = {"label_names": list(names)} | extra
+    if notes or "notes" in model.pretrained_cfg:
+        extra["pretrained_cfg"] = {"notes": [*notes]}
     folder = Path(folder)
     if sealed := [kept for kept in (REPORT, SEAL) if (folder / kept).is_file()]:
         raise ValueError(
@@ -204,7 +210,9 @@ def _is_history(training: Any) -> bool:
     if not _is_recipe(training):
         return False
     began = training.get("began_with", {"training": None})
-    if not isinstance(began, dict) or "training" not in began:
+    if not (isinstance(began, dict) and "training" in began):
+        return False
+    if not isinstance(began.get("notes", []), list):
         return False
     return not began["training"] or _is_history(began["training"])
 

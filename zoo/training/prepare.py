@@ -247,8 +247,10 @@ def origin(config: Config, found: Path | None, data: Data) -> dict[str, Any]:
         return {WHOLE: data.whole}
     folder = start_folder(config, data.whole)
     _check_classes(folder, data.train.classes)
-    weights, training = disk.file_sha256(folder / hub.WEIGHTS), hub.read_config(folder)
-    began = {"sha256": weights, "training": training.get("training")}
+    weights, source = disk.file_sha256(folder / hub.WEIGHTS), hub.read_config(folder)
+    began = {"sha256": weights, "training": source.get("training")}
+    if notes := source["pretrained_cfg"].get("notes"):
+        began["notes"] = notes
     return {WHOLE: data.whole, "began_with": began}
 
 
