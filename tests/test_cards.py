@@ -17,6 +17,7 @@ from PIL import Image
 
 import zoo
 from export.card import DATASETS, PAPERS, _front_matter, _title, _trained_with, write_card
+from export.folder import read_report
 from export.history import history, history_and_notes
 from export.releases import model_cards, readme
 from export.strip import load_source, write_stripped
@@ -148,6 +149,14 @@ def test_notes_stay_with_the_training_that_they_are_of(exported, recipe, tmp_pat
     write_stripped(source, tmp_path / "stripped", notes=("It snowed.",))
     told = history_and_notes(hub.read_config(tmp_path / "stripped"))
     assert told.endswith(". It rained. It snowed.")
+
+
+@pytest.mark.parametrize("name", sorted(hub.pretrained_folders()))
+def test_a_released_card_is_what_its_files_give(name, tmp_path):
+    folder = shutil.copytree(hub.pretrained_folders()[name], tmp_path / name)
+    before = (folder / "README.md").read_text()
+    write_card(folder, read_report(folder))
+    assert (folder / "README.md").read_text() == before
 
 
 def test_a_card_needs_no_matplotlib_and_no_log(exported, monkeypatch, tmp_path):
