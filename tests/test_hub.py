@@ -217,6 +217,14 @@ def test_a_folder_with_hashes_is_not_written_over(run):
     load(folder)
 
 
+def test_a_run_is_not_written_over(run, tmp_path):
+    folder = shutil.copytree(run, tmp_path / "run")
+    before = (folder / "config.json").read_bytes()
+    with pytest.raises(ValueError, match=r"got a run, whose config\.json is its recipe"):
+        hub.save_pretrained(load(folder), folder)
+    assert (folder / "config.json").read_bytes() == before
+
+
 def test_a_folder_whose_weights_cannot_be_replaced_stays_as_it_was(folder):
     model = load(folder)
     (folder / "model.safetensors").unlink()

@@ -28,7 +28,7 @@ from zoo.backbone import COUNTER
 from zoo.disk import file_sha256
 from zoo.neurons import LIF
 from zoo.pull import MAX_BYTES, pull
-from zoo.runs import SEAL, pretrained_folder
+from zoo.runs import LOG, SEAL, pretrained_folder
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 UINT8_GRAPH = "onnx/model_uint8.onnx"
@@ -96,8 +96,8 @@ def save_pretrained(
     Raises:
         ValueError: It is no whole network of the zoo, as features_only and pruning leave none; its
             neurons are none that config.json can hold, as neuron_constants says; read_config would
-            refuse what is to be written; or the folder is a published one or a checkpoint, whose
-            hashes would.
+            refuse what is to be written; or the folder is a run, whose recipe it would write over,
+            or a published one or a checkpoint, whose hashes would.
         OSError: The folder cannot be written to.
     """
     model = unwrap_model(model)  # of torch.compile or DistributedDataParallel, with other names
@@ -113,6 +113,11 @@ def save_pretrained(
     if notes or "notes" in model.pretrained_cfg:
         extra["pretrained_cfg"] = {"notes": [*notes]}
     folder = Path(folder)
+    if (folder / LOG).is_file():
+        raise ValueError(
+            f"{folder}: expected a folder to write to, got a run, whose config.json is its recipe; "
+            "choose another"
+        )
     if sealed := [kept for kept in (REPORT, SEAL) if (folder / kept).is_file()]:
         raise ValueError(
             f"{folder}: expected a folder to write to, got one whose {sealed[0]} holds the hashes "
