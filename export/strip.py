@@ -32,7 +32,7 @@ def load_source(source: str) -> Source:
         FileNotFoundError, ValueError: As zoo.create_model; the message says what was expected.
     """
     folder = Path(source)
-    if folder.is_dir():
+    if source and folder.is_dir():
         source = f"local-dir:{source}"
     if ":" in source:
         folder = hub.locate(source, (hub.CONFIG, hub.WEIGHTS))

@@ -379,7 +379,7 @@ def locate(name: str, files: Iterable[str], cache_dir: str | Path | None = None)
             folder = pretrained_folder(folder)
     elif place and source == "hf-hub":
         folder = pull(place, files, (REPORT,), cache_dir, partial(_accept, place))
-    elif place:
+    elif ":" in name:
         raise ValueError(f"{name}: expected local-dir:FOLDER or hf-hub:org/name, got {source}:")
     else:
         folder = find_pretrained(name, files, cache_dir)
