@@ -242,6 +242,15 @@ def test_weights_are_listed_by_their_tags_too(folder, monkeypatch):
     assert zoo.list_models("*.imagenet", pretrained=True) == []
     several = zoo.list_models(["*vgg*", "*slim*"], pretrained=True)
     assert "short_bp_resnet20_slim.digits" in several
+    for excluded in ("*slim*", ["*vgg*", "*.digits"]):
+        left = zoo.list_models("*", pretrained=True, exclude_filters=excluded)
+        assert "short_bp_resnet20_slim.digits" not in left
+
+
+def test_names_are_left_out_as_by_timm():
+    every, left = zoo.list_models("short*"), zoo.list_models("short*", exclude_filters="*imagenet")
+    assert left
+    assert left == [name for name in every if not name.endswith("imagenet")] != every
 
 
 def test_a_folder_of_another_zoo_is_not_listed(folder, monkeypatch):

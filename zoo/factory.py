@@ -15,27 +15,37 @@ UNTRAINED = "untrained"  # the tag of every architecture in timm's registry
 SOURCES = ("file", "url", "hf_hub_id", "hf_hub_filename", "state_dict", "source")  # timm's
 
 
-def list_models(filter: str | Sequence[str] = "", pretrained: bool = False) -> list[str]:
+def list_models(
+    filter: str | Sequence[str] = "",
+    pretrained: bool = False,
+    exclude_filters: str | Sequence[str] = "",
+) -> list[str]:
     """Names of the networks, sorted.
 
     Args:
         filter: A wildcard such as ``"*slim*"`` for the name, or for ``arch.tag`` with pretrained;
             or several.
         pretrained: Only those whose weights load, as ``arch.tag``.
+        exclude_filters: Wildcards as well, of names to leave out.
 
     Raises:
         FileNotFoundError: pretrained, and $SHORT_BP_ZOO_WEIGHTS names no folder.
     """
     if pretrained:
-        known = set(list_models(filter))
-        filters = [filter] if isinstance(filter, str) else filter
-        return [
-            name
-            for name in hub.pretrained_names()
-            if name.split(".")[0] in known or any(fnmatch(name, f) for f in filters)
-        ]
-    names = {name for family in models.__all__ for name in timm.list_models(filter, module=family)}
-    return sorted(names)
+        names = hub.pretrained_names()
+    else:
+        names = [name for family in models.__all__ for name in timm.list_models(module=family)]
+    return sorted(
+        name
+        for name in names
+        if (not filter or _matches(name, filter)) and not _matches(name, exclude_filters)
+    )
+
+
+def _matches(name: str, wildcards: str | Sequence[str]) -> bool:
+    """Whether one of them means a name, ``arch.tag`` by its arch alone too."""
+    wildcards = [wildcards] if isinstance(wildcards, str) else wildcards
+    return any(fnmatch(part, w) for w in wildcards for part in (name, name.partition(".")[0]))
 
 
 def create_model(
