@@ -312,6 +312,12 @@ def test_firing_rates_are_means_over_all_batches():
     assert all(0 < rate < 1 for rate in rates.values())
 
 
+@pytest.mark.parametrize("measure", [firing_rates, count_operations])
+def test_one_batch_in_the_place_of_several_is_refused(measure):
+    with pytest.raises(ValueError, match=r"batches: expected several, as \[x\], got one of shape"):
+        measure(create(), images())
+
+
 def test_measuring_leaves_the_network_as_it_was():
     model, x = create(shortcut_heads=True).train(), images()
     model.stages[1].eval()
@@ -383,7 +389,7 @@ def command(monkeypatch, tmp_path):
 
 def test_the_command_writes_a_table_json_and_a_picture(command, capsys, tmp_path):
     arguments = (*DIGITS, "--num-images", "20", "--time-steps", "2", "--output", "out")
-    command("short_bp_resnet20_slim", *arguments)
+    command("short_bp_resnet20_slim.untrained", *arguments)
     printed = " ".join(capsys.readouterr().out.split())
     for said in ("heads at 0.25", "Horowitz 2014", "random weights, T = 2, 20 test images of dig"):
         assert said in printed

@@ -16,6 +16,7 @@ from zoo.command import check_output, said_in_a_line
 from zoo.data import DataConfig, load_images, normalise
 from zoo.diagnostics import count_operations, firing_rates, gradients
 from zoo.diagnostics.report import JSON, PICTURE, Report
+from zoo.factory import UNTRAINED
 from zoo.progress import watched
 
 HELP = {
@@ -63,7 +64,7 @@ def pretrained_name(name: str) -> str | None:
     """What zoo.create_model loads with its weights, or None for a bare architecture."""
     if Path(name).is_dir():
         return f"local-dir:{name}"
-    return None if name in zoo.list_models() else name
+    return None if name.removesuffix(f".{UNTRAINED}") in zoo.list_models() else name
 
 
 def trained_on(name: str) -> DataConfig:

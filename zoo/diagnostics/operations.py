@@ -18,6 +18,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from zoo.diagnostics.rates import check_several
 from zoo.hooks import eval_mode, hooks
 from zoo.neurons import LIF
 
@@ -74,8 +75,10 @@ def count_operations(model: nn.Module, batches: Iterable[Tensor]) -> list[Operat
         batches: Normalised images, each [B, C, H, W] or event frames [T, B, C, H, W].
 
     Raises:
-        ValueError: A layer is a transposed convolution.
+        ValueError: A layer is a transposed convolution; or the batches are a tensor, whose parts
+            would be taken for them.
     """
+    check_several(batches)
     levels = max((m.levels for m in model.modules() if isinstance(m, LIF)), default=1)
     counter, images = _Counter(model, levels=levels), 0
     with eval_mode(model), _inside(model, counter), sdpa_kernel(SDPBackend.MATH):

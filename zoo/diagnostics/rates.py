@@ -9,6 +9,12 @@ from zoo.hooks import eval_mode, hooks
 from zoo.neurons import LIF
 
 
+def check_several(batches: Iterable[Tensor]) -> None:
+    """Raise for one batch in the place of several."""
+    if isinstance(batches, Tensor):
+        raise ValueError(f"batches: expected several, as [x], got one of shape {[*batches.shape]}")
+
+
 @torch.no_grad()
 def firing_rates(model: nn.Module, batches: Iterable[Tensor]) -> dict[str, float]:
     """Spikes per neuron and time step of each LIF layer, in order from the input.
@@ -16,7 +22,11 @@ def firing_rates(model: nn.Module, batches: Iterable[Tensor]) -> dict[str, float
     Args:
         model: Run in eval mode; left as it was.
         batches: Normalised images, each [B, C, H, W] or event frames [T, B, C, H, W].
+
+    Raises:
+        ValueError: They are a tensor, whose parts would be taken for batches.
     """
+    check_several(batches)
     spikes: dict[str, float] = {}
     neurons: dict[str, int] = {}
 
