@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import TypeVar
 
 import torch
+from timm.utils import unwrap_model
 from torch import Tensor, nn
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -50,9 +51,13 @@ def _mean_over_pixels(x: Tensor) -> Tensor:
 def strip_heads(model: Network) -> Network:
     """A copy of the network without its shortcut heads; in eval mode its outputs are the same bits.
 
+    Args:
+        model: In torch.compile's or DistributedDataParallel's wrapping the copy is without it.
+
     Raises:
         ValueError: The network is not one that can have heads.
     """
+    model = unwrap_model(model)
     if not hasattr(model, "shortcut_heads"):
         raise ValueError(f"model: expected a spiking network of zoo, got {type(model).__name__}")
     stripped = copy.deepcopy(model)
