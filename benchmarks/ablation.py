@@ -10,7 +10,7 @@ classifier alone, and those that end with a weight on the heads with these too.
 
 import statistics
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,11 +35,7 @@ LOSSES = {
     "per_head": "a loss for each head, weight from 0.25 to 0",
 }
 KEPT = "with heads kept, %"
-
-
-def run(loss: str, **model_args: Any) -> Config:
-    config = small_run(MODEL, loss, IMAGES, EPOCHS, **model_args)
-    return replace(config, precision="fp32", compile=True)
+run = partial(small_run, MODEL, images=IMAGES, epochs=EPOCHS)
 
 
 def main() -> None:
