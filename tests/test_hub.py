@@ -284,8 +284,9 @@ def test_notes_on_the_training_of_the_weights_before_are_not_kept(tmp_path):
     model = zoo.create_model("short_bp_resnet18", pretrained=True)
     assert model.pretrained_cfg["notes"]
     for notes in ([], ["Ten hours on a bicycle."]):
-        hub.save_pretrained(model, tmp_path, notes)
-        assert hub.read_config(tmp_path)["pretrained_cfg"]["notes"] == notes
+        hub.save_pretrained(model, tmp_path, notes, pretrained_cfg={"tag": "mine"})
+        found = hub.read_config(tmp_path)["pretrained_cfg"]
+        assert (found["notes"], found["tag"]) == (notes, "mine")
 
 
 def test_weights_that_nobody_licensed_have_no_licence(tmp_path):

@@ -111,7 +111,7 @@ def save_pretrained(
     if names := model.pretrained_cfg.get("label_names"):
         extra = {"label_names": list(names)} | extra
     if notes or "notes" in model.pretrained_cfg:
-        extra["pretrained_cfg"] = {"notes": [*notes]}
+        extra["pretrained_cfg"] = extra.get("pretrained_cfg", {}) | {"notes": [*notes]}
     folder = Path(folder)
     if (folder / LOG).is_file():
         raise ValueError(
