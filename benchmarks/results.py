@@ -406,8 +406,8 @@ def membrane() -> Claim:
     slim, narrow = blocks_of(of_slim), blocks_of(of_narrow)
     earlier = blocks_of(read("membrane_before"))
     first, *past = narrow.signs
-    shown = any(slim.signs[f] and slim.signs[f] == earlier.signs[f] for f in past)
-    shown = shown or any(narrow.signs[family] for family in past)
+    in_slim = {f for f, sign in slim.signs.items() if sign and sign == earlier.signs[f]}
+    shown = any(family in in_slim or narrow.signs[family] for family in past)
     reach = {row["arm"]: row["accuracy, %"] for row in of_narrow["rows"]}
     ahead = " and ".join(
         f"{family} {reach[f'{family}, vanilla'] - reach[f'{first}, evolutionary']:+.1f}"
