@@ -6,19 +6,13 @@ The arms of ablation.py, of the narrow ResNet-34 that gradients.py finds to lose
 gradient on the way to the first layer, and that depth.py trains.
 """
 
-from dataclasses import replace
-from typing import Any
+from functools import partial
 
 import depth
 from ablation import ablate
 
-from zoo.training.config import Config
-
 DEPTH, SEEDS = 34, (0, 1, 2, 3, 4, 5)
-
-
-def run(loss: str, **model_args: Any) -> Config:
-    return replace(depth.run(DEPTH, loss, **model_args), precision="fp32", compile=True)
+run = partial(depth.run, DEPTH)
 
 
 def main() -> None:

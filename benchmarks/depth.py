@@ -40,7 +40,7 @@ def run(depth: int, loss: str, **model_args: Any) -> Config:
         **model_args,
     )
     muon = OptimConfig(name="muon", lr=0.02, weight_decay=0.02, warmup_epochs=0.3)
-    return replace(config, optim=muon, batch_size=128, precision="bf16", compile=False)
+    return replace(config, optim=muon, batch_size=128)
 
 
 def main() -> None:

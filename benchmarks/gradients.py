@@ -41,7 +41,7 @@ NETWORKS = {
     SLIM: Config(
         model=SLIM, model_args={"time_steps": 2}, optim=OptimConfig(lr=0.002, warmup_epochs=0.1)
     ),
-    NARROW: replace(depth.run(34, "vanilla"), augment=AugmentConfig(), precision="fp32"),
+    NARROW: replace(depth.run(34, "vanilla"), augment=AugmentConfig(), compile=False),
 }
 IN_WORDS = (
     f"{SLIM} (T = 2, AdamW 0.002) and {NARROW}, network and optimizer of depth.py (T = 1, "
