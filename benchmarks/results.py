@@ -53,6 +53,7 @@ SETTING = ("networks", "images", "batch", "training")
 DIFFERENCE = {1: "better", -1: "worse", 0: "not shown"}
 YES, PARTLY, NO = "reproduced at this size", "partly", "not reproduced at this size"
 MORE, SOME_MORE = 1.5, 1.1  # times the gradient, for "reproduced" and for "partly"
+DEPTH_BEFORE = ("depth_second", "depth_first")
 FALL = 5  # points that networks without heads have to lose with depth
 Row = dict[str, Any]
 
@@ -228,13 +229,11 @@ def by_depth(content: dict[str, Any]) -> dict[str, tuple[Row, Row, int]]:
 
 def depth() -> Claim:
     content = read("depth")
-    now, before = by_depth(content), by_depth(read("depth_before"))
+    now, *before = (by_depth(found) for found in (content, *map(read, DEPTH_BEFORE)))
     depths, arms = list(now), {row["arm"]: row for row in content["rows"]}
-    new = ", ".join(d for d in depths if d not in before)
-    once = f", {new} layers once" if new else ""
-    won = [{d for d, (_, _, sign) in found.items() if sign > 0} for found in (now, before)]
-    wins = [d for d in depths if d in won[0] and (d in won[1] or d not in before)]
-    half = [d for d in depths if d in won[0] | won[1] and d not in wins]
+    signs = {d: [found[d][2] for found in (now, *before) if d in found] for d in depths}
+    wins = [d for d in depths if min(signs[d]) > 0]
+    some = [d for d in depths if max(signs[d]) > 0 and d not in wins]
     falls = {
         loss: arms[f"{depths[0]} {loss}"]["accuracy, %"]
         - arms[f"{depths[-1]} {loss}"]["accuracy, %"]
@@ -248,22 +247,19 @@ def depth() -> Claim:
             *(f"{row['the rebuttal, %']:.1f}" for row in (v, o)),
             *(reached(row) for row in (v, o)),
             DIFFERENCE[sign],
-            *(
-                [*map(reached, before[d][:2]), DIFFERENCE[before[d][2]]]
-                if d in before
-                else ["-"] * 3
-            ),
+            ", ".join(DIFFERENCE[sign] for sign in signs[d][1:]),
         ]
         for d, (v, o, sign) in now.items()
     ]
     head = ["layers", "rebuttal, vanilla", "rebuttal, with heads", "vanilla", "with heads"]
-    head += ["a difference?", "vanilla, before", "with heads, before", "a difference?"]
+    head += ["a difference?", "and before?"]
     found = (
         table(head, lines)
-        + f'\n\nThe same arms from the same seeds were measured twice{once}: "before" is of an '
-        "[earlier version of this code](results/depth_before.md). A depth counts where each "
-        "measurement of it shows a difference, a rule that is stricter than one measurement and "
-        f"was chosen when both were there: {', '.join(wins) or 'none'}. From {depths[0]} to "
+        + "\n\nEarlier versions of this code trained the same arms from the same seeds in bf16: "
+        "[the latest](results/depth_second.md), whose verdict stands first, and, to 101 layers, "
+        "[one before it](results/depth_first.md). A depth counts where each measurement of it "
+        "shows a difference, a rule that is stricter than one measurement and was chosen when "
+        f"those two were there: {', '.join(wins) or 'none'}. From {depths[0]} to "
         f"{depths[-1]} layers the network without heads loses {falls['vanilla']:.1f} points, the "
         f"one with heads {falls['evolutionary']:.1f}. Reproduced would be a loss of more than "
         f"{FALL} points without heads and of less than half as much with them, and a difference at "
@@ -282,7 +278,7 @@ def depth() -> Claim:
         "evolutionary one, and the networks are narrow."
     )
     told = f"better with heads at {' and '.join(wins)} layers" if wins else ""
-    told += f"; at {', '.join(half)} one of two measurements shows it" if half else ""
+    told += f"; at {' and '.join(some)} not every measurement shows it" if some else ""
     return section("2. Depth", verdict, claim, found, "depth.png", "depth", told)
 
 
@@ -355,9 +351,8 @@ def ablation() -> Claim:
             "where both show it, as in part 2. Furthest from the table above it has "
             f"{moved}, {reached(before[moved])}; why was not looked into.",
             *evidence(title, "ablation.png", "ablation"),
-            "And in one whose gradient does, trained as in part 2, which says why it vanishes, but "
-            "in fp32; it is narrow, has one time step, and is far from trained after so few "
-            "epochs:",
+            "And in one whose gradient does, trained as in part 2, which says why it vanishes; it "
+            "is narrow, has one time step, and is far from trained after so few epochs:",
             narrow.text,
             "Reproduced would be both shortcut and evolutionary better than vanilla in both "
             "networks, partly one of them in one, a rule that stood before the second network was "
