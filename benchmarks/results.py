@@ -117,6 +117,10 @@ def table(head: list[str], lines: list[list[str]]) -> str:
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)
 
 
+def listed(names: list[str]) -> str:
+    return " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))
+
+
 def where(content: dict[str, Any]) -> str:
     """The machine; of arms that were trained before their tables named it that of the table."""
     device = content["machine"]["device"]
@@ -188,22 +192,24 @@ def gradient_by_layer() -> Claim:
         for fell in falls.values()
         if fell["vanilla"] > 1
     )
+    scale = " Where it vanishes, heads change that too, and not the scale alone." * relieved
     found = (
         f"Mean of |gradient| after training, geometric mean of {seeds} seeds, of one batch each, "
         "with heads at the weight that they began with, convolutions of shortcuts left out. When, "
         "of what, with which weight and from which layers the rebuttal's table was taken is not "
         "said there.\n\n"
         + table(columns, lines)
-        + f"\n\nReproduced would be more than {MORE} times at each of the first ten layers of both "
-        f"networks, of weights and of spikes, with the better of the heads' two weights in each; "
-        f"partly more than {SOME_MORE} times in one of them. In the rebuttal's own table the ratio "
-        "is the same at every layer, so that the heads change the scale and not the relative "
-        "vanishing: the gradient falls 11.8 times from layer 10 to layer 1 without heads and 12.4 "
-        "times with them; the last two columns have the same of ours. From the very last layer to "
-        f"the first the gradient of spikes falls so many times: {relative}; below 1 nothing "
-        "vanishes (part 2 says why it does in narrow networks). "
-        + "Where it vanishes, heads change that too, and not the scale alone. " * relieved
-        + "After so few steps every network is far from trained; each batch is of training images."
+        + f"\n\n**The rule.** Reproduced would be more than {MORE} times at each of the first ten "
+        "layers of both networks, of weights and of spikes, with the better of the heads' two "
+        f"weights in each; partly more than {SOME_MORE} times in one of them.\n\n"
+        "**Does the relative vanishing change, or only the scale?** In the rebuttal's own table "
+        "the ratio is the same at every layer, so that the heads change the scale and not the "
+        "relative vanishing: the gradient falls 11.8 times from layer 10 to layer 1 without "
+        "heads and 12.4 times with them; the last two columns have the same of ours. From the "
+        f"very last layer to the first the gradient of spikes falls so many times: {relative}; "
+        f"below 1 nothing vanishes (part 2 says why it does in narrow networks).{scale}\n\n"
+        "**Limits.** After so few steps every network is far from trained; each batch is of "
+        "training images."
     )
     claim = (
         "The table of the rebuttal: with heads the mean gradient is 1.70 to 1.84 times that of the "
@@ -255,30 +261,33 @@ def depth() -> Claim:
     head += ["a difference?", "and before?"]
     found = (
         table(head, lines)
-        + "\n\nEarlier versions of this code trained the same arms from the same seeds in bf16: "
-        "[the latest](results/depth_second.md), whose verdict stands first, and, to 101 layers, "
-        "[one before it](results/depth_first.md). A depth counts where each measurement of it "
-        "shows a difference, a rule that is stricter than one measurement and was chosen when "
-        f"those two were there: {', '.join(wins) or 'none'}. From {depths[0]} to "
-        f"{depths[-1]} layers the network without heads loses {falls['vanilla']:.1f} points, the "
-        f"one with heads {falls['evolutionary']:.1f}. Reproduced would be a loss of more than "
-        f"{FALL} points without heads and of less than half as much with them, and a difference at "
-        "each depth; partly, a difference at any. From 50 layers on blocks are bottlenecks, "
-        "with four times the features. So few epochs leave every network far from "
-        "trained; where they would end is not measured. At initialisation each block is its "
-        "shortcut alone and its neurons' surrogate slope is 0.5, so that each block halves the "
-        "gradient and the deepest networks pass almost none: this recipe has the fault that heads "
-        "are to mend. With norms initialised to 1, networks "
-        "of 34 layers and more stayed at chance for hundreds of steps, with heads and without; no "
-        "log of that was kept. Another threshold or slope was not tried at depth."
+        + f"\n\nFrom {depths[0]} to {depths[-1]} layers the network without heads loses "
+        f"{falls['vanilla']:.1f} points, the one with heads {falls['evolutionary']:.1f}.\n\n"
+        "**Measured before.** Earlier versions of this code trained the same arms from the same "
+        "seeds in bf16: [the latest](results/depth_second.md), whose verdict stands first, and, "
+        "to 101 layers, [one before it](results/depth_first.md). A depth counts where each "
+        "measurement of it shows a difference, a rule that is stricter than one measurement and "
+        f"was chosen when those two were there: {listed(wins) or 'none'}.\n\n"
+        f"**The rule.** Reproduced would be a loss of more than {FALL} points without heads and "
+        "of less than half as much with them, and a difference at each depth; partly, a "
+        "difference at any.\n\n"
+        "**Limits.** From 50 layers on blocks are bottlenecks, with four times the features. So "
+        "few epochs leave every network far from trained; where they would end is not "
+        "measured.\n\n"
+        "**Why the gradient vanishes here.** At initialisation each block is its shortcut alone "
+        "and its neurons' surrogate slope is 0.5, so that each block halves the gradient and the "
+        "deepest networks pass almost none: this recipe has the fault that heads are to mend. "
+        "With norms initialised to 1, networks of 34 layers and more stayed at chance for "
+        "hundreds of steps, with heads and without; no log of that was kept. Another threshold "
+        "or slope was not tried at depth."
     )
     claim = (
         "From 18 to 152 layers vanilla networks fall from 72 to 43 %, those with heads (of the "
         "plain shortcut loss, by the figures) stay at 75 to 77 %. Here the loss is the "
         "evolutionary one, and the networks are narrow."
     )
-    told = f"better with heads at {' and '.join(wins)} layers" if wins else ""
-    told += f"; at {' and '.join(some)} not every measurement shows it" if some else ""
+    told = f"better with heads at {listed(wins)} layers" if wins else ""
+    told += f"; at {listed(some)} not every measurement shows it" if some else ""
     return section("2. Depth", verdict, claim, found, "depth.png", "depth", told)
 
 
@@ -346,19 +355,22 @@ def ablation() -> Claim:
     found = "\n\n".join(
         [
             "In a network whose gradient does not vanish (part 1):",
-            f"{slim.text} An [earlier version of this code](results/ablation_before.md) trained "
-            f"these arms from these seeds in bf16: {earlier.in_short}. A difference would count "
-            "where both show it, as in part 2. Furthest from the table above it has "
+            slim.text,
+            "**Measured before.** An [earlier version of this code](results/ablation_before.md) "
+            f"trained these arms from these seeds in bf16: {earlier.in_short}. A difference would "
+            "count where both show it, as in part 2. Furthest from the table above it has "
             f"{moved}, {reached(before[moved])}; why was not looked into.",
             *evidence(title, "ablation.png", "ablation"),
             "And in one whose gradient does, trained as in part 2, which says why it vanishes; it "
             "is narrow, has one time step, and is far from trained after so few epochs:",
             narrow.text,
-            "Reproduced would be both shortcut and evolutionary better than vanilla in both "
-            "networks, partly one of them in one, a rule that stood before the second network was "
-            "measured. Shortcut trains the sum of all heads' logits and is measured, as all arms "
-            "are, by the classifier alone; to measure it with its heads too was thought of when "
-            "the second network's first seeds were there, so that this is among no comparisons.",
+            "**The rule.** Reproduced would be both shortcut and evolutionary better than "
+            "vanilla in both networks, partly one of them in one, a rule that stood before the "
+            "second network was measured.",
+            "**Shortcut with its heads.** Shortcut trains the sum of all heads' logits and is "
+            "measured, as all arms are, by the classifier alone; to measure it with its heads "
+            "too was thought of when the second network's first seeds were there, so that this "
+            "is among no comparisons.",
         ]
     )
     told = "; ".join(part.in_short for part in (slim, narrow))
@@ -418,15 +430,18 @@ def membrane() -> Claim:
             "In networks of 20 layers, where with the first block no gradient vanishes (part 1). "
             "Each kind of block has the neuron, and the norms' initial gain, of its own paper, so "
             "that lines are not to be compared:",
-            f"{slim.text} The first block's two arms are those of part 3. An [earlier version of "
-            "this code](results/membrane_before.md) trained all arms from these seeds in bf16: "
-            f"{earlier.in_short}. A difference would count where both show it.",
+            f"{slim.text} The first block's two arms are those of part 3.",
+            "**Measured before.** An [earlier version of this code](results/membrane_before.md) "
+            f"trained all arms from these seeds in bf16: {earlier.in_short}. A difference would "
+            "count where both show it.",
             *evidence(title, "membrane.png", "membrane"),
             "In the shape of part 3's second network, as narrow and as far from trained, with the "
             "same neuron in all three. Every block begins as its shortcut, MS's other norms at the "
             "threshold; the first block's arms are that part's:",
-            f"{narrow.text} Gradient left is the norm of the gradient of the classifier's loss "
-            "behind the stem, of that behind the last stage, after training. The other two come "
+            narrow.text,
+            "**Gradient left** is the norm of the gradient of the classifier's loss "
+            "behind the stem, of that behind the last stage, after training.",
+            "**The blocks themselves.** The other two come "
             f"further without heads than the first with them, by so many points: {ahead}, which is "
             "among no comparisons; their blocks hand on counts and currents in place of spikes.",
         ]
@@ -535,7 +550,9 @@ def measured() -> list[Claim]:
 
 def page() -> str:
     """All claims that were measured."""
-    told = [claim.text for claim in measured()]
+    claims = measured()
+    told = [table(["claim", "measured"], [[c.title, c.verdict] for c in claims])]
+    told += [claim.text for claim in claims]
     missing = [name for name in CLAIMS if not (RESULTS / f"{name}.json").exists()]
     if missing:
         scripts = ", ".join(f"`benchmarks/{name}.py`" for name in missing)
