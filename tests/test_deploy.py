@@ -261,6 +261,18 @@ def test_what_cannot_be_exact_says_which_layer_and_why(kwargs, message):
         zoo.deploy(create(**kwargs))
 
 
+def test_a_grid_that_keeps_little_of_the_classifier_is_refused():
+    model = create(num_classes=1)
+    model.head.fc.bias.data.fill_(1e4)
+    with pytest.raises(zoo.NotExactError, match=r"head: expected a grid that keeps the weights"):
+        zoo.deploy(model)
+
+
+def test_more_time_steps_than_any_weights_allow_are_said_beforehand():
+    assert "got 127" in why_not_exact(create(time_steps=128))
+    assert why_not_exact(create(time_steps=100)) is None
+
+
 def test_a_mean_that_is_no_whole_pixel_is_refused():
     model = create()
     model.pretrained_cfg["mean"] = (0.485, 0.456, 0.406)

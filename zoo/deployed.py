@@ -468,22 +468,14 @@ class _Deployment:
             too_fine = (fraction > self._finest(stream)).double()
             fraction = fraction - too_fine
         for conv, weight, *_ in raw:
-            self._check_kept(stream, weight, conv.weight, int(fraction.min()))
+            reader = stream.readers[0]
+            why = f" of {int(fraction.min())} fractional bits"
+            if isinstance(lif := reader.module, LIF):
+                why += self._time_takes(lif, self._demands(lif, reader.current)[1])
+            _check_kept(reader.name, weight, conv.weight, why)
         for reader in stream.readers:
             if isinstance(reader.module, MembraneConv):
                 reader.module.take_apart(*_bounds(reader.current), fraction)
-
-    def _check_kept(self, stream: _Stream, before: Tensor, after: Tensor, fraction: int) -> None:
-        """Raise where so few bits are left that other weights are on the grid."""
-        lost = (after - before).norm() / before.norm()
-        if lost > COARSE:  # of weights that are all 0 it is no number
-            reader, why = stream.readers[0], ""
-            if isinstance(lif := reader.module, LIF):
-                why = self._time_takes(lif, self._demands(lif, reader.current)[1])
-            raise NotExactError(
-                f"{reader.name}: expected a grid that keeps the weights, got one of {fraction} "
-                f"fractional bits that changes them by {100 * lost:.0f} %{why}"
-            )
 
     def _demands(self, lif: LIF, x: _Current) -> tuple[int, int]:
         """The fewest bits behind the point that a current may have, and those that time takes."""
@@ -519,11 +511,7 @@ class _Deployment:
                     reach = potential(lif, self.T, low, high) + lif.v_threshold
                 behind = (self.T - 1) * fraction_bits(lif.decay)
                 behind += int((bits_beside(reach) - lost).max())
-                if behind > SMALLEST:
-                    raise NotExactError(
-                        f"{reader.name}: expected at most {SMALLEST} bits behind the point, got "
-                        f"{behind}"
-                    )
+                _check_behind(reader.name, behind)
             finest.append(bits_beside(reach) - lost)
             _check_grid(reader.name, int(finest[-1].min()), least, why)
         return torch.stack(finest).amin(0)
@@ -542,7 +530,9 @@ class _Deployment:
         fc.weight.copy_(head.fc.weight / (self.T * pixels * x.times))
         fc.bias.copy_(head.fc.bias)
         if self.exact:
+            before = fc.weight.clone()
             self._put_on_grid(fc, 0, self.T * pixels * x.high, x.fraction)
+            _check_kept(name, before, fc.weight, f" for {self.T} time steps of {pixels} pixels")
         return self._call(name, SpikeCountHead(fc, self.T), x.node)
 
     def _pixels_behind(self) -> int:
@@ -560,6 +550,7 @@ class _Rule(_Deployment):
         # A current that makes it fire reaches the threshold, which takes its bits before the point.
         most = BITS - math.ceil(math.log2(lif.v_threshold)) - lost
         _check_grid(name, most, least, self._time_takes(lif, lost))
+        _check_behind(name, (self.T - 1) * fraction_bits(lif.decay) + least)
         return super()._neuron(name, lif, x)
 
     def _snap(self) -> None:
@@ -570,6 +561,16 @@ class _Rule(_Deployment):
 
     def _pixels_behind(self) -> int:
         return 1  # any number will do
+
+
+def _check_kept(name: str, before: Tensor, after: Tensor, grid: str) -> None:
+    """Raise where so few bits are left that other weights are on the grid."""
+    lost = (after - before).norm() / before.norm()
+    if lost > COARSE:  # of weights that are all 0 it is no number
+        raise NotExactError(
+            f"{name}: expected a grid that keeps the weights, got one that changes them by "
+            f"{100 * lost:.0f} %{grid}"
+        )
 
 
 def _conv_and_norm(name: str, parts: list[nn.Module]) -> list[nn.Module]:
@@ -584,6 +585,13 @@ def _conv_and_norm(name: str, parts: list[nn.Module]) -> list[nn.Module]:
 def _least(x: _Current) -> int:
     """Bits behind the point that the spikes in a current have."""
     return max([0, *(spikes.fraction for spikes in x.spikes)])
+
+
+def _check_behind(name: str, fraction: int) -> None:
+    if fraction > SMALLEST:
+        raise NotExactError(
+            f"{name}: expected at most {SMALLEST} bits behind the point, got {fraction}"
+        )
 
 
 def _check_threshold(name: str, lif: LIF) -> None:
