@@ -5,7 +5,8 @@ between low and high and is a whole multiple of 2^-fraction. Sums count every or
 A value that needs at most 24 bits is exact in fp32, in every runtime, layout, batch and number of
 threads; the first that may need more is refused by name. Only an addition of two numbers may round,
 where no runtime would make it part of a longer sum: IEEE rounds it the same everywhere, and fused
-with a multiplication as well, since no product here is ever rounded.
+with a multiplication as well, since no product here is ever rounded. Runtimes multiply constant
+factors with each other before they meet a value, too: fp32 has to hold all such products.
 Shapes: C channels.
 """
 
@@ -13,7 +14,7 @@ import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import reduce
+from functools import partial, reduce
 
 import numpy as np
 import onnx
@@ -25,12 +26,14 @@ OPSET = 20  # whose rules these are
 
 ROUNDED = {"Conv", "Gemm", "MatMul", "AveragePool", "ReduceSum", "Sum", "Add", "Sub", "Mul"}
 SUMS = {"Conv", "Gemm", "MatMul", "ReduceSum", "Sum", "Add"}
+PRODUCTS = {"Conv", "Gemm", "MatMul", "Mul"}
 LONG_SUMS = {"Conv", "Gemm", "MatMul", "AveragePool", "ReduceSum", "Sum"}
 # Nothing behind one becomes part of the sum before it.
 ENDS = {"Round", "Floor", "GreaterOrEqual", "Cast"}
 CLIPS = {"Round", "Max", "Min"}  # what makes pixels of any floats: they may be endless in between
 ULP = 2.0**-23  # no rounding moves an fp32 number further, relative to it
 LARGEST = 2.0**127  # this and steps of 2^-SMALLEST fp32 has without fail
+MOST = 100  # bits before the point of a product of factors, which leaves 27 for what it meets
 NEAR = 2.0**-20  # a quotient of small whole numbers, relative to what it should be
 STEP = re.compile(r"\.(potential|leaked|reset|kept|fall|fires|spike|current|counts)_\d+$")
 
@@ -121,6 +124,9 @@ class _Proof:
                 self.ranges[value.name] = None
         self.scaled: set[str] = set()  # any floats times a constant
         self.long: set[str] = set()  # sums, and what a runtime may take for one
+        self.factors: dict[
+            str, tuple[float, float]
+        ] = {}  # bits of constants that may be multiplied
         self.rows: dict[str, Row] = {}
 
     def run(self) -> list[Row]:
@@ -142,8 +148,10 @@ class _Proof:
             self._check_kinds(node)
             ranges = self.whole if node.op_type == "GreaterOrEqual" else self.ranges
             ranges.update(dict.fromkeys(node.output, result))
+            self.factors.update(dict.fromkeys(node.output, self._factors(node)))
             if node.op_type in LONG_SUMS or self._passes_on_a_sum(node):
                 self.long.update(node.output)
+                self._check_factors(node)
         for output in self.outputs:
             self._of(output.name)
         if not self.rows:
@@ -171,9 +179,33 @@ class _Proof:
 
     def _passes_on_a_sum(self, node: onnx.NodeProto) -> bool:
         """Whether a runtime may take this node out, or into a sum, and what comes behind it too."""
-        several = {"Split": len(node.output), "Concat": len(node.input)}.get(node.op_type, 1) > 1
-        ended = node.op_type in ENDS or several
-        return not ended and not self.long.isdisjoint(node.input)
+        return not _ends(node) and not self.long.isdisjoint(node.input)
+
+    def _factors(self, node: onnx.NodeProto) -> tuple[float, float]:
+        """Bits before the point and behind it that a product of any constants from the last end up
+        to this node may take.
+        """
+        if node.op_type == "Constant" or _ends(node):
+            return 0.0, 0.0
+        own = [self.constants[name] for name in node.input if name in self.constants]
+        own = [array.astype(np.float64).ravel() for array in own if array.dtype == np.float32]
+        bits = [self.factors[name] for name in node.input if name in self.factors]
+        if own:
+            values = np.concatenate(own)
+            largest = math.log2(max(np.abs(values).max(initial=0), 1))
+            bits.append((largest, max(_fraction(values[None])[0], 0)))
+        join = sum if node.op_type in PRODUCTS else partial(max, default=0)
+        before, behind = join(b for b, _ in bits), join(b for _, b in bits)
+        return float(before), float(behind)
+
+    def _check_factors(self, node: onnx.NodeProto) -> None:
+        before, behind = self.factors[node.output[0]]
+        if before > MOST or behind > SMALLEST:
+            raise InexactError(
+                f"{node.name}: expected constants that a runtime may multiply with each other, "
+                f"of at most {MOST} bits before the point and {SMALLEST} behind it, got "
+                f"{before:.0f} and {behind:.0f}"
+            )
 
     def _check(self, node: onnx.NodeProto, x: _Range) -> None:
         """Raise unless fp32 holds every value of x; note what a sum needs."""
@@ -417,6 +449,12 @@ class _Proof:
             raise InexactError(f"{node.name}: expected a sum over a fixed number of pixels")
         x, pixels = self._of(x), shape[2] * shape[3]
         return _Range(np.minimum(x.low, 0) * pixels, np.maximum(x.high, 0) * pixels, x.fraction)
+
+
+def _ends(node: onnx.NodeProto) -> bool:
+    """Whether nothing behind a node becomes part of what is before it."""
+    several = {"Split": len(node.output), "Concat": len(node.input)}.get(node.op_type, 1) > 1
+    return node.op_type in ENDS or several
 
 
 def _halves(kernel_shape, pads) -> bool:

@@ -584,6 +584,35 @@ def test_a_product_of_matrices_is_so_many_sums_of_so_many_terms():
     assert (row.largest, row.fraction_bits) == (4 * 255**2, 0)
 
 
+def test_factors_whose_product_fp32_lacks_are_refused():
+    def there_and_back(bits):
+        nodes = [
+            node("Mul", ["q", "up"], ["a"], name="a"),
+            node("MaxPool", ["a"], ["b"], name="b", kernel_shape=[1, 1]),
+            node("Mul", ["b", "down"], ["c"], name="c"),
+            node("MatMul", ["c", "c"], ["y"], name="y"),
+        ]
+        return small(nodes, dict(up=number(2.0**bits), down=number(2.0**-bits)), kind=UINT8)
+
+    x = {"x": np.full((1, 1, 4, 4), 255, np.uint8)}
+
+    def runs(model):
+        levels = onnxruntime.GraphOptimizationLevel
+        for level in (levels.ORT_DISABLE_ALL, levels.ORT_ENABLE_ALL):
+            options = onnxruntime.SessionOptions()
+            options.graph_optimization_level = level
+            yield onnxruntime.InferenceSession(model.SerializeToString(), options).run(["y"], x)[0]
+
+    certify(there_and_back(50))
+    plain, optimised = runs(there_and_back(50))
+    assert (plain == optimised).all()
+    plain, optimised = runs(there_and_back(60))
+    assert np.isfinite(plain).all()
+    assert np.isinf(optimised).all()
+    with pytest.raises(InexactError, match=r"y: expected constants that .* got 120 and 120"):
+        certify(there_and_back(60))
+
+
 def test_exactly_24_bits_are_accepted():
     nodes, constants = two(conv([1.0], 2.0**24 - 255))
     (row,) = certify(small(nodes, constants, kind=UINT8))
