@@ -14,6 +14,7 @@ from zoo.classifier import seen_of_an_image
 from zoo.hub import CONFIG, read_config
 
 PREPROCESSOR = "preprocessor_config.json"
+BROWSER_KEYS = ("transformers.js_config", "id2label")
 RESAMPLE = {
     "nearest": 0,
     "lanczos": 1,
@@ -25,7 +26,7 @@ RESAMPLE = {
 
 
 def browser_config(label_names: list[str]) -> dict[str, Any]:
-    """Keys for config.json: labels, and that fp32 is the only type there is."""
+    """Of BROWSER_KEYS those that a config.json has: labels, and that fp32 is the only type."""
     labels = {str(number): name for number, name in enumerate(label_names)}
     return {"transformers.js_config": {"dtype": "fp32"}} | ({"id2label": labels} if labels else {})
 

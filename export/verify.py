@@ -31,7 +31,7 @@ from rich.table import Table
 from torch import Tensor, fx, nn
 
 import zoo
-from export.browser import PREPROCESSOR, browser_config, preprocessor
+from export.browser import BROWSER_KEYS, PREPROCESSOR, browser_config, preprocessor
 from export.checks import STRIPPING, Check, batches, versions
 from export.equal_bits import CERTIFICATE, check_certificate, check_exact
 from export.folder import (
@@ -48,6 +48,7 @@ from zoo import disk, hub
 from zoo.command import said_in_a_line
 from zoo.diagnostics import count_operations, firing_rates
 from zoo.diagnostics.operations import SOURCE
+from zoo.pull import listed
 
 SAMPLE = 1000  # images on which every layer has to fire, and whose operations are counted
 NOT_A_GRAPH = (  # what onnx and onnxruntime raise, of no common kind
@@ -219,8 +220,9 @@ def check_said(folder: Path, rule: str, checks: list[Check]) -> Check:
     if (path.read_bytes() if path.is_file() else None) != (expected and expected.encode()):
         wrong.append(PREPROCESSOR)
     config = hub.read_config(folder)
-    for key, value in browser_config(config.get("label_names", [])).items():
-        wrong += [f"{hub.CONFIG}: {key}"] * (config.get(key) != value)
+    browser = browser_config(config.get("label_names", []))
+    for key in BROWSER_KEYS:
+        wrong += [f"{hub.CONFIG}: {key}"] * (config.get(key) != browser.get(key))
     if (folder / REPORT).is_file():
         said = read_report(folder)
         theirs = [c for c in said.get("checks", []) if isinstance(c, dict)]
@@ -272,11 +274,18 @@ def published_folder(name: str) -> Path:
 
     Raises:
         FileNotFoundError: There is none, or a repository without report.
+        ValueError: The repository has other files; offline nobody is asked for them.
         ValueError, PullError: As zoo.hub.locate.
     """
     if name.startswith("hf-hub:"):
-        names = read_report(hub.locate(name, (hub.CONFIG,))).get("sha256", {})
-        return hub.locate(name, (hub.CONFIG, *sorted(names.keys() - {hub.CONFIG})))
+        named = read_report(hub.locate(name, (hub.CONFIG,))).get("sha256", {})
+        folder = hub.locate(name, (hub.CONFIG, *sorted(named.keys() - {hub.CONFIG})))
+        place = name.removeprefix("hf-hub:")
+        if others := listed(place, folder.name) - named.keys() - {REPORT}:
+            raise ValueError(
+                f"{name}: expected the files that {REPORT} names, got others: {sorted(others)}"
+            )
+        return folder
     if not (folder := Path(name)).is_dir():
         raise FileNotFoundError(f"{folder}: expected an exported folder, found none")
     return folder

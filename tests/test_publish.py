@@ -9,6 +9,7 @@ from hub_client import hub_client
 from hub_server import HubServer
 
 from export.publish import Options, PublishError, publish_to_folder, publish_to_hub
+from zoo import disk
 
 PUBLISH = """
 from export.publish import Options, publish_to_hub
@@ -273,6 +274,16 @@ def test_what_was_published_can_be_verified_by_who_downloads_it(hub, client, fol
     run = publish_to_folder(Options(folder=str(here), to_folder=str(tmp_path / "there")))
     assert run == f"published {tmp_path / 'there'}"
     assert not (tmp_path / "there" / ".cache").exists()
+
+
+def test_files_on_the_hub_that_the_report_does_not_name_are_refused(hub, client, folder):
+    files = {name: (folder / name).read_bytes() for name in disk.files(folder)}
+    code = "from export.verify import published_folder\nvalue = str(published_folder(name))"
+    hub.create_repo("org/hidden", files | {".gitattributes": b"the Hub's own"})
+    assert client.run(code, name="hf-hub:org/hidden").error is None
+    hub.create_repo("org/more", files | {"onnx/model_quantized.onnx": b"of another"})
+    error = client.run(code, name="hf-hub:org/more").error
+    assert "names, got others: ['onnx/model_quantized.onnx']" in error
 
 
 def test_a_repository_without_a_report_is_nothing_to_verify(hub, client, folder):

@@ -237,6 +237,10 @@ def test_labels_that_a_browser_would_show_for_others_are_caught(folder):
             "that_differ": ["config.json: id2label"]
         }
     }
+    del config["label_names"]
+    (folder / "config.json").write_text(json.dumps(config))
+    said = export.verify.check_said(folder, "exact", [])
+    assert said.measured == {"that_differ": ["config.json: id2label"]}
 
 
 def test_other_logits_than_the_network_has_are_caught(folder):

@@ -3,7 +3,7 @@
 import errno
 import hashlib
 import os
-from pathlib import Path
+from pathlib import Path, PurePath
 
 NO_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EBADF)  # what shared folders answer for a folder
 
@@ -46,7 +46,12 @@ def files(folder: Path) -> list[str]:
     its client and file managers leave beside them.
     """
     names = (path.relative_to(folder) for path in sorted(folder.rglob("*")) if path.is_file())
-    return [name.as_posix() for name in names if not any(p.startswith(".") for p in name.parts)]
+    return [name.as_posix() for name in names if not is_hidden(name)]
+
+
+def is_hidden(name: PurePath) -> bool:
+    """Whether a file or a folder above it begins with a dot."""
+    return any(part.startswith(".") for part in name.parts)
 
 
 def hashes(folder: Path, but: str = "") -> dict[str, str]:

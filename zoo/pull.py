@@ -34,6 +34,8 @@ from huggingface_hub.file_download import http_get, repo_folder_name
 from huggingface_hub.hf_api import ModelInfo
 from huggingface_hub.utils import WeakFileLock, build_hf_headers, validate_repo_id
 
+from zoo import disk
+
 MAX_BYTES, MAX_LARGE_BYTES = 2**24, 2**32  # of a JSON file, and of any other
 WAITS = (0.5, 2.0)  # seconds before a request is sent a second and a third time
 LONGEST_WAIT = 60.0  # that a Hub may ask for
@@ -204,6 +206,25 @@ def _clear_away(storage: Path) -> None:
             written = max(path.stat().st_mtime for path in (scratch, *scratch.rglob("*")))
             if time.time() - written > OLD:
                 shutil.rmtree(scratch)
+
+
+def listed(place: str, sha: str) -> set[str]:
+    """Names of all files of a commit of ``org/name[@revision]`` but for hidden ones; none under
+    HF_HUB_OFFLINE.
+
+    Raises:
+        PullError: The Hub does not say; the message says why.
+    """
+    if constants.HF_HUB_OFFLINE:
+        return set()
+    repo_id = place.partition("@")[0]
+    try:
+        with answer_of_a_hub(place):
+            info = retried(lambda: HfApi().model_info(repo_id, revision=sha))
+            names = [sibling.rfilename for sibling in info.siblings]
+            return {name for name in names if not disk.is_hidden(PurePosixPath(name))}
+    except HTTPError as error:
+        raise PullError(explain(error, place)) from None
 
 
 @contextmanager
