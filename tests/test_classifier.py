@@ -9,7 +9,7 @@ import pytest
 import torch
 from digits_images import PIXELS
 from onnx.external_data_helper import set_external_data
-from PIL import Image
+from PIL import ExifTags, Image
 
 import zoo
 from zoo import hub
@@ -46,6 +46,18 @@ def test_an_image_a_path_and_pixels_are_the_same(session, tmp_path):
         tmp_path / "digit.png",
         str(tmp_path / "digit.png"),
     ):
+        assert session.classify(image) == expected
+
+
+def test_a_picture_is_turned_as_its_camera_says(session, tmp_path):
+    upright = Image.fromarray(PIXELS[3, 0].numpy())
+    turned, exif = upright.transpose(Image.Transpose.ROTATE_90), Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6  # to be turned by 90 degrees clockwise
+    turned.save(tmp_path / "turned.png", exif=exif)
+    expected = session.classify(upright)
+    assert session.classify(turned) != expected
+    assert session.classify(tmp_path / "turned.png") == expected
+    with Image.open(tmp_path / "turned.png") as image:
         assert session.classify(image) == expected
 
 

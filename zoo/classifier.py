@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 import onnxruntime
 from onnx.external_data_helper import uses_external_data
-from PIL import Image
+from PIL import Image, ImageOps
 from torchvision.transforms import v2
 
 from zoo import hub
@@ -46,6 +46,7 @@ class Classifier:
 
         Args:
             image: A PIL image, the path of one, or uint8 pixels [H, W, C] or [H, W], of any size.
+                It is turned as its camera says (EXIF), and transparency is left out.
             top: How many.
 
         Raises:
@@ -76,7 +77,7 @@ class Classifier:
 def _opened(image: Image.Image | Path | str | np.ndarray) -> Image.Image:
     if isinstance(image, str | Path):
         with open(image, "rb") as file:
-            return decode(file, "image", image)
+            return ImageOps.exif_transpose(decode(file, "image", image))
     if isinstance(image, np.ndarray):
         shape = image.shape[:2] if image.shape[2:] == (1,) else image.shape
         if image.dtype != np.uint8 or shape[2:] not in ((), (3,)) or len(shape) < 2:
@@ -94,7 +95,7 @@ def _opened(image: Image.Image | Path | str | np.ndarray) -> Image.Image:
         image.load()
     except NOT_WHOLE as error:
         raise ValueError(f"image: expected a whole image, got {error}") from None
-    return image
+    return ImageOps.exif_transpose(image)
 
 
 def load_onnx(name: str, cache_dir: str | Path | None = None) -> Classifier:

@@ -17,7 +17,7 @@ def decode(file: IO[bytes], key: str, place: Path | str) -> Image.Image:
         place: Which one it is, for the error.
 
     Raises:
-        ValueError: It is no whole image, or one with more than 8 bits a channel.
+        ValueError: It is no whole image, or grey of more than 8 bits.
     """
     try:
         image = Image.open(file)
