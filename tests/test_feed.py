@@ -115,6 +115,18 @@ def test_a_worker_hears_no_signal_from_its_first_moment():
     assert list(batches) == [[True, True]]
 
 
+class Broken(Masks):
+    def __getitems__(self, indices):
+        raise ValueError("data.root: expected a whole image, got cat.jpg")
+
+
+def test_an_image_that_a_worker_cannot_read_ends_the_workers_and_is_said_in_a_line():
+    batches = _read(Broken(), [torch.arange(2)], Config(workers=1, device="cpu"))
+    with pytest.raises(ValueError, match=r"^data\.root: expected a whole image, got cat\.jpg$"):
+        next(batches)
+    assert not multiprocessing.active_children()
+
+
 def test_what_is_random_differs_between_seeds_epochs_steps_and_images():
     noise = torch.randint(256, (3, 8, 8), dtype=torch.uint8, generator=torch.manual_seed(0))
     same = ImageSet(noise.expand(30, 3, 8, 8).contiguous(), torch.arange(30), ("a",))

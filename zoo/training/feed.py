@@ -108,9 +108,25 @@ def _read(images: Dataset, batches: Sequence[Tensor], config: Config) -> Iterato
         resource_tracker.ensure_running()  # which Python may start, and then unblock them
     before = signal.pthread_sigmask(signal.SIG_BLOCK, POLITE)
     try:
-        return iter(loader)
+        batches = iter(loader)
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    return _ended(batches) if config.workers else batches
+
+
+def _ended(batches: Iterator) -> Iterator:
+    """Batches whose workers end with them: at its exit Python would send those that an error leaves
+    the signal that they block, and wait.
+
+    Raises:
+        ValueError: As the worker raised it, whose traceback torch makes part of the message.
+    """
+    try:
+        yield from batches
+    except ValueError as error:
+        raise ValueError(str(error).rpartition("ValueError: ")[2].strip()) from None
+    finally:
+        batches._shutdown_workers()
 
 
 def _seeded(chunks: Iterator, seeds: list[tuple[int, ...]]) -> Iterator[tuple[Tensor, Tensor]]:
