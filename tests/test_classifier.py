@@ -105,10 +105,10 @@ def test_other_sizes_go_through_what_images_are_measured_with(session, tmp_path)
     from zoo.data import DataConfig, load_images
 
     draw = np.random.default_rng(0)
-    for split in ("train", "val"):
-        (tmp_path / split / "cat").mkdir(parents=True)
+    for name in ("cat", "dog"):
+        (tmp_path / "val" / name).mkdir(parents=True)
         image = Image.fromarray(draw.integers(0, 256, (50, 71, 3), dtype=np.uint8))
-        image.save(tmp_path / split / "cat" / "1.png")
+        image.save(tmp_path / "val" / name / "1.png")
     found = load_images(DataConfig(name="imagenet", root=str(tmp_path), size=28), "test")
     expected, _ = found.take([0])
     bicubic = v2.InterpolationMode.BICUBIC

@@ -230,6 +230,20 @@ def test_an_image_that_an_archive_holds_twice_is_refused(folder, tmp_path):
         load_images(config(tmp_path / "set.tar"), "train")
 
 
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("file", ["", "one.jfif", "noted.txt", "deep/er/one.png"])
+def test_a_class_that_would_be_left_out_is_refused(folder, tmp_path, packed, file):
+    place = folder / "train" / "eel" / file
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.mkdir() if not file else shutil.copy(folder / "train" / "ant" / "0.png", place)
+    archive = tmp_path / "set.tar"
+    with tarfile.open(archive, "w") as files:
+        files.add(folder, arcname="set")
+    with pytest.raises(ValueError, match=r"data\.root: expected .*(none in eel|train/eel/.*one)"):
+        load_images(config(archive if packed else folder), "train")
+    assert len(load_images(config(archive if packed else folder), "test")) == 3
+
+
 def test_one_class_is_nothing_to_learn(folder):
     for name in ("ant", "dog"):
         shutil.rmtree(folder / "train" / name)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import ExifTags, Image
 from timm.data import create_transform
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2.functional import to_pil_image
@@ -205,6 +205,30 @@ def test_an_image_of_a_kind_that_is_not_read_is_refused(folder, tmp_path, packed
             archive.add(tmp_path / "set" / "train", arcname="train")
     with pytest.raises(ValueError, match=r"images in \.jpeg, \.jpg, \.png, got .*n01/one\.webp"):
         load_images(config(tmp_path / "set"), "train")
+
+
+def test_a_class_that_would_be_left_out_is_refused(folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "set")
+    (tmp_path / "set" / "train" / "n03").mkdir()
+    with pytest.raises(ValueError, match=r"images in each class of .*train', found none in n03"):
+        load_images(config(tmp_path / "set"), "train")
+    (tmp_path / "set" / "train" / "n03").rmdir()
+    shutil.rmtree(tmp_path / "set" / "train" / "n02")
+    with pytest.raises(ValueError, match=r"two classes or more in .*train', got 'n01' alone"):
+        load_images(config(tmp_path / "set"), "train")
+
+
+def test_a_picture_is_turned_as_its_camera_says(folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "set")
+    upright = np.zeros((40, 40, 3), np.uint8)
+    upright[:20] = 255
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6  # to be turned by 90 degrees clockwise
+    turned = Image.fromarray(upright).transpose(Image.Transpose.ROTATE_90)
+    turned.save(tmp_path / "set" / "val" / "n01" / "0.jpg", exif=exif)
+    images, _ = load_images(config(tmp_path / "set"), "test").take([0])
+    assert images[0, :, :15].min() > 200
+    assert images[0, :, -15:].max() < 50
 
 
 def test_a_link_in_an_archive_is_refused(folder, tmp_path):

@@ -77,7 +77,7 @@ class Classifier:
 def _opened(image: Image.Image | Path | str | np.ndarray) -> Image.Image:
     if isinstance(image, str | Path):
         with open(image, "rb") as file:
-            return ImageOps.exif_transpose(decode(file, "image", image))
+            return decode(file, "image", image)
     if isinstance(image, np.ndarray):
         shape = image.shape[:2] if image.shape[2:] == (1,) else image.shape
         if image.dtype != np.uint8 or shape[2:] not in ((), (3,)) or len(shape) < 2:

@@ -3,14 +3,14 @@
 from pathlib import Path
 from typing import IO
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 # What PIL raises of a damaged image: SyntaxError of a PNG, RuntimeError of an AVIF.
 NOT_WHOLE = (OSError, SyntaxError, RuntimeError, Image.DecompressionBombError)
 
 
 def decode(file: IO[bytes], key: str, place: Path | str) -> Image.Image:
-    """An image with all of its pixels.
+    """An image with all of its pixels, turned as its camera says (EXIF).
 
     Args:
         key: The argument or option that it came by, for the error.
@@ -30,4 +30,4 @@ def decode(file: IO[bytes], key: str, place: Path | str) -> Image.Image:
         raise ValueError(f"{key}: expected a whole image, got {place}: {error}") from None
     if image.mode[0] in "IF":  # PIL would clip their values to 255
         raise ValueError(f"{key}: expected 8 bits a channel, got {image.mode} in {place}")
-    return image
+    return ImageOps.exif_transpose(image)

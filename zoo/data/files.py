@@ -21,7 +21,7 @@ from torchvision.transforms import v2
 
 from zoo.data.archive import StrictHeader
 from zoo.data.config import CENTRE, DataConfig, Split
-from zoo.data.suffixes import is_image
+from zoo.data.suffixes import check_classes, is_image
 from zoo.picture import decode
 from zoo.preprocessing import middle
 from zoo.progress import watched
@@ -77,7 +77,11 @@ def image_files(config: DataConfig, split: Split) -> ImageFiles:
     archive = place.with_suffix(".tar")
     packed = archive.is_file()
     try:
-        _check_whole(archive) if packed else _check_files(place)
+        folders = set()
+        if packed:
+            _check_whole(archive)
+        else:
+            folders = _check_files(place)
     except (OSError, tarfile.TarError) as error:
         raise _none_there(config, error) from None
     try:
@@ -98,6 +102,7 @@ def image_files(config: DataConfig, split: Split) -> ImageFiles:
         stray = next(file for label, file in files if label == numbers[""])
         raise ValueError(f"data.root: expected CLASS/IMAGE in {str(place)!r}, got {stray}")
     names = tuple(sorted(numbers, key=numbers.get))
+    check_classes(folders, names, repr(str(place)))
     return ImageFiles(reader, torch.tensor(order), names, config.size)
 
 
@@ -125,17 +130,21 @@ def _check_whole(archive: Path | IO[bytes]) -> None:
                 _check_whole(files.extractfile(member))
 
 
-def _check_files(place: Path) -> None:
+def _check_files(place: Path) -> set[str]:
     """Raise for what timm would leave out: an image of another kind, a folder that is not to be
-    read.
+    read. Names of the innermost folders.
     """
+    innermost = set()
 
     def refuse(error: OSError) -> None:
         raise error
 
-    for folder, _, files in os.walk(place, onerror=refuse, followlinks=True):
+    for folder, inside, files in os.walk(place, onerror=refuse, followlinks=True):
+        if not inside and folder != str(place):
+            innermost.add(PurePath(folder).name)
         for file in files:
             is_image(PurePath(folder, file), READ)
+    return innermost
 
 
 def _check_layout(reader: Reader, place: Path) -> None:

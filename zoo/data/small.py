@@ -19,7 +19,7 @@ from torchvision.transforms import v2
 from zoo.data.archive import StrictHeader
 from zoo.data.config import DataConfig, Split
 from zoo.data.sets import ImageSet
-from zoo.data.suffixes import is_image
+from zoo.data.suffixes import check_classes, is_image
 from zoo.picture import decode
 from zoo.progress import watched
 
@@ -76,7 +76,9 @@ def image_folder(config: DataConfig, split: Split) -> ImageSet:
             f"data.root: expected a folder or a tar archive with {split}/CLASS/IMAGE, "
             f"found nothing at {str(root)!r}"
         )
-    files = _folder_files(root, split) if root.is_dir() else _tar_files(root, split)
+    folders: set[str] = set()
+    read = _folder_files if root.is_dir() else _tar_files
+    files = read(root, split, folders)
     found: list[tuple[str, str, Tensor]] = []
     for name, file, content in watched(files, f"decoding {split} images"):
         place = f"{split}/{name}/{file}"
@@ -101,23 +103,20 @@ def image_folder(config: DataConfig, split: Split) -> ImageSet:
             )
     names, images = ([entry[i] for entry in found] for i in (0, 2))
     classes = tuple(sorted(set(names)))
-    if len(classes) < 2:
-        raise ValueError(
-            f"data.root: expected {split}/CLASS/IMAGE of two classes or more in {str(root)!r}, got "
-            f"{classes[0]!r} alone"
-        )
+    check_classes(folders, classes, f"{split}/CLASS/IMAGE in {str(root)!r}")
     index = {name: i for i, name in enumerate(classes)}
     return ImageSet(torch.stack(images), torch.tensor([index[name] for name in names]), classes)
 
 
-def _folder_files(root: Path, split: Split) -> Iterator[tuple[str, str, bytes]]:
-    """Class, name and content of each image."""
+def _folder_files(root: Path, split: Split, folders: set[str]) -> Iterator[tuple[str, str, bytes]]:
+    """Class, name and content of each image; names of the folders of classes go into folders."""
 
     def refuse(error: OSError) -> None:
         raise error  # a folder that may not be read would be left out
 
     if not (root / split).is_dir():
         return
+    folders.update(path.name for path in (root / split).iterdir() if path.is_dir())
     for place, _, files in os.walk(root / split, onerror=refuse, followlinks=True):
         for path in (Path(place, file) for file in files):
             if not is_image(path, IMAGE_SUFFIXES):
@@ -127,13 +126,17 @@ def _folder_files(root: Path, split: Split) -> Iterator[tuple[str, str, bytes]]:
             yield path.parent.name, path.name, path.read_bytes()
 
 
-def _tar_files(root: Path, split: Split) -> Iterator[tuple[str, str, bytes]]:
+def _tar_files(root: Path, split: Split, folders: set[str]) -> Iterator[tuple[str, str, bytes]]:
+    """As _folder_files, of a split at any depth."""
     try:
         with tarfile.open(root, "r|*", tarinfo=StrictHeader) as archive:
             for member in archive:
                 path = Path(member.name)
                 *_, folder, name, _ = ("", "", "", *path.parts)
-                if split not in path.parts[-4:-1]:
+                if member.isdir() and name == split:
+                    folders.add(path.name)
+                nearest = next((p for p in reversed(path.parts[:-1]) if p in SPLITS), None)
+                if split not in (*path.parts[-4:-1], nearest):
                     continue
                 if not is_image(path, IMAGE_SUFFIXES):
                     continue

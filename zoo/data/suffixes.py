@@ -1,13 +1,14 @@
 """Which files are images that are read. A set with some of its images left out would pass for the
-set: an image of another kind is refused.
+set: an image of another kind is refused, and so is a class of which no file is read.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from pathlib import PurePath
 
 KNOWN = {
-    *(".avif", ".bmp", ".gif", ".heic", ".jp2", ".jpeg", ".jpg", ".jxl"),
-    *(".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"),
+    *(".apng", ".avif", ".bmp", ".dib", ".gif", ".heic", ".heif", ".ico", ".j2k", ".jfif"),
+    *(".jp2", ".jpe", ".jpeg", ".jpg", ".jxl", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".psd"),
+    *(".tga", ".tif", ".tiff", ".webp"),
 }
 
 
@@ -26,3 +27,22 @@ def is_image(path: PurePath, read: Collection[str]) -> bool:
     if suffix in KNOWN and suffix not in read:
         raise ValueError(f"data.root: expected images in {', '.join(sorted(read))}, got {path}")
     return suffix in read
+
+
+def check_classes(folders: Iterable[str], classes: Collection[str], place: str) -> None:
+    """Raise unless every folder of a split has images, and there are two or more.
+
+    Args:
+        folders: Names; those that a dot hides are nobody's class.
+        classes: Names of those that images were found in.
+        place: Which split, for the error.
+    """
+    if bare := sorted({name for name in folders if not name.startswith(".")} - {*classes}):
+        raise ValueError(
+            f"data.root: expected images in each class of {place}, found none in {bare[0]}"
+        )
+    if len(classes) == 1:
+        (only,) = classes
+        raise ValueError(
+            f"data.root: expected images of two classes or more in {place}, got {only!r} alone"
+        )
