@@ -263,6 +263,19 @@ def test_a_folder_with_a_log_alone_keeps_it(run, recipe, tmp_path):
     assert (tmp_path / "log.jsonl").read_text() == (run / "log.jsonl").read_text()
 
 
+def test_a_folder_with_another_config_keeps_it(recipe, tmp_path):
+    (tmp_path / "config.json").write_text('{"mine": true}')
+    with pytest.raises(ValueError, match=r"which holds another config\.json; choose another --out"):
+        train(replace(recipe, output=str(tmp_path)))
+    assert (tmp_path / "config.json").read_text() == '{"mine": true}'
+
+
+def test_images_by_another_name_than_a_log_has_are_refused(recipe):
+    data = load_data(recipe)
+    with pytest.raises(ValueError, match="name: expected test or holdout, got 'validation'"):
+        replace(data, name="validation")
+
+
 def test_processes_that_share_one_network_out_are_refused(recipe, monkeypatch):
     monkeypatch.setattr(Accelerator, "distributed_type", DistributedType.FSDP)
     with pytest.raises(ValueError, match="each holds the whole network, got FSDP"):

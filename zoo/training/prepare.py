@@ -17,14 +17,20 @@ WHOLE = "training_images"  # what a checkpoint's config.json calls Data.whole
 
 @dataclass(frozen=True)
 class Data:
-    """Training images, the images to measure on, what those are called, and how many training
-    images there are, with those that are held out or left out.
+    """Training images, the images to measure on, what those are called ("test" or "holdout"), and
+    how many training images there are, with those that are held out or left out.
     """
 
     train: ImageSet | ImageFiles
     measured: ImageSet | ImageFiles
     name: str
     whole: int
+
+    def __post_init__(self):
+        if f"{self.name}_accuracy" not in hub.MEASURED:
+            raise ValueError(f"name: expected test or holdout, got {self.name!r}")
+        if not all(isinstance(name, str) for name in self.train.classes):
+            raise ValueError(f"train: expected classes with names, got {self.train.classes}")
 
 
 def check_network(config: Config) -> None:

@@ -79,6 +79,11 @@ def check_run_folder(config: Config) -> None:
                 f"output: expected a new folder or a run's, got {run}, which holds a network, "
                 f"{network[0]}; choose another --output"
             )
+        if path.is_file() and not _is_recipe(path):
+            raise ValueError(
+                f"output: expected a new folder or a run's, got {run}, which holds another "
+                f"{RESOLVED}; choose another --output"
+            )
         if (run / runs.LOG).is_file() and (run / runs.LOG).stat().st_size:
             raise ValueError(
                 f"output: expected a new folder or a run's, got {run}, which holds the log of a "
@@ -106,6 +111,14 @@ def check_run_folder(config: Config) -> None:
             f"{', '.join(sorted(differ))}; choose another --output, and --start-from "
             f"{config.output} to begin with that run's weights"
         )
+
+
+def _is_recipe(path: Path) -> bool:
+    """Whether a file is what a run wrote that ended before its first checkpoint."""
+    try:
+        return json.loads(path.read_text()).keys() >= {"model", "data", "epochs"}
+    except (OSError, ValueError, AttributeError):
+        return False
 
 
 def check_shared(accelerator: Accelerator, found: Path | None) -> None:

@@ -27,4 +27,4 @@ class StopSignal:
     def _note(self, number: int, _) -> None:
         if self.came and number == signal.SIGINT:
             raise KeyboardInterrupt
-        self.came = signal.Signals(number)
+        self.came = self.came or signal.Signals(number)  # what a caller is told of
