@@ -102,6 +102,8 @@ def test_a_second_ctrl_c_ends_at_once():
     with StopSignal() as stop:
         signal.raise_signal(signal.SIGINT)
         assert stop.came is signal.SIGINT
+        signal.raise_signal(signal.SIGTERM)
+        assert stop.came is signal.SIGINT
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
 
