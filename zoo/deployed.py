@@ -469,13 +469,22 @@ class _Deployment:
             fraction = fraction - too_fine
         for conv, weight, *_ in raw:
             reader = stream.readers[0]
-            why = f" of {int(fraction.min())} fractional bits"
+            why = f", of {int(fraction.min())} fractional bits"
             if isinstance(lif := reader.module, LIF):
                 why += self._time_takes(lif, self._demands(lif, reader.current)[1])
-            _check_kept(reader.name, weight, conv.weight, why)
+            self._check_kept(reader.name, weight, conv.weight, why)
         for reader in stream.readers:
             if isinstance(reader.module, MembraneConv):
                 reader.module.take_apart(*_bounds(reader.current), fraction)
+
+    def _check_kept(self, name: str, before: Tensor, after: Tensor, grid: str) -> None:
+        """Raise where so few bits are left that other weights are on the grid."""
+        lost = (after - before).norm() / before.norm()
+        if lost > COARSE:  # of weights that are all 0 it is no number
+            raise NotExactError(
+                f"{name}: expected a grid that keeps the weights, got one that changes them by "
+                f"{100 * lost:.0f} %{grid}"
+            )
 
     def _demands(self, lif: LIF, x: _Current) -> tuple[int, int]:
         """The fewest bits behind the point that a current may have, and those that time takes."""
@@ -532,7 +541,9 @@ class _Deployment:
         if self.exact:
             before = fc.weight.clone()
             self._put_on_grid(fc, 0, self.T * pixels * x.high, x.fraction)
-            _check_kept(name, before, fc.weight, f" for {self.T} time steps of {pixels} pixels")
+            self._check_kept(
+                name, before, fc.weight, f", for {self.T} time steps of {pixels} pixels"
+            )
         return self._call(name, SpikeCountHead(fc, self.T), x.node)
 
     def _pixels_behind(self) -> int:
@@ -559,18 +570,11 @@ class _Rule(_Deployment):
     def _put_on_grid(self, layer: nn.Conv2d | nn.Linear, low, high, fraction: int = 0) -> None:
         pass
 
+    def _check_kept(self, name: str, before: Tensor, after: Tensor, grid: str) -> None:
+        pass
+
     def _pixels_behind(self) -> int:
         return 1  # any number will do
-
-
-def _check_kept(name: str, before: Tensor, after: Tensor, grid: str) -> None:
-    """Raise where so few bits are left that other weights are on the grid."""
-    lost = (after - before).norm() / before.norm()
-    if lost > COARSE:  # of weights that are all 0 it is no number
-        raise NotExactError(
-            f"{name}: expected a grid that keeps the weights, got one that changes them by "
-            f"{100 * lost:.0f} %{grid}"
-        )
 
 
 def _conv_and_norm(name: str, parts: list[nn.Module]) -> list[nn.Module]:
