@@ -124,9 +124,7 @@ class _Proof:
                 self.ranges[value.name] = None
         self.scaled: set[str] = set()  # any floats times a constant
         self.long: set[str] = set()  # sums, and what a runtime may take for one
-        self.factors: dict[
-            str, tuple[float, float]
-        ] = {}  # bits of constants that may be multiplied
+        self.factors: dict[str, tuple[float, float]] = {}  # _factors of the node that gives it
         self.rows: dict[str, Row] = {}
 
     def run(self) -> list[Row]:

@@ -138,6 +138,8 @@ def _tar_files(root: Path, split: Split, folders: set[str]) -> Iterator[tuple[st
                 nearest = next((p for p in reversed(path.parts[:-1]) if p in SPLITS), None)
                 if split not in (*path.parts[-4:-1], nearest):
                     continue
+                if folder == split:
+                    folders.add(name)
                 if not is_image(path, IMAGE_SUFFIXES):
                     continue
                 if folder != split:
