@@ -212,7 +212,7 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 def _is_history(training: Any) -> bool:
     """Whether a run, and each that it began with, has what a card tells of it."""
-    if not _is_recipe(training):
+    if not is_recipe(training):
         return False
     began = training.get("began_with", {"training": None})
     if not (isinstance(began, dict) and "training" in began):
@@ -222,7 +222,8 @@ def _is_history(training: Any) -> bool:
     return not began["training"] or _is_history(began["training"])
 
 
-def _is_recipe(training: Any) -> bool:
+def is_recipe(training: Any) -> bool:
+    """Whether this is what a run was trained by, with the log that it has, if any."""
     return (
         isinstance(training, dict)
         and all(isinstance(training.get(key), kind) for key, kind in RECIPE.items())

@@ -30,4 +30,5 @@ def decode(file: IO[bytes], key: str, place: Path | str) -> Image.Image:
         raise ValueError(f"{key}: expected a whole image, got {place}: {error}") from None
     if image.mode[0] in "IF":  # PIL would clip their values to 255
         raise ValueError(f"{key}: expected 8 bits a channel, got {image.mode} in {place}")
-    return ImageOps.exif_transpose(image)
+    ImageOps.exif_transpose(image, in_place=True)
+    return image

@@ -77,11 +77,9 @@ def image_files(config: DataConfig, split: Split) -> ImageFiles:
     archive = place.with_suffix(".tar")
     packed = archive.is_file()
     try:
-        folders = set()
         if packed:
             _check_whole(archive)
-        else:
-            folders = _check_files(place)
+        folders = set() if packed else _check_files(place)
     except (OSError, tarfile.TarError) as error:
         raise _none_there(config, error) from None
     try:

@@ -116,13 +116,14 @@ def _folder_files(root: Path, split: Split, folders: set[str]) -> Iterator[tuple
 
     if not (root / split).is_dir():
         return
-    folders.update(path.name for path in (root / split).iterdir() if path.is_dir())
-    for place, _, files in os.walk(root / split, onerror=refuse, followlinks=True):
+    for place, inside, files in os.walk(root / split, onerror=refuse, followlinks=True):
+        if Path(place) == root / split:
+            folders.update(inside)
         for path in (Path(place, file) for file in files):
             if not is_image(path, IMAGE_SUFFIXES):
                 continue
-            if len((inside := path.relative_to(root)).parts) != 3:
-                raise ValueError(f"data.root: expected {split}/CLASS/IMAGE, got {inside}")
+            if len((below := path.relative_to(root)).parts) != 3:
+                raise ValueError(f"data.root: expected {split}/CLASS/IMAGE, got {below}")
             yield path.parent.name, path.name, path.read_bytes()
 
 
@@ -136,18 +137,14 @@ def _tar_files(root: Path, split: Split, folders: set[str]) -> Iterator[tuple[st
                 if member.isdir() and name == split:
                     folders.add(path.name)
                 nearest = next((p for p in reversed(path.parts[:-1]) if p in SPLITS), None)
-                if split not in (*path.parts[-4:-1], nearest):
-                    continue
                 if folder == split:
                     folders.add(name)
+                elif folder in SPLITS or nearest != split:
+                    continue
                 if not is_image(path, IMAGE_SUFFIXES):
                     continue
                 if folder != split:
-                    if folder not in SPLITS:
-                        raise ValueError(
-                            f"data.root: expected {split}/CLASS/IMAGE, got {member.name}"
-                        )
-                    continue
+                    raise ValueError(f"data.root: expected {split}/CLASS/IMAGE, got {member.name}")
                 if member.islnk() or member.issym():
                     raise ValueError(
                         f"data.root: expected images themselves, got a link, {member.name} in "
