@@ -20,6 +20,7 @@ from zoo.neurons import KERNELS
 from zoo.training.augment import augment
 from zoo.training.config import Config
 from zoo.training.losses import classification_loss, head_weight
+from zoo.training.muon import muon_in_fp32
 from zoo.training.watch import first_broken
 
 # Of fp16's gradients; it begins at 2^16, and each step that is skipped halves it.
@@ -124,7 +125,8 @@ class Learner:
             raise self._broken(
                 iteration, "gradients that fp16 holds at some scale, got none", images
             )
-        self.scaler.step(self.optimizer)
+        with muon_in_fp32() if config.precision == "fp32" else nullcontext():
+            self.scaler.step(self.optimizer)
         self.scaler.update()
         self.learning_rate = self.optimizer.param_groups[0]["lr"]
         self.schedule.step()
