@@ -39,6 +39,7 @@ from zoo.training.losses import LossConfig, classification_loss
 from zoo.training.machine import bf16_slowdown
 from zoo.training.prepare import build_model, load_data, origin, start_folder
 from zoo.training.processes import make_accelerator
+from zoo.training.rehearsal import rehearse
 
 
 def weights(run) -> dict[str, torch.Tensor]:
@@ -569,13 +570,14 @@ def test_compiling_without_a_compiler_is_refused(recipe, tmp_path, monkeypatch):
         train(replace(recipe, output=str(tmp_path), compile=True))
 
 
+@pytest.mark.parametrize("way", [train, rehearse])
 @pytest.mark.parametrize("precision", ["bf16", "fp32"])
 @pytest.mark.parametrize("slowdown", [0.5, 2.0])
 def test_a_cpu_that_is_slow_in_bf16_is_told_of(
-    slowdown, precision, recipe, tmp_path, monkeypatch, capsys
+    slowdown, precision, way, recipe, tmp_path, monkeypatch, capsys
 ):
     monkeypatch.setattr(machine, "bf16_slowdown", lambda: slowdown)
-    train(replace(recipe, output=str(tmp_path), epochs=1, precision=precision))
+    way(replace(recipe, output=str(tmp_path), epochs=1, precision=precision))
     said = capsys.readouterr().out
     assert ("--precision fp32" in said) == (precision == "bf16" and slowdown > 1)
     assert (f"{slowdown} times slower in bf16" in said) == ("; try " in said)

@@ -9,10 +9,12 @@ from rich.progress import Progress
 
 from zoo import hub
 from zoo.data import ImageSet
+from zoo.progress import watched
 from zoo.training.config import Config
 from zoo.training.engine import evaluate
 from zoo.training.feed import Feed
 from zoo.training.learner import Learner
+from zoo.training.machine import against_slow_bf16
 from zoo.training.prepare import build_model, start_folder
 from zoo.training.processes import end, make_accelerator
 from zoo.training.run_folder import check_run_folder
@@ -38,6 +40,9 @@ def rehearse(config: Config) -> list[float]:
         shape = (shape[0], side, side)
     config.data.check_channels(shape[-3])
     accelerator = make_accelerator(dataclasses.replace(config, trackers=()))
+    first, on_cpu = accelerator.is_main_process, accelerator.device.type == "cpu"
+    if first and on_cpu and (advice := against_slow_bf16(config)):
+        print(f"warning: {advice}")
     batch = 2 * config.gradient_accumulation * accelerator.num_processes
     draw = torch.Generator().manual_seed(0)
     images = ImageSet(
@@ -57,8 +62,10 @@ def rehearse(config: Config) -> list[float]:
     feed = Feed(config, images, accelerator.process_index, accelerator.num_processes)
     torch.manual_seed(config.seed)
     learner = Learner(config, build_model(config, images), feed.steps, accelerator)
-    losses = []
-    for step, chunks in enumerate(feed.epoch(0)):
+    losses, steps = [], feed.epoch(0)
+    if first:
+        steps = watched(steps, "two steps on noise", feed.steps)
+    for step, chunks in enumerate(steps):
         sums = accelerator.reduce(learner.step(chunks, step, batch), "sum")
         losses.append(float(sums[0]) / batch)
     unseen = Progress(disable=True)
