@@ -36,7 +36,8 @@ the command that measures it again (`pip install -e '.[bench]'` first); `FOLDER_
 Optimizer, learning rate and threshold differ from part to part: [what was tried to find
 them](results/recipe_search.md) had heads, but for a twin, and was measured on images that are held
 out here too; no search was made for networks without heads. `configs/paper/` holds the paper's
-recipes, as far as it gives them, for GPUs.
+recipes, as far as it gives them, for GPUs. Muon multiplied in bf16 in all of these runs; a run in
+fp32 has it multiply in fp32 now, so that the same commands give somewhat other figures.
 
 Arms that are compared begin with the same weights and see the same images in the same order, with
 the same augmentation. Accuracies are of images held out from training, mean ± deviation of three
