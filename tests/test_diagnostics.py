@@ -1,5 +1,6 @@
 """What goes on inside a network: gradients, firing rates, operations, and the command."""
 
+import errno
 import json
 import sys
 
@@ -15,7 +16,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import zoo
-from zoo import hub, runs
+from zoo import disk, hub, runs
 from zoo.diagnostics import (
     count_connections,
     count_operations,
@@ -92,6 +93,18 @@ def test_rates_are_counted_as_the_whole_numbers_that_they_are_of():
     assert only(frames, torch.tensor([0.0, 1, 1, 0]).view(1, 1, 1, 4)) == ("binary", 0, 10)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("levels", [3, 13, 21, 25])  # of most, k / levels * levels is not always k
+def test_rates_of_any_number_of_levels_are_counted_as_whole_numbers(levels, dtype):
+    network = nn.Sequential(
+        zoo.LIF(1.0, reset="subtract", levels=levels), nn.Linear(levels + 1, 5)
+    ).to(dtype)
+    rates = torch.arange(levels + 1, dtype=dtype).view(1, 1, 1, -1) / levels
+    assert only(network, rates + 0.5 / levels) == ("integer", (levels - 1) * 5, 5)
+    means = nn.Sequential(network[0], nn.AvgPool2d((1, 2)), nn.Linear(2, 5, dtype=dtype))
+    assert only(means, rates[..., :4] + 0.5 / levels)[0] == "real"
+
+
 class Product(nn.Module):
     def __init__(self, other):
         super().__init__()
@@ -119,6 +132,28 @@ def test_a_gate_multiplies_only_where_neither_side_is_a_spike():
     assert count_operations(Gate(), [torch.ones(1, 1, 1, 4)]) == []
     assert only(Gate(), torch.full((1, 1, 1, 4), 0.5)) == ("real", 4, 0)
     assert only(Gate(), torch.tensor([0.0, 1, 0.5, 2]).view(1, 1, 1, 4)) == ("real", 2, 0)
+
+
+def test_a_gate_in_its_inputs_place_is_counted_by_what_that_was():
+    class Gate(nn.Module):
+        def forward(self, x):
+            return x.clone().mul_(torch.full_like(x, 0.3)).mul_(2.0)
+
+    assert only(Gate(), torch.tensor([0.0, 1, 0.5, 2]).view(1, 1, 1, 4)) == ("real", 2, 0)
+
+
+@pytest.mark.parametrize("batch", [1, 8])
+def test_what_is_made_of_weights_alone_is_no_operation_of_an_image(batch):
+    class Scaled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.left, self.right = (nn.Parameter(torch.full((3, 3), 0.5)) for _ in range(2))
+
+        def forward(self, x):
+            return x @ (self.left * self.right @ self.left)
+
+    assert only(Scaled(), torch.full((batch, 1, 2, 3), 0.5)) == ("real", 2 * 3 * 3, 0)
+    assert count_connections(Scaled(), torch.ones(1, 1, 2, 3)) == {"": 2 * 3 * 3}
 
 
 def test_a_gate_of_whole_channels_multiplies_number_by_number():
@@ -318,6 +353,21 @@ def test_one_batch_in_the_place_of_several_is_refused(measure):
         measure(create(), images())
 
 
+@pytest.mark.parametrize("batches", [[], [images()[:0]]])
+@pytest.mark.parametrize("measure", [firing_rates, count_operations])
+def test_no_images_at_all_are_refused(measure, batches):
+    with pytest.raises(ValueError, match="batches: expected at least one image, got none"):
+        measure(create(), batches)
+
+
+def test_a_compiled_network_is_measured_as_what_was_compiled():
+    model, x, labels = create(shortcut_heads=True), images(), torch.tensor([1, 2])
+    compiled = torch.compile(model)
+    assert firing_rates(compiled, [x]) == firing_rates(model, [x])
+    assert count_operations(compiled, [x]) == count_operations(model, [x])
+    assert gradients(compiled, x, labels, 0.5) == gradients(model, x, labels, 0.5)
+
+
 def test_measuring_leaves_the_network_as_it_was():
     model, x = create(shortcut_heads=True).train(), images()
     model.stages[1].eval()
@@ -370,6 +420,16 @@ def test_heads_carry_gradient_to_the_first_layer():
 def test_a_weight_for_heads_that_are_not_there_is_refused():
     with pytest.raises(ValueError, match="head_weight: expected 0 for a network without"):
         gradients(create(), images(), torch.tensor([1, 2]), 0.25)
+    with pytest.raises(ValueError, match="head_weight: expected 0 for a network without"):
+        gradients(nn.Conv2d(3, 2, 1), images(), torch.tensor([1, 2]), 0.25)
+
+
+def test_gradients_in_inference_mode_are_refused():
+    with (
+        torch.inference_mode(),
+        pytest.raises(RuntimeError, match=r"gradients: expected to be outside of torch\.inference"),
+    ):
+        gradients(create(), images(), torch.tensor([1, 2]))
 
 
 DIGITS = ("--data.name", "digits", "--data.mean", "78", "--data.std", "96")
@@ -401,6 +461,27 @@ def test_the_command_writes_a_table_json_and_a_picture(command, capsys, tmp_path
     assert (tmp_path / "out/diagnostics.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.parametrize("arguments", [(), ("--random-pixels", "short_bp_resnet20_slim")])
+def test_a_network_that_is_not_named_first_is_asked_for(arguments, command):
+    with pytest.raises(SystemExit) as stopped:
+        command(*arguments)
+    asked = "error: expected python -m zoo.diagnostics MODEL, the network before any option, got "
+    assert stopped.value.code.startswith(asked)
+
+
+def test_what_there_is_no_room_for_is_shown_and_not_half_written(
+    command, capsys, monkeypatch, tmp_path
+):
+    def sync(path):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(disk, "sync", sync)
+    with pytest.raises(SystemExit, match=r"out/diagnostics\.json: expected room for it, got"):
+        command("short_bp_resnet20_slim", *DIGITS, "--num-images", "2", "--output", "out")
+    assert list((tmp_path / "out").iterdir()) == []
+    assert "Operations per image" in capsys.readouterr().out
+
+
 def test_images_that_are_not_there_are_not_made_up(command, tmp_path):
     with pytest.raises(SystemExit) as stopped:
         command("short_bp_resnet20_slim", "--data.root", "nowhere")
@@ -422,6 +503,7 @@ def test_a_name_that_is_none_is_said_before_anything_of_the_images(command):
     with pytest.raises(SystemExit) as stopped:
         command("no_such", "--data.root", "nowhere", "--time-steps", "2")
     assert stopped.value.code.startswith("error: unknown model 'no_such', `python -m zoo list` n")
+    assert stopped.value.code.endswith("a folder is local-dir:no_such")
 
 
 def test_images_of_more_classes_than_the_network_has_are_refused(published, command):

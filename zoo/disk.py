@@ -8,7 +8,7 @@ from pathlib import Path, PurePath
 NO_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EBADF)  # what shared folders answer for a folder
 
 
-def write(path: Path, text: str) -> None:
+def write(path: Path, content: str | bytes) -> None:
     """Write a file whole or not at all, onto the disk.
 
     Raises:
@@ -16,7 +16,7 @@ def write(path: Path, text: str) -> None:
     """
     partial = path.with_name(f"{path.name}.partial")
     try:
-        partial.write_text(text)
+        partial.write_bytes(content.encode() if isinstance(content, str) else content)
         sync(partial)
         partial.replace(path)
     except OSError as error:

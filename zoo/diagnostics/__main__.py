@@ -163,8 +163,13 @@ def _random(model: nn.Module, count: int) -> tuple[Tensor, Tensor]:
 
 
 def main() -> None:
-    if len(sys.argv) < 2 or sys.argv[1].startswith("-"):
+    if sys.argv[1:2] in (["-h"], ["--help"]):
         tyro.cli(Options, args=["--help"], **HELP)
+    if len(sys.argv) < 2 or sys.argv[1].startswith("-"):
+        sys.exit(
+            f"error: expected {HELP['prog']}, the network before any option, got "
+            f"{' '.join(sys.argv[1:]) or 'none'}; --help shows the options"
+        )
     name = sys.argv[1]
     with said_in_a_line():
         default = Options(data=trained_on(name))
@@ -172,8 +177,10 @@ def main() -> None:
         folder = Path(options.output or f"runs/diagnostics/{short_name(name)}")
         check_output(folder)
         report = diagnose(name, options)
-        report.print(Console())
-        report.write(folder)
+        try:
+            report.write(folder)
+        finally:  # what was measured is shown whether or not there is room for it
+            report.print(Console())
         print(f"{folder / JSON} and {folder / PICTURE}")
 
 

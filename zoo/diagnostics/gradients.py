@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
+from timm.utils import unwrap_model
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
@@ -43,11 +44,16 @@ def gradients(
 
     Raises:
         ValueError: A weight for heads that the network has not.
+        RuntimeError: In torch.inference_mode, where nothing has gradients.
     """
-    if head_weight and not (model.shortcut_heads is not None and model.shortcut_heads.heads):
+    model = unwrap_model(model)
+    heads = getattr(model, "shortcut_heads", None)
+    if head_weight and not (heads is not None and heads.heads):
         raise ValueError(
             f"head_weight: expected 0 for a network without shortcut heads, got {head_weight}"
         )
+    if torch.is_inference_mode_enabled():
+        raise RuntimeError("gradients: expected to be outside of torch.inference_mode, got inside")
     model = copy.deepcopy(model).train().requires_grad_(True)
     found: dict[tuple[str, str], Tensor | None] = {}  # in the order of the forward pass
 

@@ -2,8 +2,9 @@
 
 Every convolution, product of matrices and vectors and product number by number is seen as it is
 computed, whatever the module that computes it, and is counted by what it is given: a spike is an
-addition of a weight, and only what is neither 0 nor 1 is multiplied. Of torch's fused layers only
-scaled_dot_product_attention is seen, as the products that it is made of.
+addition of a weight, and only what is neither 0 nor 1 is multiplied. Of what torch multiplies
+within one operator (addcmul, a power, bilinear) only scaled_dot_product_attention is seen, as the
+products that it is made of.
 Shapes: T time steps, B batch, C channels, H height, W width.
 """
 
@@ -12,13 +13,14 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
+from timm.utils import unwrap_model
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map_only
 
-from zoo.diagnostics.rates import check_several
+from zoo.diagnostics.rates import several
 from zoo.hooks import eval_mode, hooks
 from zoo.neurons import LIF
 
@@ -33,6 +35,7 @@ PRODUCTS = (
     *(aten.mv.default, aten.addmv.default),
     aten.dot.default,
 )
+GATES = (aten.mul.Tensor, aten.mul_.Tensor)
 AVERAGES = (
     aten.avg_pool2d.default,
     aten._adaptive_avg_pool2d.default,
@@ -76,13 +79,13 @@ def count_operations(model: nn.Module, batches: Iterable[Tensor]) -> list[Operat
 
     Raises:
         ValueError: A layer is a transposed convolution; or the batches are a tensor, whose parts
-            would be taken for them.
+            would be taken for them, or hold no image.
     """
-    check_several(batches)
+    model = unwrap_model(model)
     levels = max((m.levels for m in model.modules() if isinstance(m, LIF)), default=1)
     counter, images = _Counter(model, levels=levels), 0
     with eval_mode(model), _inside(model, counter), sdpa_kernel(SDPBackend.MATH):
-        for x in batches:  # which may compute, and is none of the network's
+        for x in several(batches):  # which may compute, and is none of the network's
             with counter:
                 model(x)
             images += x.shape[-4]
@@ -141,9 +144,11 @@ class _Counter(TorchDispatchMode):
                 output = func.decompose(*args, **(kwargs or {}))
             if output is not NotImplemented:
                 return output
+        # A product in its left side's place leaves nothing of that to count.
+        factors = tree_map_only(Tensor, Tensor.clone, args) if func is aten.mul_.Tensor else args
         output = func(*args, **(kwargs or {}))
         layer, module = self.within[-1]
-        if not isinstance(module, LIF) and (found := self._count(func, args, output)):
+        if not isinstance(module, LIF) and (found := self._count(func, factors, output)):
             kind, multiplied, added = self.layers.get(layer, (0, 0, 0))
             self.layers[layer] = max(kind, found[0]), multiplied + found[1], added + found[2]
         given = _tensors(args)
@@ -168,30 +173,36 @@ class _Counter(TorchDispatchMode):
             return self._events(x, every, meetings)
         if func in PRODUCTS:
             return self._product(*args[-2:])
-        if func is aten.mul.Tensor and all(isinstance(a, Tensor) for a in args):
+        if func in GATES and all(isinstance(a, Tensor) for a in args):
             return self._gate(*args, output)
         return None
 
     def _events(self, x: Tensor, every: int, meetings) -> tuple[int, int, int]:
         kind = 2 if self.dense else _kind(x)
         if kind == 2 and self.levels > 1:
-            x = x * self.levels  # the weights may be those of whole numbers as well
-            kind = _kind(x)
+            times = x * self.levels  # the weights may be those of whole numbers as well
+            whole = times.round()  # k / levels * levels is not always k
+            if ((times - whole).abs() <= 2 * torch.finfo(x.dtype).eps * whole.abs()).all():
+                x, kind = whole, _kind(whole)
         if kind == 2:
             return kind, every if self.padding else meetings(torch.ones_like(x)), 0
         ones = meetings(x.abs() == 1)
         return kind, (meetings(x.abs() > 1) if kind else 0), ones
 
     def _gate(self, left: Tensor, right: Tensor, output: Tensor) -> tuple[int, int, int] | None:
+        if id(left) in self.weights and id(right) in self.weights:
+            return None
         if self.dense:
             return 2, output.numel(), 0
         multiplied = int((_is_no_spike(left) & _is_no_spike(right)).sum())
         # Where one side is 0 or 1 it selects.
         return (max(_kind(left), _kind(right)), multiplied, 0) if multiplied else None
 
-    def _product(self, left: Tensor, right: Tensor) -> tuple[int, int, int]:
+    def _product(self, left: Tensor, right: Tensor) -> tuple[int, int, int] | None:
         """Of a matrix or a vector with another, or of as many of them."""
         are_weights = id(left) in self.weights, id(right) in self.weights
+        if all(are_weights):
+            return None
         left = left[None] if left.ndim == 1 else left
         right = right[:, None] if right.ndim == 1 else right
         left, right = (x if x.ndim == 3 else x[None] for x in (left, right))

@@ -1,18 +1,25 @@
 """How often neurons fire."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import torch
+from timm.utils import unwrap_model
 from torch import Tensor, nn
 
 from zoo.hooks import eval_mode, hooks
 from zoo.neurons import LIF
 
 
-def check_several(batches: Iterable[Tensor]) -> None:
-    """Raise for one batch in the place of several."""
+def several(batches: Iterable[Tensor]) -> Iterator[Tensor]:
+    """The same batches; raises for one in the place of several, and where none has an image."""
     if isinstance(batches, Tensor):
         raise ValueError(f"batches: expected several, as [x], got one of shape {[*batches.shape]}")
+    images = 0
+    for x in batches:
+        images += x.shape[-4]
+        yield x
+    if not images:
+        raise ValueError("batches: expected at least one image, got none")
 
 
 @torch.no_grad()
@@ -24,9 +31,9 @@ def firing_rates(model: nn.Module, batches: Iterable[Tensor]) -> dict[str, float
         batches: Normalised images, each [B, C, H, W] or event frames [T, B, C, H, W].
 
     Raises:
-        ValueError: They are a tensor, whose parts would be taken for batches.
+        ValueError: They are a tensor, whose parts would be taken for batches, or hold no image.
     """
-    check_several(batches)
+    model = unwrap_model(model)
     spikes: dict[str, float] = {}
     neurons: dict[str, int] = {}
 
@@ -39,7 +46,7 @@ def firing_rates(model: nn.Module, batches: Iterable[Tensor]) -> dict[str, float
 
     layers = [(name, module) for name, module in model.named_modules() if isinstance(module, LIF)]
     with eval_mode(model), hooks(*(m.register_forward_hook(count(n)) for n, m in layers)):
-        for x in batches:
+        for x in several(batches):
             model(x)
     rates = {name: spikes[name] / neurons[name] for name in spikes}
     return rates | {name: 0.0 for name, _ in layers if name not in rates}  # nobody called them

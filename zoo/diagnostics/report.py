@@ -1,6 +1,7 @@
 """What was measured of a network, as a table, as JSON and as a picture."""
 
 import dataclasses
+import io
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Column, Table
 
+from zoo import disk
 from zoo.diagnostics.gradients import Gradient
 from zoo.diagnostics.operations import ACCUMULATE, MULTIPLY_ACCUMULATE, SOURCE, Operations
 
@@ -52,9 +54,10 @@ class Report:
 
         Raises:
             ImportError: matplotlib is not there; the JSON file is written all the same.
+            OSError: There is no room for one of them; nothing of it is left.
         """
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / JSON).write_text(json.dumps(self.values(), indent=2) + "\n")
+        disk.write(folder / JSON, json.dumps(self.values(), indent=2) + "\n")
         self._draw(folder / PICTURE)
 
     def print(self, console: Console) -> None:
@@ -126,7 +129,9 @@ class Report:
             axes.invert_yaxis()
             axes.margins(x=0.05, y=0.01)
         figure.suptitle(self.title)
-        figure.savefig(path, dpi=120)
+        picture = io.BytesIO()
+        figure.savefig(picture, format="png", dpi=120)
+        disk.write(path, picture.getvalue())
 
 
 KEYS = ("multiply_accumulates", "accumulates")

@@ -1,9 +1,11 @@
 """python -m zoo.training.report RUN: the curves of a run as RUN/report.png."""
 
+import io
 import math
 import sys
 from pathlib import Path
 
+from zoo import disk
 from zoo.command import said_in_a_line
 from zoo.training.run_folder import read_log
 
@@ -66,12 +68,16 @@ def draw(run: Path) -> Path:
     for axes in (losses, accuracies, schedules, rates):
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     figure.suptitle(str(run))
-    path = run / "report.png"
-    figure.savefig(path, dpi=120)
+    picture, path = io.BytesIO(), run / "report.png"
+    figure.savefig(picture, format="png", dpi=120)
+    disk.write(path, picture.getvalue())
     return path
 
 
 def main() -> None:
+    if sys.argv[1:] in (["-h"], ["--help"]):
+        print(__doc__)
+        return
     if len(sys.argv) != 2 or sys.argv[1].startswith("-"):
         sys.exit(__doc__)
     with said_in_a_line(KeyError):
