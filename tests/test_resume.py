@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from waiting import wait_for_a_checkpoint
+from waiting import LONGEST, wait_for_a_checkpoint
 
 import zoo
 from zoo import runs
@@ -76,6 +76,15 @@ def test_a_run_ended_inside_an_epoch_goes_on_to_the_bits_of_an_unbroken_one(tmp_
     output, errors = again.communicate(timeout=120)
     assert again.returncode == 0, errors
     assert "going on after epoch 0, step " in output
+    assert ends_like(tmp_path, whole)
+
+
+def test_a_run_goes_on_when_the_reader_of_its_output_goes(tmp_path, whole):
+    process = start(tmp_path)
+    process.stdout.readline()
+    process.stdout.close()
+    assert process.wait(LONGEST) == 0, process.stderr.read()
+    assert process.stderr.read() == ""
     assert ends_like(tmp_path, whole)
 
 

@@ -137,9 +137,12 @@ def test_a_run_that_another_process_trains_is_refused(run, recipe, tmp_path):
     assert not (folder / ".lock").exists()
 
 
-def test_a_finished_run_does_nothing_more(run, recipe):
+def test_a_finished_run_does_nothing_more_and_says_so(run, recipe, capsys):
     before = weights(run)
     assert train(replace(recipe, output=str(run)))["epoch"] == 3
+    assert (
+        f"{run}: has ended after 3 epochs; another --output, and --start" in capsys.readouterr().out
+    )
     assert same(weights(run), before)
 
 

@@ -1,5 +1,7 @@
 """A progress bar, where somebody watches."""
 
+import os
+import sys
 from collections.abc import Iterable
 from typing import TypeVar
 
@@ -7,6 +9,16 @@ from rich.console import Console
 from rich.progress import track
 
 T = TypeVar("T")
+
+
+class PatientConsole(Console):
+    """Of work that is to go on when the reader of its output goes, as `| head` does."""
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+        nobody = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nobody, sys.stdout.fileno())
+        os.close(nobody)
 
 
 def watched(parts: Iterable[T], doing: str, count: int | None = None) -> Iterable[T]:

@@ -13,12 +13,12 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import Tensor, nn
 
 from zoo import disk, hub, runs
 from zoo.data import ImageFiles, ImageSet, normalise
+from zoo.progress import PatientConsole
 from zoo.training.checkpoint import load_checkpoint, put_back, save_checkpoint
 from zoo.training.config import Config, flat
 from zoo.training.feed import Feed, measured_batches
@@ -170,9 +170,14 @@ def _train(
         say = partial(progress.console.print, highlight=False, soft_wrap=True)
         done = position.epoch * feed.steps + position.step
         bar = progress.add_task("", total=config.epochs * feed.steps, completed=done)
-        if found:
-            say(f"{run}: going on after epoch {position.epoch}, step {position.step}")
         on_cpu, ended = accelerator.device.type == "cpu", position.epoch == config.epochs
+        if ended:
+            say(
+                f"{run}: has ended after {config.epochs} epochs; another --output, and "
+                f"--start-from {run}, begin with its weights"
+            )
+        elif found:
+            say(f"{run}: going on after epoch {position.epoch}, step {position.step}")
         if on_cpu and not ended and (advice := against_slow_bf16(config)):
             say(f"warning: {advice}")
         if not ended and (advice := against_a_seed_again(config.seed, training)):
@@ -319,5 +324,5 @@ def _progress(accelerator: Accelerator) -> Progress:
         BarColumn(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
-        console=Console(quiet=not accelerator.is_main_process),
+        console=PatientConsole(quiet=not accelerator.is_main_process),
     )
