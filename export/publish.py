@@ -81,7 +81,8 @@ class Options:
     num_images: int = 50
     """Images to verify them on."""
     overwrite: bool = False
-    """Replace the folder of --to-folder if it holds something else."""
+    """Replace the folder of --to-folder if another network was published there; no other folder is
+    ever replaced."""
 
 
 def check_verified(folder: Path) -> None:
@@ -403,7 +404,7 @@ def main() -> None:
         sys.exit("error: --token: expected it in HF_TOKEN or from `hf auth login`, not here")
     options = tyro.cli(Options, description=__doc__)
     if bool(options.to) == bool(options.to_folder):
-        sys.exit("error: expected either --to or --to-folder, got both or neither")
+        sys.exit(f"error: expected --to or --to-folder, got {'both' if options.to else 'neither'}")
     for name in ("overwrite",) if options.to else ("confirm", "private"):
         if getattr(options, name):
             other = "--to-folder" if options.to else "--to"

@@ -60,7 +60,7 @@ class Options:
     """What else the card shall say of the training, in sentences, such as what chose its length; as
     the source says if none."""
     overwrite: bool = False
-    """Replace the output folder if it exists."""
+    """Replace the output folder if it is one that this command wrote; no other is ever replaced."""
 
 
 def export(options: Options) -> Path:

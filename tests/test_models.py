@@ -292,6 +292,8 @@ def test_weights_beside_their_neurons_are_not_loaded_without():
             zoo.create_model(
                 f"short_bp_resnet20_{name}", pretrained, checkpoint_path=folder / hub.WEIGHTS
             )
+    with pytest.raises(FileNotFoundError, match="checkpoint_path: expected a file of weights, fou"):
+        zoo.create_model("short_bp_resnet20_slim", checkpoint_path=folder / "none.safetensors")
 
 
 def test_an_empty_batch_gives_no_logits():

@@ -72,19 +72,22 @@ def create_model(
             that does not hold a network of ours, files that are not those it was published with,
             a checkpoint_path beside its config.json, a pretrained_cfg beside a name that has one,
             or other weights in pretrained_cfg_overlay.
-        FileNotFoundError: There is no such folder, it lacks config.json or model.safetensors, the
-            run has no checkpoint yet, or $SHORT_BP_ZOO_WEIGHTS names no folder.
+        FileNotFoundError: There is no such folder or checkpoint_path, it lacks config.json or
+            model.safetensors, the run has no checkpoint yet, or $SHORT_BP_ZOO_WEIGHTS names no
+            folder.
         PullError: The Hub does not give it; the message says why and what to do.
     """
     architecture, _, tag = name.partition(".")
-    _check_alone(kwargs.get("checkpoint_path"))
+    _check_checkpoint(kwargs.get("checkpoint_path"))
     if ":" not in name and architecture not in list_models():
         if "/" in name:
             raise ValueError(
                 f"unknown model {name!r}; a folder is local-dir:{name}, a repository hf-hub:{name}"
             )
         close = difflib.get_close_matches(architecture, list_models(), n=3)
-        where = f"closest names: {close}" if close else "`python -m zoo list` names all"
+        where = f"closest names: {close}"
+        if not close:
+            where = f"`python -m zoo list` names all; a folder is local-dir:{name}"
         raise ValueError(f"unknown model {name!r}, {where}")
     if not pretrained and tag in ("", UNTRAINED) and ":" not in name:
         return timm.create_model(architecture, **kwargs)
@@ -113,10 +116,14 @@ def create_model(
         raise ValueError(f"{_other_weights(folder)}: {error}") from None
 
 
-def _check_alone(checkpoint: str | Path | None) -> None:
-    """Raise for weights that lie beside what says which network they are of: timm reads them alone,
-    and with other neurons they are another network.
+def _check_checkpoint(checkpoint: str | Path | None) -> None:
+    """Raise for no file, and for weights that lie beside what says which network they are of: timm
+    reads them alone, and with other neurons they are another network.
     """
+    if checkpoint and not Path(checkpoint).is_file():
+        raise FileNotFoundError(
+            f"checkpoint_path: expected a file of weights, found none at {str(checkpoint)!r}"
+        )
     if checkpoint and (Path(checkpoint).parent / hub.CONFIG).is_file():
         folder = Path(checkpoint).parent
         raise ValueError(

@@ -15,10 +15,12 @@ DatasetName = Literal[
     "cifar10_dvs",
     "dvs_gesture",
 ]
+FILES = ("cifar10", "cifar100", "fashion_mnist", "image_folder", "imagenet")
 EVENTS = ("cifar10_dvs", "dvs_gesture")
 SENSOR = 128  # pixels a side, of both
 # Which sets an option has an effect on, where it has none on others.
 FOR = {
+    "root": (*FILES, *EVENTS),  # digits come with scikit-learn
     "size": ("imagenet", *EVENTS),
     "frames": EVENTS,
     "download": ("cifar10", "cifar100", "fashion_mnist", *EVENTS),
@@ -70,7 +72,7 @@ class DataConfig:
             usual = type(self).__dataclass_fields__[key].default
             if self.name not in names and getattr(self, key) != usual:
                 raise ValueError(
-                    f"data.{key}: expected none for {self.name}, got {getattr(self, key)}; it is "
+                    f"data.{key}: expected none for {self.name}, got {getattr(self, key)!r}; it is "
                     f"for {', '.join(names)}"
                 )
         if self.streams and self.size > SENSOR:
