@@ -217,7 +217,8 @@ def gradient_by_layer() -> Claim:
         "vanilla network at each of its ten layers (ResNet-18, CIFAR-100)."
     )
     title = "1. More gradient in the first layers"
-    told = "with heads the gradient of each of the first ten layers is at least " + ", ".join(
+    told = "with the better weight of the heads the gradient of each of the first ten layers is at "
+    told += "least " + ", ".join(
         f"{at_best[network]:.2g} times as large in {network}, where without heads "
         + (f"it falls {fell['vanilla']:.3g} times" if fell["vanilla"] > 1 else "none vanishes")
         for network, fell in falls.items()
@@ -329,13 +330,14 @@ def parts_of(content: dict[str, Any]) -> Parts:
             " Measured with the heads that they ended with, which inference drops: "
             f"{', '.join(with_heads)}."
         )
-    named = {arm: arm if arm in ABLATED else f"evolutionary (heads: {arm})" for arm in signs}
+    named = {arm: arm if arm in ABLATED else f"evolutionary (heads on: {arm})" for arm in signs}
     shown = [
         f"{DIFFERENCE[sign]} than vanilla: {', '.join(found)}"
         for sign in (1, -1)
         if (found := [named[arm] for arm in signs if signs[arm] == sign])
     ]
-    told = "; ".join(shown) or f"no difference shown, none below some {least:.0f} points could be"
+    told = "; ".join(shown)
+    told = told or f"no difference shown, where none below some {least:.0f} points could have been"
     in_short = f"in {content['networks']} {told}"
     return Parts(text, [signs[arm] > 0 for arm in ("shortcut", "evolutionary")], in_short)
 
@@ -464,7 +466,7 @@ def cost() -> Claim:
     builds = [list(map(float, row[EACH].split(", "))) for row in content["rows"]]
     apart = max(max(of_one) - min(of_one) for of_one in builds)
     if apart >= LEAST_COST:
-        verdict = "not decided, builds lie further apart than what is claimed"
+        verdict = "not decided, two builds of one network differ by more than what is claimed"
     else:
         verdict = YES if LEAST_COST <= most <= 11 else NO
     found = (

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file
+from timm.utils import unwrap_model
 from torch import Tensor, nn
 
 from zoo.backbone import SpikingBackbone
@@ -66,6 +67,7 @@ def load_spikingjelly(model: nn.Module, source: str | Path | Mapping[str, Any]) 
         ValueError: The file is another, SpikingJelly has no such network, or its weights do not
             fit; the message has every missing, unexpected and wrongly shaped tensor.
     """
+    model = unwrap_model(model)
     names = spikingjelly_names(model)
     own, theirs = model.state_dict(), _read(source)
     wrong = {
