@@ -376,6 +376,67 @@ def test_a_wrong_argument_is_refused():
 
 
 @pytest.mark.parametrize(
+    ("name", "arguments", "message"),
+    [
+        (
+            "short_bp_resnet18",
+            {"widths": 8},
+            "widths: expected a whole number >= 1 for each stage,",
+        ),
+        ("sew_resnet18", {"widths": (8, 0, 8, 8)}, "widths: expected a whole number >= 1 for each"),
+        ("ms_resnet18", {"widths": (1.5, 2, 3, 4)}, "widths: expected a whole number >= 1 for eac"),
+        ("short_bp_vgg16", {"widths": "abcde"}, "widths: expected a whole number >= 1 for each st"),
+        (
+            "short_bp_resnet18",
+            {"depths": 3},
+            "depths: expected a whole number >= 1 for each stage,",
+        ),
+        ("spikformer_4_384", {"depths": (2.5, 2)}, "depths: expected a whole number >= 1 for each"),
+        ("spikformer_4_384", {"mlp_ratio": 0}, "mlp_ratio: expected a number > 0, got 0"),
+        ("spikformer_4_384", {"mlp_ratio": "a"}, "mlp_ratio: expected a number > 0, got 'a'"),
+        (
+            "spikformer_4_384",
+            {"embed_dim": 384.0},
+            "embed_dim: expected a whole number >= 8, got 3",
+        ),
+        ("ms_resnet18", {"stem_width": 0}, "stem_width: expected a whole number >= 1, got 0"),
+        ("ms_resnet18", {"in_chans": 0}, "in_chans: expected a whole number >= 1, got 0"),
+        ("ms_resnet18", {"num_classes": -1}, "num_classes: expected a whole number >= 0, got -1"),
+        (
+            "ms_resnet18",
+            {"num_classes": "10"},
+            "num_classes: expected a whole number >= 0, got '10'",
+        ),
+        (
+            "ms_resnet18",
+            {"shortcut_heads": "no"},
+            "shortcut_heads: expected True or False, got 'no'",
+        ),
+        (
+            "ms_resnet18",
+            {"head_stages": [[0]]},
+            "head_stages: expected numbers of stages from 0 to 3",
+        ),
+        (
+            "ms_resnet18",
+            {"head_stages": [False]},
+            "head_stages: expected numbers of stages from 0 to",
+        ),
+    ],
+)
+def test_a_number_that_no_network_has_is_refused(name, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        zoo.create_model(name, **arguments)
+
+
+def test_a_classifier_for_fewer_than_no_classes_is_refused():
+    model = create("short_bp_resnet20_slim")
+    with pytest.raises(ValueError, match="num_classes: expected a whole number >= 0, got -3"):
+        model.reset_classifier(-3)
+    assert model.num_classes == model.head.fc.out_features == 10
+
+
+@pytest.mark.parametrize(
     "name", ["short_bp_resnet18", "sew_resnet18", "ms_resnet18", "short_bp_vgg16"]
 )
 def test_more_widths_than_depths_are_refused(name):
@@ -400,6 +461,8 @@ def test_a_layer_in_place_of_what_builds_one_is_refused(name, layer):
 
 
 def test_an_unknown_model_names_the_closest():
+    with pytest.raises(ValueError, match=r"name: expected one as .*, got None"):
+        zoo.create_model(None)
     with pytest.raises(ValueError, match="unknown model 'short_bp_resnet81', closest names: "):
         zoo.create_model("short_bp_resnet81")
 

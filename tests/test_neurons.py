@@ -201,6 +201,7 @@ def test_half_precision_currents_meet_a_full_precision_membrane():
         ({"detach_reset": 1}, "detach_reset: expected True or False, got 1"),
         ({"width": -1.0}, "width: expected a number > 0, got -1.0"),
         ({"backend": "cupy"}, "backend: expected one of .*, got 'cupy'"),
+        ({"surrogate": ["tanh"]}, r"surrogate: expected one of .*, got \['tanh'\]"),
         ({"levels": 0}, "levels: expected a whole number >= 1, got 0"),
         ({"levels": 2.0}, "levels: expected a whole number >= 1, got 2.0"),
         ({"decay": 1, "levels": 4}, "decay 1 and reset 'subtract' for 4 levels, got 1 and 'zero'"),
@@ -210,3 +211,9 @@ def test_half_precision_currents_meet_a_full_precision_membrane():
 def test_lif_refuses_bad_constants(arguments, message):
     with pytest.raises(ValueError, match=message):
         LIF(**arguments)
+
+
+@pytest.mark.parametrize("method", ["forward", "membrane"])
+def test_a_current_of_no_steps_is_refused(method):
+    with pytest.raises(ValueError, match=r"x: expected at least one time step, got shape \(0, 3\)"):
+        getattr(LIF(), method)(torch.zeros(0, 3))

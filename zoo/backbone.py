@@ -6,7 +6,7 @@ Shapes: T time steps, B batch, C channels, H height, W width, K classes.
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, Literal, TypeVar
 
 import torch
 from timm.layers import ClassifierHead, get_device_dtype
@@ -15,12 +15,13 @@ from timm.models._features import feature_take_indices
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from zoo.arguments import one_of, sizes, whole
 from zoo.heads import ShortcutHeads
 from zoo.layers import ConvNorm, DirectCoding
 
 COUNTER = "num_batches_tracked"  # of a norm; timm's frozen ones have none, and it is no weight
 Memory = Literal["fast", "lean"]
-Choice = TypeVar("Choice")
+LEAN = {"fast": False, "lean": True}
 Backbone = TypeVar("Backbone", bound="SpikingBackbone")
 
 
@@ -44,7 +45,7 @@ class SpikingBackbone(nn.Module):
         num_classes, global_pool, drop_rate, device, dtype: As everywhere in timm.
 
     Raises:
-        ValueError: An unknown memory, or a head on a stage that is not there.
+        ValueError: An unknown memory, a head on a stage that is not there, or a wrong number.
     """
 
     def __init__(
@@ -63,8 +64,10 @@ class SpikingBackbone(nn.Module):
         dtype=None,
     ):
         super().__init__()
-        if memory not in get_args(Memory):
-            raise ValueError(f"memory: expected one of {list(get_args(Memory))}, got {memory!r}")
+        whole("num_classes", num_classes, 0)
+        lean = one_of("memory", LEAN, memory)
+        if not isinstance(shortcut_heads, bool):
+            raise ValueError(f"shortcut_heads: expected True or False, got {shortcut_heads!r}")
         dd = {"device": device, "dtype": dtype}
         self.num_classes = num_classes
         self.in_chans = _coding(stem).conv.in_channels
@@ -77,7 +80,7 @@ class SpikingBackbone(nn.Module):
         self.last_spike = nn.Identity() if last_spike is None else last_spike
         for module in self.modules():
             if isinstance(module, ConvNorm):
-                module.lean = memory == "lean"
+                module.lean = lean
 
         self.num_features = feature_info[-1]["num_chs"]
         self.head = ClassifierHead(self.num_features, num_classes, global_pool, drop_rate, **dd)
@@ -196,7 +199,7 @@ class SpikingBackbone(nn.Module):
         pretrained_cfg has neither names nor tag any more.
         """
         dd = get_device_dtype(self)
-        self.num_classes = num_classes
+        self.num_classes = whole("num_classes", num_classes, 0)
         _forget_classes(getattr(self, "pretrained_cfg", {}))
         self.head.reset(num_classes, global_pool, **dd)
         self.head_hidden_size = self.head.num_features
@@ -243,41 +246,14 @@ def _checkpointed(block: nn.Module, x: Tensor) -> Tensor:
     return checkpoint(block, x, use_reentrant=False, context_fn=lambda: contexts)
 
 
-def one_of(name: str, known: Mapping[str, Choice], chosen: str) -> Choice:
-    """What an argument of that name chooses by a name, which config.json has, too.
-
-    Raises:
-        ValueError: It is none of the known.
-    """
-    if not isinstance(chosen, str) or chosen not in known:
-        raise ValueError(f"{name}: expected one of {list(known)}, got {chosen!r}")
-    return known[chosen]
-
-
-def sizes_of_stages(depths: Sequence[int], widths: Sequence[int]) -> list[tuple[int, int]]:
-    """Depth and width of each stage.
-
-    Raises:
-        ValueError: There are more of one than of the other, or none, or a stage without depth.
-    """
-    if min(depths, default=0) < 1:
-        raise ValueError(
-            f"depths: expected at least one stage, and a number >= 1 for each, got {depths}"
-        )
-    if len(depths) != len(widths):
-        raise ValueError(
-            f"depths and widths: expected as many of each, got {len(depths)} and {len(widths)}"
-        )
-    return list(zip(depths, widths, strict=True))
-
-
 def _coding(stem: nn.Sequential) -> DirectCoding:
     return stem[0]
 
 
 def _head_stages(chosen: Sequence[int] | None, stages: int) -> tuple[int, ...]:
     numbers = range(stages - 1) if chosen is None else chosen
-    if not isinstance(numbers, Sequence) or list(numbers) != sorted({*numbers} & {*range(stages)}):
+    several = isinstance(numbers, Sequence) and all(type(number) is int for number in numbers)
+    if not several or list(numbers) != sorted({*numbers} & {*range(stages)}):
         raise ValueError(
             f"head_stages: expected numbers of stages from 0 to {stages - 1}, rising, got {chosen}"
         )
@@ -285,8 +261,8 @@ def _head_stages(chosen: Sequence[int] | None, stages: int) -> tuple[int, ...]:
 
 
 def checkpoint_filter_fn(state_dict: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
-    """Weights with heads fit a network without, and the reverse; heads on other stages keep their
-    own start.
+    """Of what pretrained=True loads: weights with heads fit a network without, and the reverse;
+    heads on other stages keep their own start.
 
     Raises:
         ValueError: A tensor of the backbone is missing, which timm would leave random, or there are
@@ -338,6 +314,7 @@ def build(
         kwargs = kwargs | {"spike_layer": saved | given}  # what it leaves out is as it was trained
     args = model_args | kwargs
     depths = args.get("depths", inspect.signature(network).parameters["depths"].default)
+    out_indices = tuple(range(len(sizes("depths", depths))))
     if kwargs.get("features_only") and kwargs.get("feature_cls", "getter") != "getter":
         raise ValueError(f"feature_cls: expected 'getter', got {kwargs['feature_cls']!r}")
     model = build_model_with_cfg(
@@ -345,7 +322,7 @@ def build(
         variant,
         pretrained,
         pretrained_filter_fn=checkpoint_filter_fn,
-        feature_cfg=dict(out_indices=tuple(range(len(depths))), feature_cls="getter"),
+        feature_cfg=dict(out_indices=out_indices, feature_cls="getter"),
         **args,
     )
     known = model.pretrained_cfg.get("num_classes")

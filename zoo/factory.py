@@ -77,6 +77,8 @@ def create_model(
             folder.
         PullError: The Hub does not give it; the message says why and what to do.
     """
+    if not isinstance(name, str):
+        raise ValueError(f"name: expected one as `python -m zoo list` has it, got {name!r}")
     architecture, _, tag = name.partition(".")
     _check_checkpoint(kwargs.get("checkpoint_path"))
     if ":" not in name and architecture not in list_models():

@@ -9,6 +9,7 @@ import torch
 from timm.layers import register_notrace_module
 from torch import Tensor, nn
 
+from zoo.arguments import whole
 from zoo.lean import is_hooked, norm_spike, remembered_as, spike_conv
 from zoo.neurons import LIF
 
@@ -114,16 +115,16 @@ class DirectCoding(nn.Sequential):
     [T, B, C, H, W], bring their own T and are convolved step by step.
 
     Raises:
-        ValueError: time_steps < 1, or x has another number of axes or of channels, or no steps.
+        ValueError: time_steps or in_chs < 1; x has another number of axes or of channels, or no
+            steps.
     """
 
     def __init__(
         self, in_chs: int, out_chs: int, kernel_size: int, stride: int, time_steps: int, **dd
     ):
-        if not (type(time_steps) is int and time_steps >= 1):
-            raise ValueError(f"time_steps: expected a whole number >= 1, got {time_steps!r}")
+        whole("in_chans", in_chs, 1)
         super().__init__(conv_norm(in_chs, out_chs, kernel_size, stride, **dd))
-        self.time_steps = time_steps
+        self.time_steps = whole("time_steps", time_steps, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         if x.ndim not in (4, 5):

@@ -17,6 +17,7 @@ from timm.layers import register_notrace_module
 from torch import Tensor, nn
 from torch.autograd.forward_ad import unpack_dual
 
+from zoo.arguments import whole
 from zoo.kernels import compiled, triton
 from zoo.kernels.lif import lif
 from zoo.surrogates import rate_function, spike_function
@@ -110,8 +111,7 @@ class LIF(nn.Module):
             raise ValueError(f"detach_reset: expected True or False, got {detach_reset!r}")
         if backend not in get_args(Backend):
             raise ValueError(f"backend: expected one of {list(get_args(Backend))}, got {backend!r}")
-        if not (type(levels) is int and levels >= 1):
-            raise ValueError(f"levels: expected a whole number >= 1, got {levels!r}")
+        whole("levels", levels, 1)
         if levels > 1 and (decay, reset) != (1, "subtract"):
             raise ValueError(
                 f"levels: expected decay 1 and reset 'subtract' for {levels} levels, got {decay} "
@@ -152,11 +152,14 @@ class LIF(nn.Module):
 
     def membrane(self, x: Tensor) -> Tensor:
         """The potential that each step compares with the threshold, [T, B, ...] like x."""
-        after_reset = [torch.zeros_like(x[0]), *(v for _, v in self._steps(x))]
-        return torch.stack([self.decay * v + x_t for v, x_t in zip(after_reset, x, strict=False)])
+        after_reset = [v for _, v in self._steps(x)]
+        before = [torch.zeros_like(x[0]), *after_reset[:-1]]
+        return torch.stack([self.decay * v + x_t for v, x_t in zip(before, x, strict=True)])
 
     def _steps(self, x: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         """Each step's spikes and the potential after its reset."""
+        if len(x) == 0:
+            raise ValueError(f"x: expected at least one time step, got shape {tuple(x.shape)}")
         v = torch.zeros_like(x[0], dtype=torch.promote_types(x.dtype, torch.float32))
         constants = self.decay, self.v_threshold, self.reset, self.spike_fn, self.detach_reset
         for x_t in x:

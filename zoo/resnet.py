@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from torch import nn
 
-from zoo.backbone import sizes_of_stages
+from zoo.arguments import one_of, sizes_of_stages
 from zoo.layers import ConvNorm, DirectCoding, TimeFold, conv_norm
 
 Stem = Literal["conv3x3", "conv7x7_pool", "conv7x7_maxpool", "conv3x3x3_pool"]
@@ -27,6 +27,7 @@ def make_stem(kind: Stem, in_chans: int, chs: int, time_steps: int, spike, **dd)
     Raises:
         ValueError: An unknown kind.
     """
+    one_of("stem", STEM_REDUCTION, kind)
     if kind == "conv3x3":
         return nn.Sequential(DirectCoding(in_chans, chs, 3, 1, time_steps, **dd), spike())
     if kind in ("conv7x7_pool", "conv7x7_maxpool"):
@@ -36,17 +37,15 @@ def make_stem(kind: Stem, in_chans: int, chs: int, time_steps: int, spike, **dd)
             spike(),
             TimeFold(pool(3, stride=2, padding=1)),
         )
-    if kind == "conv3x3x3_pool":
-        return nn.Sequential(
-            DirectCoding(in_chans, chs, 3, 1, time_steps, **dd),
-            spike(),
-            ConvNorm(chs, chs, 3, **dd),
-            spike(),
-            ConvNorm(chs, chs, 3, **dd),
-            spike(),
-            TimeFold(nn.AvgPool2d(2)),
-        )
-    raise ValueError(f"stem: expected one of {sorted(STEM_REDUCTION)}, got {kind!r}")
+    return nn.Sequential(
+        DirectCoding(in_chans, chs, 3, 1, time_steps, **dd),
+        spike(),
+        ConvNorm(chs, chs, 3, **dd),
+        spike(),
+        ConvNorm(chs, chs, 3, **dd),
+        spike(),
+        TimeFold(nn.AvgPool2d(2)),
+    )
 
 
 def make_shortcut(in_chs: int, out_chs: int, stride: int, avg_down: bool, **dd) -> nn.Module:

@@ -13,6 +13,8 @@ from numbers import Real
 import torch
 from torch import Tensor
 
+from zoo.arguments import one_of
+
 
 def triangle(u: Tensor, width: float) -> Tensor:
     """Zero beyond |u| = width. TET's ZIF with gama = width; the paper's eq. 4 at width 1."""
@@ -84,11 +86,10 @@ def spike_function(surrogate: str, width: float) -> Callable[[Tensor], Tensor]:
     Raises:
         ValueError: There is no such surrogate, or no such width.
     """
-    if surrogate not in SLOPES:
-        raise ValueError(f"surrogate: expected one of {sorted(SLOPES)}, got {surrogate!r}")
+    slope = one_of("surrogate", SLOPES, surrogate)
     if not (isinstance(width, Real) and 0 < width < math.inf):
         raise ValueError(f"width: expected a number > 0, got {width!r}")
-    return partial(_spike, slope=SLOPES[surrogate], width=width)
+    return partial(_spike, slope=slope, width=width)
 
 
 def rate_function(v_threshold: float, levels: int) -> Callable[[Tensor], Tensor]:

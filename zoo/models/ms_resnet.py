@@ -16,8 +16,9 @@ from typing import Literal
 from timm.models import generate_default_cfgs, register_model
 from torch import Tensor, nn
 
+from zoo.arguments import one_of, whole
 from zoo.attention import ChannelSpatialAttention, GatedSpikes
-from zoo.backbone import SpikingBackbone, build, cfg, cfg_imagenet, one_of
+from zoo.backbone import SpikingBackbone, build, cfg, cfg_imagenet
 from zoo.layers import ConvNorm, DirectCoding, fire, spikes_of
 from zoo.neurons import LIF, SpikeLayer, spike_layer_factory
 from zoo.resnet import make_shortcut, resnet_stages
@@ -116,6 +117,7 @@ class MSResNet(SpikingBackbone):
         dd = {"device": device, "dtype": dtype}
         spike = spike_layer_factory(spike_layer)
         kernel_size, stride, first_stride = one_of("stem", STEMS, stem)
+        whole("stem_width", stem_width, 1)
         coding = DirectCoding(in_chans, stem_width, kernel_size, stride, time_steps, **dd)
         first = nn.Sequential(coding)
         if gated:

@@ -13,7 +13,8 @@ from typing import Literal
 from timm.models import generate_default_cfgs, register_model
 from torch import Tensor, nn
 
-from zoo.backbone import SpikingBackbone, build, cfg, cfg_imagenet, one_of
+from zoo.arguments import one_of, sizes
+from zoo.backbone import SpikingBackbone, build, cfg, cfg_imagenet
 from zoo.layers import ConvNorm, fire
 from zoo.models.short_bp_resnet import Block
 from zoo.neurons import LIF, SpikeLayer, spike_layer_factory
@@ -177,7 +178,7 @@ class SEWResNet(SpikingBackbone):
         kind = one_of("block", BLOCKS, block)
         dd = {"device": device, "dtype": dtype}
         spike = spike_layer_factory(spike_layer)
-        first = make_stem(stem, in_chans, widths[0], time_steps, spike, **dd)
+        first = make_stem(stem, in_chans, sizes("widths", widths)[0], time_steps, spike, **dd)
 
         def make(in_chs: int, chs: int, stride: int) -> SEWBlock:
             made = kind(in_chs, chs, stride, spike, residual, **dd)

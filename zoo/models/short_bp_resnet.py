@@ -15,7 +15,8 @@ import torch
 from timm.models import generate_default_cfgs, register_model
 from torch import Tensor, nn
 
-from zoo.backbone import SpikingBackbone, build, cfg, cfg_imagenet, one_of
+from zoo.arguments import one_of, sizes
+from zoo.backbone import SpikingBackbone, build, cfg, cfg_imagenet
 from zoo.layers import ConvNorm, fire
 from zoo.neurons import LIF, SpikeLayer, spike_layer_factory
 from zoo.resnet import STEM_REDUCTION, Stem, make_shortcut, make_stem, resnet_stages
@@ -127,7 +128,7 @@ class ShortBPResNet(SpikingBackbone):
             raise ValueError(f"last_bias: expected a finite number, got {last_bias!r}")
         dd = {"device": device, "dtype": dtype}
         spike = spike_layer_factory(spike_layer)
-        first = make_stem(stem, in_chans, widths[0], time_steps, spike, **dd)
+        first = make_stem(stem, in_chans, sizes("widths", widths)[0], time_steps, spike, **dd)
 
         def make(in_chs: int, chs: int, stride: int) -> BasicBlock | Bottleneck:
             shortcut = make_shortcut(in_chs, chs * kind.expansion, stride, avg_down, **dd)

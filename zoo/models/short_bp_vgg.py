@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from timm.models import generate_default_cfgs, register_model
 from torch import Tensor, nn
 
-from zoo.backbone import SpikingBackbone, build, cfg, sizes_of_stages
+from zoo.arguments import sizes_of_stages
+from zoo.backbone import SpikingBackbone, build, cfg
 from zoo.layers import ConvNorm, DirectCoding, TimeFold, fire
 from zoo.neurons import LIF, SpikeLayer, spike_layer_factory
 
@@ -61,15 +62,14 @@ class ShortBPVGG(SpikingBackbone):
         dtype=None,
         **kwargs,
     ):
-        if not depths or depths[0] < 2 or min(depths) < 1:
-            raise ValueError(
-                f"depths: expected at least 2 convolutions, then at least 1, got {tuple(depths)}"
-            )
+        of_stages = sizes_of_stages(depths, widths)
+        if depths[0] < 2:
+            raise ValueError(f"depths: expected at least 2 convolutions first, got {depths}")
         dd = {"device": device, "dtype": dtype}
         spike = spike_layer_factory(spike_layer)
         stem = nn.Sequential(DirectCoding(in_chans, widths[0], 3, 1, time_steps, **dd), spike())
         stages, feature_info, in_chs = nn.Sequential(), [], widths[0]
-        for i, (depth, chs) in enumerate(sizes_of_stages(depths, widths)):
+        for i, (depth, chs) in enumerate(of_stages):
             layers = nn.Sequential()
             for j in range(depth if i else depth - 1):
                 layers.append(VGGLayer(in_chs, chs, i > 0 and j == 0, spike, **dd))

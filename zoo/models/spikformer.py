@@ -5,12 +5,15 @@ https://arxiv.org/abs/2209.15425; code: github.com/ZK-Zhou/spikformer, cifar10/m
 Shapes: T time steps, B batch, C channels, H height, W width; a token is a pixel of a feature map.
 """
 
+import math
 from collections.abc import Sequence
 from functools import partial
+from numbers import Real
 
 from timm.models import generate_default_cfgs, register_model
 from torch import Tensor, nn
 
+from zoo.arguments import sizes, whole
 from zoo.backbone import SpikingBackbone, build, cfg
 from zoo.layers import ConvNorm, DirectCoding, SpikeAttention, TimeFold, fire
 from zoo.neurons import LIF, SpikeLayer, spike_layer_factory
@@ -115,8 +118,8 @@ class Spikformer(SpikingBackbone):
         kwargs: SpikingBackbone's: shortcut_heads, head_stages, memory, num_classes, ...
 
     Raises:
-        ValueError: num_heads < 1, a stage without blocks, embed_dim that does not divide,
-            time_steps < 1, an unknown memory, or a bad neuron constant.
+        ValueError: num_heads < 1, a stage without blocks, embed_dim that does not divide, mlp_ratio
+            that leaves no channel, time_steps < 1, an unknown memory, or a bad neuron constant.
     """
 
     def __init__(
@@ -132,14 +135,15 @@ class Spikformer(SpikingBackbone):
         dtype=None,
         **kwargs,
     ):
-        if type(num_heads) is not int or num_heads < 1:
-            raise ValueError(f"num_heads: expected a whole number >= 1, got {num_heads}")
-        if min(depths, default=0) < 1:
-            raise ValueError(f"depths: expected numbers >= 1, got {depths}")
-        if embed_dim < 8 or embed_dim % 8 or embed_dim % num_heads:
+        whole("num_heads", num_heads, 1)
+        whole("embed_dim", embed_dim, 8)
+        sizes("depths", depths)
+        if embed_dim % 8 or embed_dim % num_heads:
             raise ValueError(
                 f"embed_dim: expected a multiple of 8 and of {num_heads} num_heads, got {embed_dim}"
             )
+        if not (isinstance(mlp_ratio, Real) and 0.5 < embed_dim * mlp_ratio < math.inf):
+            raise ValueError(f"mlp_ratio: expected a number > 0, got {mlp_ratio!r}")
         dd = {"device": device, "dtype": dtype}
         spike = spike_layer_factory(spike_layer)
         stages, feature_info = nn.Sequential(), []

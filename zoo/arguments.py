@@ -1,0 +1,54 @@
+"""What arguments of networks are held to, before torch meets them."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
+
+Choice = TypeVar("Choice")
+
+
+def one_of(name: str, known: Mapping[str, Choice], chosen: str) -> Choice:
+    """What an argument of that name chooses by a name, which config.json has, too.
+
+    Raises:
+        ValueError: It is none of the known.
+    """
+    if not isinstance(chosen, str) or chosen not in known:
+        raise ValueError(f"{name}: expected one of {list(known)}, got {chosen!r}")
+    return known[chosen]
+
+
+def whole(name: str, value: Any, least: int) -> int:
+    """A whole number.
+
+    Raises:
+        ValueError: It is none, or below the least.
+    """
+    if type(value) is not int or value < least:
+        raise ValueError(f"{name}: expected a whole number >= {least}, got {value!r}")
+    return value
+
+
+def sizes(name: str, values: Sequence[int]) -> tuple[int, ...]:
+    """A size for each stage.
+
+    Raises:
+        ValueError: There is none, or one is no whole number >= 1.
+    """
+    several = isinstance(values, Sequence) and len(values) > 0
+    if not (several and all(type(value) is int and value >= 1 for value in values)):
+        raise ValueError(f"{name}: expected a whole number >= 1 for each stage, got {values!r}")
+    return tuple(values)
+
+
+def sizes_of_stages(depths: Sequence[int], widths: Sequence[int]) -> list[tuple[int, int]]:
+    """Depth and width of each stage.
+
+    Raises:
+        ValueError: There are more of one than of the other, or as sizes.
+    """
+    depths, widths = sizes("depths", depths), sizes("widths", widths)
+    if len(depths) != len(widths):
+        raise ValueError(
+            f"depths and widths: expected as many of each, got {len(depths)} and {len(widths)}"
+        )
+    return list(zip(depths, widths, strict=True))
