@@ -14,8 +14,9 @@ from typing import Any
 
 import torch
 from matplotlib.axes import Axes
-from measure import report, run_script
+from measure import commit, report, run_script
 
+from zoo import disk, runs
 from zoo.data import DataConfig
 from zoo.training.augment import AugmentConfig
 from zoo.training.config import Config, OptimConfig
@@ -25,7 +26,9 @@ from zoo.training.prepare import Data, load_data
 from zoo.training.run_folder import read_log
 
 SEEDS = (0, 1, 2)
-TRAINED_ON = "trained on"  # the machine of a table is the one that wrote it
+# Machine and commit of a table are those that wrote it.
+TRAINED_ON, TRAINED_BY = "trained on", "trained by"
+CODE = "commit"  # a file in a run's folder: what it was trained by
 T, HELD_OUT, CROP = 2, 5000, 24
 # What pictures call arms, and their axis.
 SHOWN = {
@@ -58,7 +61,7 @@ def facts(config: Config, networks: str, seeds: Sequence[int]) -> dict[str, Any]
         "networks": networks,
         "images": f"CIFAR-10 (JPEG): {config.data.limit} to train on, {HELD_OUT} held out",
         "training": f"{config.epochs} epochs of {CROP}-pixel crops, batch {config.batch_size}, "
-        f"{config.optim.name} {config.optim.lr}, T = {config.model_args['time_steps']}, "
+        f"{optimizer(config)}, T = {config.model_args['time_steps']}, "
         f"{config.precision}" + ", compiled" * config.compile,
         "seeds": list(seeds),
     }
@@ -95,17 +98,18 @@ def compare(
         torch.set_num_threads(1)  # of networks so small two gain little; bits depend on it
         first = next(iter(arms.values()))
         data = load_data(replace(first, data=replace(first.data, root=root)))
-        rows, machines = [], {}
+        rows, machines, codes = [], {}, {}
         for i, (arm, config) in enumerate(arms.items()):
             ends, folders = [], []
             for seed in seeds:
                 folder = Path(runs) / f"{arm.replace(' ', '_')}_{seed}"
-                end = train(replace(config, seed=seed, output=str(folder)), data)
+                end = train_by_this_code(replace(config, seed=seed, output=str(folder)), data)
                 if end.get("epoch") != config.epochs:  # it has said that SIGTERM stopped it
                     sys.exit(f"stopped in {folder}; the same command goes on from there")
                 ends.append(end)
                 folders.append(folder)
                 machines |= dict.fromkeys(entry["machine"] for entry in read_log(folder))
+                codes |= dict.fromkeys(trained_by(folder))
             rows.append(
                 {"arm": arm}
                 | {key: values[i] for key, values in columns.items()}
@@ -113,11 +117,37 @@ def compare(
                 | more(config, folders, data)
             )
         command = f"python benchmarks/{name}.py --root FOLDER_OR_TAR"
-        common = facts(first, networks, seeds) | {TRAINED_ON: " and ".join(machines)}
+        common = facts(first, networks, seeds) | {
+            TRAINED_ON: " and ".join(machines),
+            TRAINED_BY: " and ".join(codes),
+        }
         report(name, title, rows, command, **common)
         return rows
 
     return run_script(main)
+
+
+def train_by_this_code(config: Config, data: Data) -> dict[str, Any]:
+    """train, and note by which commit, if there was anything left of the run."""
+    run = Path(config.output)
+    begun = (run / runs.LOG).exists()
+    if not begun or len((run / runs.LOG).read_text().splitlines()) < config.epochs:
+        known = trained_by(run) if begun else []
+        run.mkdir(parents=True, exist_ok=True)
+        disk.write(run / CODE, "\n".join(dict.fromkeys([*known, commit() or "unknown"])))
+    return train(config, data)
+
+
+def trained_by(run: Path) -> list[str]:
+    """The commits by which a run was trained, or that nobody noted them."""
+    return (run / CODE).read_text().split() if (run / CODE).exists() else ["unknown"]
+
+
+def optimizer(config: Config) -> str:
+    """For a table; of Muon also what it multiplies in."""
+    told = f"{config.optim.name} {config.optim.lr}"
+    multiplies = "fp32" if config.precision == "fp32" else "bf16"
+    return f"{told} in {multiplies}" if "muon" in config.optim.name else told
 
 
 def _row(ends: list[dict[str, Any]]) -> dict[str, Any]:

@@ -20,7 +20,7 @@ import depth
 import torch
 from arms import SEEDS, SHOWN
 from matplotlib.figure import Figure
-from measure import DEVICE, RESULTS, report, run_script
+from measure import RESULTS, report, run_script
 
 import zoo
 from zoo import runs
@@ -45,7 +45,7 @@ NETWORKS = {
 }
 IN_WORDS = (
     f"{SLIM} (T = 2, AdamW 0.002) and {NARROW}, network and optimizer of depth.py (T = 1, "
-    "Muon 0.02)"
+    "Muon 0.02 in fp32)"
 )
 MOMENTS, OF = ("before training", "after training"), ("weights", "spikes")
 COMMAND = "python benchmarks/gradients.py --root FOLDER_OR_TAR"
@@ -61,6 +61,7 @@ def recipe(network: str, arm: str, seed: int, root: str, output: str) -> Config:
         loss=LOSSES[arm],
         epochs=1,
         batch_size=BATCH,
+        device="cpu",  # as what is measured of it
         seed=seed,
         output=output,
     )
@@ -160,7 +161,7 @@ def main(root: str) -> None:
         "weights of the heads": ARMS,
         "the rebuttal's ratio": REBUTTAL,
     }
-    report("gradients", "Gradient by layer, vanilla and with heads", rows, COMMAND, DEVICE, **facts)
+    report("gradients", "Gradient by layer, vanilla and with heads", rows, COMMAND, **facts)
     draw(rows, RESULTS / "gradients.png")
 
 

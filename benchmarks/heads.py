@@ -15,7 +15,7 @@ from train_step import BATCH, PRECISION, step
 
 from zoo.training.allocator import keep_large_buffers
 
-BUILDS = 3
+BUILDS = 4  # as many of each order
 # Of each build. The first network is the paper's; a short step varies more.
 ROUNDS = {"short_bp_resnet20": 3, "short_bp_resnet18": 3, "short_bp_resnet20_slim": 11}
 

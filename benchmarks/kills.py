@@ -11,6 +11,7 @@ import json
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -101,6 +102,7 @@ def main(root: str) -> None:
                 {
                     "trial": trial + 1,
                     "killed after, s": moment,
+                    "still ran": str(process.returncode == -signal.SIGKILL),
                     "newest checkpoint": found,
                     "half-written files": torn,
                     "ends with the same sha256": str(finish(recipe, run) == whole),

@@ -1,5 +1,6 @@
 """Timing of contestants side by side, and the tables and files that come of it."""
 
+import functools
 import json
 import math
 import platform
@@ -67,11 +68,12 @@ def machine(device: str) -> dict[str, str]:
         "threads": str(torch.get_num_threads()),
         "torch": torch.__version__,
         "python": platform.python_version(),
-        **({"commit": found} if (found := _commit()) else {}),
+        **({"commit": found} if (found := commit()) else {}),
     }
 
 
-def _commit() -> str:
+@functools.cache  # of when a script begins, whatever becomes of the files until it ends
+def commit() -> str:
     """Of this code, with -dirty if it was changed since, what it writes aside; empty outside of a
     repository.
     """
@@ -83,7 +85,7 @@ def _commit() -> str:
         return subprocess.run(line, cwd=ROOT, capture_output=True, text=True).stdout.strip()
 
     written = (":!docs/results*", ":!tests/released.json", ":!/README.md", ":!/MODEL_CARDS.md")
-    code = git("status", "--porcelain", "--untracked-files=no", "--", ".", *written)
+    code = git("status", "--porcelain", "--", ".", *written)
     return git("rev-parse", "--short", "HEAD") + "-dirty" * bool(code)
 
 
@@ -102,6 +104,7 @@ def run_script(main: Callable[..., Any]) -> Any:
     """Run a script with the arguments that its command line gives; what is wrong with them, or with
     what they name, ends it with a line that says so.
     """
+    commit()
     with said_in_a_line():
         return tyro.cli(main)
 

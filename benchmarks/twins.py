@@ -55,6 +55,7 @@ def main(root: str, run: Annotated[list[Path], tyro.conf.Positional]) -> None:
             is_right(source.model, found.images, found.labels, f"{name}'s twin"),
         ) | {
             "sha256 of the release": disk.file_sha256(hub.find_pretrained(name) / hub.WEIGHTS),
+            "sha256 of the twin": disk.file_sha256(source.folder / hub.WEIGHTS),
             "trained on": machines(released),
             "twin trained on": machines(source.config["training"]),
         }
