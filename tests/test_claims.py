@@ -1,0 +1,93 @@
+"""What the page of claims says when the figures are others than those that are there."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT / "benchmarks"))
+
+import results  # noqa: E402
+from results import cost, depth, differences, least_shown, membrane  # noqa: E402
+
+
+def arm(accuracy: float, deviation: float) -> dict[str, float]:
+    return {"accuracy, %": accuracy, "deviation": deviation}
+
+
+def test_a_difference_is_shown_by_its_sign_and_none_among_equals():
+    far, near = (arm(50, 1), arm(40, 1)), (arm(41, 1), arm(40, 1))
+    at_chance = arm(10, 0), arm(10, 0)
+    assert differences([far, far[::-1], near, at_chance], 3) == [1, -1, 0, 0]
+
+
+def test_the_more_comparisons_the_surer_each_has_to_be():
+    pair = arm(44, 1), arm(40, 1)
+    assert differences([pair], 3) == [1]
+    assert differences([pair] + [(arm(40, 1), arm(40, 1))] * 7, 3) == [0] * 8
+
+
+@pytest.mark.parametrize("comparisons", [1, 8])
+@pytest.mark.parametrize("deviations", [(1, 1), (0.2, 3)])
+def test_points_from_which_a_difference_is_shown_are_those_that_show_it(deviations, comparisons):
+    one, other = (arm(0, deviation) for deviation in deviations)
+    points = least_shown((one, other), 3, comparisons)
+    equals = [(arm(0, 1), arm(0, 1))] * (comparisons - 1)
+    for times, shown in ((1.01, 1), (0.99, 0)):
+        pair = arm(times * points, deviations[0]), other
+        assert differences([pair, *equals], 3)[0] == shown
+
+
+@pytest.fixture
+def changed(monkeypatch, tmp_path):
+    """Puts another table in the place of one."""
+    for path in results.RESULTS.glob("*.json"):
+        (tmp_path / path.name).write_text(path.read_text())
+    monkeypatch.setattr(results, "RESULTS", tmp_path)
+
+    def change(name: str, of_row) -> None:
+        content = json.loads((tmp_path / f"{name}.json").read_text())
+        content["rows"] = [row | of_row(row) for row in content["rows"]]
+        (tmp_path / f"{name}.json").write_text(json.dumps(content))
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("builds", "verdict"),
+    [
+        ("+0.1, -0.2, +0.3", "less than claimed, on a CPU"),
+        ("+9.4, +9.6, +9.5", "reproduced at this size"),
+        ("-5.0, +25.0, +10.0", "not decided"),
+        ("+30.0, +30.1, +30.2", "not decided"),
+    ],
+)
+def test_the_cost_of_heads_is_judged_by_the_network_of_the_claim(changed, builds, verdict):
+    of_claim = "short_bp_resnet20"
+    changed("heads", lambda row: {results.EACH: builds} if row["network"] == of_claim else {})
+    assert cost().verdict == verdict
+
+
+def test_heads_that_make_every_depth_worse_are_said_to(changed):
+    def worse(row):
+        return {"accuracy, %": 10.0 if "evolutionary" in row["arm"] else 50.0, "deviation": 1.0}
+
+    for name in ("depth", *results.DEPTH_BEFORE):
+        changed(name, worse)
+    claim = depth()
+    assert claim.verdict == "not reproduced at this size"
+    assert claim.in_short.startswith("worse with heads at 18, 34, 50, 101 and 152 layers; at 34 ")
+
+
+def test_a_difference_in_either_network_stands_beside_its_verdict(changed):
+    def better(row):
+        return {"accuracy, %": 60.0 if "evolutionary" in row["arm"] else 50.0, "deviation": 1.0}
+
+    assert membrane().verdict == "no difference shown there"
+    for name in ("membrane", "membrane_before"):
+        changed(name, better)
+    claim = membrane()
+    assert claim.verdict == "a difference is shown"
+    assert "+10.0 (better) for spikes added (SEW)" in claim.in_short
