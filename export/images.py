@@ -69,6 +69,11 @@ def data_images(model: nn.Module, config: dict[str, Any], data_root: str, count:
             "verify on random images"
         )
     data = DataConfig.recorded(config["training"]["data"])
+    if data_root and data.name == "digits":
+        raise ValueError(
+            "--data-root: expected none for digits, which come with scikit-learn, got "
+            f"{data_root!r}"
+        )
     try:
         found = load_images(replace(data, root=data_root or data.root), "test")
     except FileNotFoundError as error:

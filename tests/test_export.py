@@ -279,6 +279,9 @@ def test_random_pixels_verify_a_network_whose_data_are_not_at_hand(run, tmp_path
     assert "`python export/verify.py FOLDER --random-images --num-images 20` measures" in card
     with pytest.raises(ValueError, match="--random-images: expected no --data-root beside it"):
         export(replace(options, output=str(tmp_path / "other"), data_root="data"))
+    digits = replace(options, output=str(tmp_path / "other"), data_root="data", random_images=False)
+    with pytest.raises(ValueError, match="--data-root: expected none for digits, which come with"):
+        export(digits)
 
 
 def that_failed(report):

@@ -419,7 +419,7 @@ def test_held_out_images_are_the_ones_measured(recipe, tmp_path):
 def test_who_watches_sees_a_bar_while_images_are_measured(recipe, tmp_path, monkeypatch):
     screen = io.StringIO()
     terminal = partial(Console, file=screen, force_terminal=True, width=200)
-    monkeypatch.setattr(engine, "Console", terminal)
+    monkeypatch.setattr(engine, "PatientConsole", terminal)
     entry = train(replace(recipe, output=str(tmp_path), epochs=1))
     assert "measuring" in screen.getvalue()
     assert "measuring" not in screen.getvalue()[screen.getvalue().rindex("epoch 1/1") :]

@@ -15,12 +15,10 @@ DatasetName = Literal[
     "cifar10_dvs",
     "dvs_gesture",
 ]
-FILES = ("cifar10", "cifar100", "fashion_mnist", "image_folder", "imagenet")
 EVENTS = ("cifar10_dvs", "dvs_gesture")
 SENSOR = 128  # pixels a side, of both
 # Which sets an option has an effect on, where it has none on others.
 FOR = {
-    "root": (*FILES, *EVENTS),  # digits come with scikit-learn
     "size": ("imagenet", *EVENTS),
     "frames": EVENTS,
     "download": ("cifar10", "cifar100", "fashion_mnist", *EVENTS),
