@@ -70,7 +70,7 @@ class DataConfig:
             usual = type(self).__dataclass_fields__[key].default
             if self.name not in names and getattr(self, key) != usual:
                 raise ValueError(
-                    f"data.{key}: expected none for {self.name}, got {getattr(self, key)!r}; it is "
+                    f"data.{key}: expected none for {self.name}, got {getattr(self, key)}; it is "
                     f"for {', '.join(names)}"
                 )
         if self.streams and self.size > SENSOR:

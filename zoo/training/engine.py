@@ -170,7 +170,7 @@ def _train(
         say = partial(progress.console.print, highlight=False, soft_wrap=True)
         done = position.epoch * feed.steps + position.step
         bar = progress.add_task("", total=config.epochs * feed.steps, completed=done)
-        on_cpu, ended = accelerator.device.type == "cpu", position.epoch == config.epochs
+        ended = position.epoch == config.epochs
         if ended:
             say(
                 f"{run}: has ended after {config.epochs} epochs; another --output, and "
@@ -178,7 +178,7 @@ def _train(
             )
         elif found:
             say(f"{run}: going on after epoch {position.epoch}, step {position.step}")
-        if on_cpu and not ended and (advice := against_slow_bf16(config)):
+        if not ended and (advice := against_slow_bf16(config, accelerator.device)):
             say(f"warning: {advice}")
         if not ended and (advice := against_a_seed_again(config.seed, training)):
             say(f"warning: {advice}")

@@ -58,9 +58,11 @@ def _seconds_of_convolution(dtype: torch.dtype) -> float:
     return min(timer.timeit(3).mean for _ in range(3))
 
 
-def against_slow_bf16(config: Config) -> str:
+def against_slow_bf16(config: Config, device: torch.device) -> str:
     """What to change where bf16 costs this CPU more than fp32; empty if nothing."""
-    if config.precision != "bf16" or (slowdown := bf16_slowdown()) < 1.3:  # a timing errs by less
+    if device.type != "cpu" or config.precision != "bf16":
+        return ""
+    if (slowdown := bf16_slowdown()) < 1.3:  # a timing errs by less
         return ""
     return (
         f"this CPU convolves {slowdown:.1f} times slower in bf16 than in fp32; try --precision fp32"

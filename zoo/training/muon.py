@@ -12,8 +12,8 @@ from timm.optim import muon
 def muon_in_fp32() -> Iterator[None]:
     """Optimizer steps within multiply in fp32 where timm's Muon multiplies in bf16.
 
-    A CPU without bf16 emulates it, which made a step of ResNet-18 eight times as long. Muon has no
-    option for it; the function that multiplies has.
+    A CPU without bf16 emulates it, which took most of a step of ResNet-18. Muon has no option for
+    it; the function that multiplies has.
     """
     in_bf16 = muon.zeropower_via_newtonschulz
     muon.zeropower_via_newtonschulz = partial(in_bf16, dtype=torch.float32)

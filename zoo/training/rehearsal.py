@@ -40,8 +40,8 @@ def rehearse(config: Config) -> list[float]:
         shape = (shape[0], side, side)
     config.data.check_channels(shape[-3])
     accelerator = make_accelerator(dataclasses.replace(config, trackers=()))
-    first, on_cpu = accelerator.is_main_process, accelerator.device.type == "cpu"
-    if first and on_cpu and (advice := against_slow_bf16(config)):
+    first = accelerator.is_main_process
+    if first and (advice := against_slow_bf16(config, accelerator.device)):
         print(f"warning: {advice}")
     batch = 2 * config.gradient_accumulation * accelerator.num_processes
     draw = torch.Generator().manual_seed(0)
