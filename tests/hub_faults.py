@@ -202,7 +202,7 @@ FAULTS = [
         more_bytes,
         r"expected config\.json with hash \w+, got other bytes twice",
     ),
-    fault("pull", "sizes that are no numbers", wordy_sizes, "up to 16777216 bytes, got much"),
+    fault("pull", "sizes that are no numbers", wordy_sizes, "up to 16777216 bytes, got 'much'"),
     fault("pull", "a config.json of 16 MB", absurd_config, r"expected config\.json up to 16777216"),
     fault("publish", "nothing", lambda hub, repo: None),
     fault("publish", "401, a token of nobody", strangers_token, r"refuses this token \(401"),

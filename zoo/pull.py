@@ -445,7 +445,9 @@ def _wanted(
     for name in (*files, *(name for name in if_any if name in found)):
         most = MAX_BYTES if name.endswith(".json") else MAX_LARGE_BYTES
         if not (type(found[name].size) is int and 0 <= found[name].size <= most):
-            raise PullError(f"{place}: expected {name} up to {most} bytes, got {found[name].size}")
+            raise PullError(
+                f"{place}: expected {name} up to {most} bytes, got {found[name].size!r}"
+            )
         wanted[name] = Promise(hash_of(found[name]), found[name].size)
     hashes = [promised.digest for promised in wanted.values()]
     if not COMMIT.fullmatch(info.sha or "") or not all(map(_is_hash, hashes)):
