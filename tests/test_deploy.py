@@ -1,5 +1,6 @@
 """The deployed network: folded, on a grid, the same bits in every way to run it."""
 
+import math
 import re
 from contextlib import contextmanager
 
@@ -273,11 +274,49 @@ def test_more_time_steps_than_any_weights_allow_are_said_beforehand():
     assert why_not_exact(create(time_steps=100)) is None
 
 
+def test_a_threshold_that_is_subtracted_leaves_its_bits_in_the_potential():
+    neuron = {"v_threshold": 0.3, "reset": "subtract"}  # 24 bits behind the point in fp32
+    certify(write_graph(zoo.deploy(create(time_steps=103, spike_layer=neuron))))
+    one_more = create(time_steps=104, spike_layer=neuron)
+    message = "stem.1: expected at most 126 bits behind the point, got 127"
+    assert why_not_exact(one_more) == message
+    with pytest.raises(zoo.NotExactError, match=message):
+        zoo.deploy(one_more)
+
+
 def test_a_mean_that_is_no_whole_pixel_is_refused():
     model = create()
     model.pretrained_cfg["mean"] = (0.485, 0.456, 0.406)
     with pytest.raises(zoo.NotExactError, match=r"pretrained_cfg.mean: expected whole numbers"):
         zoo.deploy(model)
+
+
+@pytest.mark.parametrize(
+    ("key", "values"),
+    [("mean", (125, 123, 114)), ("mean", (0.5, -0.1, 0.5)), ("std", (63, 62, math.nan))],
+)
+def test_a_mean_or_std_in_pixel_values_is_refused(key, values):
+    model = create()
+    model.pretrained_cfg[key] = values
+    message = (
+        rf"pretrained_cfg\.{key}: expected fractions between 0 and 1, got .*; pixel values are"
+    )
+    for exact in (True, False):
+        with pytest.raises(zoo.NotExactError, match=message):
+            zoo.deploy(model, exact)
+
+
+def test_what_torch_makes_tensors_of_by_default_changes_nothing():
+    model = create()
+    x, expected = pixels(model, 4), zoo.deploy(model)
+    try:
+        torch.set_default_device("meta")
+        torch.set_default_dtype(torch.float64)
+        deployed = zoo.deploy(model)
+    finally:
+        torch.set_default_device(None)
+        torch.set_default_dtype(torch.float32)
+    assert torch.equal(deployed(x), expected(x))
 
 
 def test_weights_that_are_no_numbers_are_refused():

@@ -152,7 +152,8 @@ def deploy(model: nn.Module, exact: bool = True) -> fx.GraphModule:
     model.set_grad_checkpointing(False)
     if broken := [k for k, v in model.state_dict().items() if not v.isfinite().all()]:
         raise ValueError(f"model: expected finite weights, got others in {broken}")
-    return _Deployment(model, exact).run()
+    with torch.device("cpu"):  # whatever torch.set_default_device says
+        return _Deployment(model, exact).run()
 
 
 @torch.no_grad()
@@ -355,7 +356,7 @@ class _Deployment:
             if isinstance(module, TimeFold | SpikeAttention)
         ]
         with hooks(*layers):
-            self.model.forward_features(torch.zeros(1, *self.model.pretrained_cfg["input_size"]))
+            self.model.forward_features(self._an_image())
         return found
 
     def _function(self, function, args: tuple, name: str) -> fx.Node:
@@ -497,6 +498,13 @@ class _Deployment:
             least = max(least, fraction_bits(lif.v_threshold))
         return least, (self.T - 1) * fraction_bits(lif.decay)
 
+    def _behind(self, lif: LIF, current: int) -> int:
+        """Bits behind the point of the last potential, of a current with so many."""
+        if lif.reset == "subtract" and self.T > 1:
+            v_threshold = torch.tensor(lif.v_threshold, dtype=torch.float32).item()
+            current = max(current, fraction_bits(v_threshold))
+        return (self.T - 1) * fraction_bits(lif.decay) + current
+
     def _time_takes(self, lif: LIF, lost: int) -> str:
         said = f"; {self.T} time steps of decay {lif.decay} take {lost} of fp32's {BITS} bits"
         return said if lost else ""
@@ -518,9 +526,8 @@ class _Deployment:
                     reach = potential(lif, self.T, low, high)
                 if lif.levels > 1:  # v - v_threshold is a potential too
                     reach = potential(lif, self.T, low, high) + lif.v_threshold
-                behind = (self.T - 1) * fraction_bits(lif.decay)
-                behind += int((bits_beside(reach) - lost).max())
-                _check_behind(reader.name, behind)
+                finest_current = int((bits_beside(reach) - lost).max())
+                _check_behind(reader.name, self._behind(lif, finest_current))
             finest.append(bits_beside(reach) - lost)
             _check_grid(reader.name, int(finest[-1].min()), least, why)
         return torch.stack(finest).amin(0)
@@ -548,8 +555,10 @@ class _Deployment:
 
     def _pixels_behind(self) -> int:
         """Of the last feature map."""
-        image = torch.zeros(1, *self.model.pretrained_cfg["input_size"])
-        return self.model.forward_features(image)[0, 0].numel()
+        return self.model.forward_features(self._an_image())[0, 0].numel()
+
+    def _an_image(self) -> Tensor:
+        return torch.zeros(1, *self.model.pretrained_cfg["input_size"], dtype=torch.float32)
 
 
 class _Rule(_Deployment):
@@ -561,7 +570,7 @@ class _Rule(_Deployment):
         # A current that makes it fire reaches the threshold, which takes its bits before the point.
         most = BITS - math.ceil(math.log2(lif.v_threshold)) - lost
         _check_grid(name, most, least, self._time_takes(lif, lost))
-        _check_behind(name, (self.T - 1) * fraction_bits(lif.decay) + least)
+        _check_behind(name, self._behind(lif, least))
         return super()._neuron(name, lif, x)
 
     def _snap(self) -> None:

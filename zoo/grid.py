@@ -104,8 +104,14 @@ def whole_pixels(key: str, values: Sequence[float]) -> list[int]:
     """A pretrained_cfg's mean or std in pixel values.
 
     Raises:
-        NotExactError: They are not whole, so that a normalised pixel is no pixel any more.
+        NotExactError: They are not whole, so that a normalised pixel is no pixel any more; or they
+            are no fractions, but pixel values already.
     """
+    if not all(0 <= value <= 1 for value in values):  # NaN neither
+        raise NotExactError(
+            f"pretrained_cfg.{key}: expected fractions between 0 and 1, got {list(values)}; pixel "
+            "values are divided by 255 there"
+        )
     pixels = [round(255 * value) for value in values]
     if any(abs(255 * value - pixel) > 1e-6 for value, pixel in zip(values, pixels, strict=True)):
         raise NotExactError(
