@@ -9,7 +9,7 @@ from exact_networks import awaken, changed, pixels
 from onnx import helper, numpy_helper
 
 import zoo
-from export.exact import InexactError, _Proof, certify
+from export.exact import OPSET, InexactError, _Proof, certify
 from export.graph import write_graph
 
 
@@ -506,6 +506,15 @@ def another_opset(model):
     model.opset_import[0].version = 19
 
 
+def two_opsets(model):
+    model.opset_import[0].version = 11
+    model.opset_import.append(helper.make_opsetid("", OPSET))
+
+
+def another_opset_by_its_other_name(model):
+    model.opset_import.append(helper.make_opsetid("ai.onnx", 11))
+
+
 def an_operator_of_our_own(model):
     model.graph.node[-1].op_type = "Alone"
 
@@ -518,6 +527,8 @@ def an_operator_of_our_own(model):
         an_attribute_twice,
         a_function_in_place_of_an_operator,
         another_opset,
+        two_opsets,
+        another_opset_by_its_other_name,
         an_operator_of_our_own,
     ],
 )
