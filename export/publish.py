@@ -16,7 +16,7 @@ import tempfile
 import time
 from dataclasses import dataclass
 from json import JSONDecodeError
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Annotated
 
 import tyro
@@ -37,7 +37,7 @@ from export.folder import (
 from export.images import Images, check_asked, images_of
 from export.verify import NOT_A_GRAPH, failures, verify
 from zoo.command import said_in_a_line
-from zoo.disk import files, hashes
+from zoo.disk import files, hashes, is_hidden
 from zoo.hub import CONFIG, WEIGHTS, read_config
 from zoo.pull import (
     WAITS,
@@ -55,7 +55,6 @@ from zoo.pull import (
     retried,
 )
 
-NOT_OURS = {".gitattributes"}  # the Hub's own
 VERSION = re.compile(r"v(\d+)")
 
 
@@ -209,9 +208,10 @@ def plan(api: HfApi, folder: Path, repo_id: str, private: bool) -> Plan:
             f"--private: expected a private repository, {repo_id} is public; make it private on "
             "the Hub first, or publish to another"
         )
-    there = {s.rfilename: s for s in info.siblings if s.rfilename not in NOT_OURS}
-    for name in there:
+    found = {s.rfilename: s for s in info.siblings}
+    for name in found:
         check_name(repo_id, name)
+    there = {name: s for name, s in found.items() if not is_hidden(PurePosixPath(name))}
     if there.keys() - {"README.md"} and REPORT not in there:
         raise PublishError(
             f"{repo_id}: expected an empty repository or one with {REPORT}, got {sorted(there)}; "

@@ -276,6 +276,16 @@ def test_what_was_published_can_be_verified_by_who_downloads_it(hub, client, fol
     assert not (tmp_path / "there" / ".cache").exists()
 
 
+def test_hidden_files_on_the_hub_are_nobodys_business(hub, client, folder):
+    files = {name: (folder / name).read_bytes() for name in disk.files(folder)}
+    hidden = {".gitignore": b"of its owner", ".eval_results/first.yaml": b"of the Hub"}
+    hub.create_repo("org/dotted", hidden)
+    assert "as v1 at" in publish(client, folder, "org/dotted").value
+    assert "holds this very network already, as v1" in publish(client, folder, "org/dotted").value
+    there = hub.repos["org/dotted"].resolve("main").files
+    assert {*there} - {".gitattributes"} == {*files, *hidden}
+
+
 def test_files_on_the_hub_that_the_report_does_not_name_are_refused(hub, client, folder):
     files = {name: (folder / name).read_bytes() for name in disk.files(folder)}
     code = "from export.verify import published_folder\nvalue = str(published_folder(name))"
