@@ -88,18 +88,16 @@ def write_card(folder: Path, report: dict[str, Any]) -> None:
     ModelCard(text).save(folder / "README.md")
 
 
-def _in_other_terms(decay: float, reset: str, levels: int = 1, **_: Any) -> str:
+def _in_other_terms(decay: float, v_threshold: float, reset: str, levels: int = 1, **_: Any) -> str:
     if levels > 1:
         return "No leak, and no spikes: the integer LIF of https://arxiv.org/abs/2407.20708. "
     if decay == 0:
         return "No potential is left for the next step. "
+    leak = [] if decay == 1 else [f"tau={1 / (1 - decay)}", "decay_input=False"]
+    fires = [] if v_threshold == 1 else [f"v_threshold={v_threshold}"]  # which is theirs, too
     v_reset = "0.0" if reset == "zero" else "None"
-    if decay == 1:
-        return f"It is SpikingJelly's IFNode with v_reset={v_reset}. "
-    return (
-        f"It is SpikingJelly's LIFNode with tau={1 / (1 - decay):g}, decay_input=False and "
-        f"v_reset={v_reset}. "
-    )
+    constants = " and ".join(filter(None, [", ".join(leak + fires), f"v_reset={v_reset}"]))
+    return f"It is SpikingJelly's {'LIFNode' if leak else 'IFNode'} with {constants}. "
 
 
 def _given_off(v_threshold: float, levels: int = 1, **_: Any) -> str:

@@ -14,9 +14,18 @@ import timm
 import torch
 import yaml
 from PIL import Image
+from spikingjelly.activation_based import neuron as neurons
 
 import zoo
-from export.card import DATASETS, PAPERS, _front_matter, _title, _trained_with, write_card
+from export.card import (
+    DATASETS,
+    PAPERS,
+    _front_matter,
+    _in_other_terms,
+    _title,
+    _trained_with,
+    write_card,
+)
 from export.folder import read_report
 from export.history import history, history_and_notes
 from export.releases import model_cards, readme
@@ -118,6 +127,28 @@ def test_a_card_claims_no_more_than_the_runs_of_a_network():
     assert _trained_with(cut) == "It was trained without shortcut heads."
     unknown = cut | {"began_with": {"sha256": "", "training": None}}
     assert "is not recorded" in _trained_with(unknown)
+
+
+@pytest.mark.parametrize(
+    ("neuron", "said"),
+    [
+        ({"decay": 1.0, "reset": "subtract"}, "IFNode with v_reset=None"),
+        ({"decay": 1.0, "v_threshold": 0.5}, "IFNode with v_threshold=0.5 and v_reset=0.0"),
+        ({}, "LIFNode with tau=2.0, decay_input=False and v_reset=0.0"),
+        (
+            {"decay": 0.75, "v_threshold": 0.25},
+            "LIFNode with tau=4.0, decay_input=False, v_threshold=0.25 and v_reset=0.0",
+        ),
+    ],
+)
+def test_a_neuron_is_spikingjellys_with_every_constant(neuron, said):
+    constants = {"decay": 0.5, "v_threshold": 1.0, "reset": "zero"} | neuron
+    assert _in_other_terms(**constants) == f"It is SpikingJelly's {said}. "
+    name, arguments = re.match(r"(\w+) with (.*)", said).groups()
+    arguments = arguments.replace(" and ", ", ")
+    theirs = eval(f"spikingjelly.{name}({arguments}, step_mode='m')", {"spikingjelly": neurons})
+    x = torch.rand(6, 50, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(theirs(x), zoo.LIF(**constants)(x))
 
 
 def test_a_licence_is_what_its_owner_says(exported, tmp_path):
