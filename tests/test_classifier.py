@@ -90,11 +90,14 @@ def test_a_picture_that_was_cut_short_is_refused_by_its_path(session, tmp_path):
         session.classify(image)
     with pytest.raises(FileNotFoundError):
         session.classify(tmp_path / "none.png")
+    with pytest.raises(ValueError, match=r"image: expected a file, got the folder"):
+        session.classify(tmp_path)
 
 
-def test_fewer_than_one_label_is_refused(session):
-    with pytest.raises(ValueError, match="top: expected a number >= 1, got -1"):
-        session.classify(Image.new("L", (8, 8)), top=-1)
+@pytest.mark.parametrize("top", [-1, 2.5, "3"])
+def test_no_whole_number_of_labels_is_refused(session, top):
+    with pytest.raises(ValueError, match=f"top: expected a whole number >= 1, got {top!r}"):
+        session.classify(Image.new("L", (8, 8)), top=top)
 
 
 def test_other_sizes_go_through_what_images_are_measured_with(session, tmp_path):

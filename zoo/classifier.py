@@ -15,6 +15,7 @@ from PIL import Image, ImageOps
 from torchvision.transforms import v2
 
 from zoo import hub
+from zoo.arguments import whole
 from zoo.picture import NOT_WHOLE, decode
 from zoo.preprocessing import middle
 
@@ -51,10 +52,9 @@ class Classifier:
 
         Raises:
             FileNotFoundError: There is no file of that path.
-            ValueError: It is no image of 8-bit pixels, or top is less than 1.
+            ValueError: It is no image of 8-bit pixels, or top no whole number from 1 on.
         """
-        if top < 1:
-            raise ValueError(f"top: expected a number >= 1, got {top}")
+        whole("top", top, 1)
         (logits,) = self.session.run(["logits"], {"pixel_values": self.pixels(image)})
         scores = np.exp(logits[0].astype(np.float64) - logits[0].max())
         scores /= scores.sum()
@@ -76,6 +76,8 @@ class Classifier:
 
 def _opened(image: Image.Image | Path | str | np.ndarray) -> Image.Image:
     if isinstance(image, str | Path):
+        if Path(image).is_dir():
+            raise ValueError(f"image: expected a file, got the folder {image}")
         with open(image, "rb") as file:
             return decode(file, "image", image)
     if isinstance(image, np.ndarray):
