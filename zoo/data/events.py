@@ -20,6 +20,8 @@ from zoo.progress import watched
 
 TONIC = {"cifar10_dvs": "CIFAR10DVS", "dvs_gesture": "DVSGesture"}
 STREAMS = 1000  # of each class of CIFAR10-DVS
+# Of DVS Gesture as tonic has it: https://github.com/neuromorphs/tonic/issues/270
+GESTURES = {"train": 1077, "test": 264}
 TEST_SHARE = 10  # of CIFAR10-DVS, which has no split: every tenth stream of a class
 
 
@@ -41,7 +43,7 @@ def frames(events: np.ndarray, sensor: Sequence[int], count: int, size: int) -> 
 def event_frames(config: DataConfig, split: Split) -> ImageSet:
     """Every stream of a split, counted into frames once and held."""
     dataset = _dataset(config, split)
-    _check_whole(config, dataset)
+    _check_whole(config, dataset, split)
     # tonic lists files as the disk does.
     chosen = sorted(range(len(dataset)), key=lambda i: str(dataset.data[i]))
     if config.name == "cifar10_dvs":
@@ -77,16 +79,19 @@ def _dataset(config: DataConfig, split: Split) -> Any:
     return kind(save_to=config.root, **separate)
 
 
-def _check_whole(config: DataConfig, dataset: Any) -> None:
+def _check_whole(config: DataConfig, dataset: Any, split: Split) -> None:
     """Raise where streams are missing: tonic takes what a killed unpacking has left for the set."""
     found = Counter(dataset.targets)
-    least = STREAMS if config.name == "cifar10_dvs" else 1
-    for label, name in enumerate(_classes(dataset)):
-        if found[label] < least:
+    if config.name == "cifar10_dvs":
+        parts = [(STREAMS, name, found[i]) for i, name in enumerate(_classes(dataset))]
+    else:
+        parts = [(GESTURES[split], f"the {split} split", found.total())]
+    for least, part, count in parts:
+        if count < least:
             place = Path(config.root) / TONIC[config.name]
             raise ValueError(
-                f"data.root: expected {least} streams or more of {name} in {str(place)!r}, got "
-                f"{found[label]}; delete that folder, and fetch and unpack the set anew"
+                f"data.root: expected {least} streams or more of {part} in {str(place)!r}, got "
+                f"{count}; delete that folder, and fetch and unpack the set anew"
             )
 
 
