@@ -68,6 +68,8 @@ class SpikingBackbone(nn.Module):
         lean = one_of("memory", LEAN, memory)
         if not isinstance(shortcut_heads, bool):
             raise ValueError(f"shortcut_heads: expected True or False, got {shortcut_heads!r}")
+        if not 0 <= drop_rate <= 1:
+            raise ValueError(f"drop_rate: expected a number between 0 and 1, got {drop_rate}")
         dd = {"device": device, "dtype": dtype}
         self.num_classes = num_classes
         self.in_chans = _coding(stem).conv.in_channels

@@ -94,8 +94,8 @@ class Config:
 
     def __post_init__(self):
         _at_least("seed", self.seed, 0)
-        if self.seed >= 2**63:
-            raise ValueError(f"seed: expected a number below 2^63, got {self.seed}")
+        if self.seed >= 2**32:  # torch draws weights from the last 32 bits alone
+            raise ValueError(f"seed: expected a number below 2^32, got {self.seed}")
         _at_least("epochs", self.epochs, 1)
         _at_least("batch_size", self.batch_size, 1)
         _at_least("gradient_accumulation", self.gradient_accumulation, 1)

@@ -121,14 +121,13 @@ def _train(
         "classes": list(data.train.classes),
         "pieces of a step": feed.chunks,
     }
-    if config.sync_batchnorm:  # a norm sees a piece of each
-        fed["processes"] = accelerator.num_processes
     if found:
         trainer, state = load_checkpoint(found)
         for key, before in state["fed"].items():
             if fed[key] != before:
                 raise ValueError(
-                    f"output: {run} began with {key}: {before}; expected the same, got {fed[key]}"
+                    f"output: {run} began with {key}: {before}; expected the same data, and as "
+                    f"many processes as then, got {fed[key]}; or choose another --output"
                 )
         learner.load_state_dict(trainer)
         position = Position(**state["position"])

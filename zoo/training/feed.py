@@ -182,5 +182,5 @@ def _as_they_are(chunk: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
 
 
 def seed_of(*parts: int | str) -> int:
-    """A seed for one place in a run; places that differ have seeds that have nothing in common."""
+    """A seed for one place in a run; two places share one of torch's 2^32 by chance alone."""
     return int.from_bytes(hashlib.sha256(str(parts).encode()).digest()[:7], "big")

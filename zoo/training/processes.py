@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from accelerate.utils import DistributedType, InitProcessGroupKwargs
+from accelerate.utils import DistributedType, InitProcessGroupKwargs, LoggerType
 
 from zoo.training.config import Config
 
@@ -19,16 +19,20 @@ def make_accelerator(config: Config) -> Accelerator:
     """This process's place among all, as torchrun or accelerate launched it.
 
     Raises:
-        ValueError: The config asks for CUDA, and there is none, or for trackers that are not
-            installed; or the processes were launched to share one network out among them.
+        ValueError: The config asks for CUDA, and there is none, or for trackers that are unknown or
+            not installed; or the processes were launched to share one network out among them.
     """
     for key, wanted in (("device", "cuda"), ("precision", "fp16"), ("sync_batchnorm", True)):
         if getattr(config, key) == wanted and not _cuda(config):
             found = "device: cpu" if torch.cuda.is_available() else "none"
             raise ValueError(f"{key}: expected a CUDA device for {wanted}, found {found}")
+    known = sorted({*LoggerType.list()} - {"all"})
+    if unknown := [name for name in config.trackers if name not in known]:
+        raise ValueError(f"trackers: expected some of {known}, got {unknown}")
     AcceleratorState._reset_state(reset_partial_state=True)  # a process may train more than once
     accelerator = Accelerator(
         mixed_precision="no",  # the learner casts, so that what is measured stays fp32
+        dynamo_backend="no",  # whatever accelerate's launcher says: the recipe's compile decides
         cpu=not _cuda(config),
         kwargs_handlers=[PATIENCE],
         log_with=list(config.trackers) or None,

@@ -39,7 +39,7 @@ def rehearse(config: Config) -> list[float]:
         side = max(shape[-1], config.augment.crop_size)
         shape = (shape[0], side, side)
     config.data.check_channels(shape[-3])
-    accelerator = make_accelerator(dataclasses.replace(config, trackers=()))
+    accelerator = make_accelerator(config)
     first = accelerator.is_main_process
     if first and (advice := against_slow_bf16(config, accelerator.device)):
         print(f"warning: {advice}")
