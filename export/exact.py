@@ -91,9 +91,7 @@ def certify(model: onnx.ModelProto) -> list[Row]:
 class _Proof:
     def __init__(self, model: onnx.ModelProto):
         versions = [(opset.domain, opset.version) for opset in model.opset_import]
-        standard = [
-            found for found in versions if found[0] in ("", "ai.onnx")
-        ]  # one set, two names
+        standard = [found for found in versions if found[0] in ("", "ai.onnx")]  # two names of one
         if standard != [("", OPSET)] or model.functions:
             raise InexactError(
                 f"graph: expected operators of opset {OPSET} and no functions, got {versions} and "

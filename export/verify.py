@@ -5,7 +5,7 @@
 
 The heads are not in the folder, so that stripping itself is checked by export/to_onnx.py alone,
 where there are some. Accuracies are measured where --data-root has the images. What a folder's own
-report and card say beside rule, certificate and pre-processing, accuracies among it, is its
+report and card say beside rule, certificate and pre-processing, accuracies included, is its
 publisher's word.
 
 One flipped spike changes a logit, so that closeness of logits proves nothing: it fails on correct
