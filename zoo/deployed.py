@@ -501,7 +501,7 @@ class _Deployment:
     def _behind(self, lif: LIF, current: int) -> int:
         """Bits behind the point of the last potential, of a current with so many."""
         if lif.reset == "subtract" and self.T > 1:
-            v_threshold = torch.tensor(lif.v_threshold, dtype=torch.float32).item()
+            v_threshold = torch.tensor(lif.v_threshold, dtype=torch.float32, device="cpu").item()
             current = max(current, fraction_bits(v_threshold))
         return (self.T - 1) * fraction_bits(lif.decay) + current
 
