@@ -234,7 +234,7 @@ def test_a_float_is_taken_for_its_nearest_pixel():
         ),
         (
             {"spike_layer": {"decay": 0.75, "v_threshold": 0.3, "reset": "subtract"}},
-            "stem.1: expected a grid of at least 5",
+            "stem.1: expected a grid of at least 24",
         ),
         (
             {"spike_layer": {"decay": 2.0**-30}, "time_steps": 6},

@@ -51,6 +51,7 @@ from zoo.grid import (
     snapped,
     snapped_bias,
     sums,
+    threshold_bits,
     whole_pixels,
 )
 from zoo.heads import strip_heads
@@ -495,14 +496,13 @@ class _Deployment:
         if is_power_of_two(lif.decay):
             return least, 0
         if lif.reset == "subtract" and self.T > 1:
-            least = max(least, fraction_bits(lif.v_threshold))
+            least = max(least, threshold_bits(lif))
         return least, (self.T - 1) * fraction_bits(lif.decay)
 
     def _behind(self, lif: LIF, current: int) -> int:
         """Bits behind the point of the last potential, of a current with so many."""
         if lif.reset == "subtract" and self.T > 1:
-            v_threshold = torch.tensor(lif.v_threshold, dtype=torch.float32, device="cpu").item()
-            current = max(current, fraction_bits(v_threshold))
+            current = max(current, threshold_bits(lif))
         return (self.T - 1) * fraction_bits(lif.decay) + current
 
     def _time_takes(self, lif: LIF, lost: int) -> str:

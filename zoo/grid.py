@@ -82,6 +82,12 @@ def fraction_bits(value: float) -> int:
     return Fraction(value).denominator.bit_length() - 1
 
 
+def threshold_bits(lif: LIF) -> int:
+    """How many bits stand behind the point of a threshold, in fp32, which it is subtracted in."""
+    v_threshold = torch.tensor(lif.v_threshold, dtype=torch.float32, device="cpu")
+    return fraction_bits(v_threshold.item())
+
+
 def is_power_of_two(factor: float) -> bool:
     """Whether a product with it is never rounded; 0 counts."""
     return math.frexp(factor)[0] in (0.0, 0.5)
