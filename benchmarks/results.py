@@ -582,9 +582,13 @@ def twins() -> Claim:
         for r in rows
     ]
     head = ["release", "with heads", "its twin without", "points", *TRAINED]
+    otherwise = ((r["network"], r.get("twin trained otherwise")) for r in rows)
     found = (
-        table(head, lines) + "\n\nThe same recipe and budget but for the loss, one seed each; the "
-        f"error is that of {rows[0]['test images']} test images, of which both are asked the same. "
+        table(head, lines)
+        + "\n\nThe same recipe and budget but for the loss, one seed each"
+        + "".join(f", and in {name}'s twin {told}" for name, told in otherwise if told)
+        + f"; the error is that of {rows[0]['test images']} test images, of which both are asked "
+        "the same. "
         "What another seed would change was not measured, so that nothing is judged here: part 3 "
         "has seeds."
         + "".join(f" {name} has no twin yet." for name in released if name not in counted)

@@ -28,7 +28,12 @@ def twin():
 
 
 def test_the_same_recipes_without_heads_are_a_twin(twin, tmp_path):
-    check_twin(tmp_path, twin, NAME, RELEASED)
+    assert check_twin(tmp_path, twin, NAME, RELEASED) == ""
+
+
+def test_a_twin_of_another_precision_is_one_whose_row_says_so(twin, tmp_path):
+    next(all_runs(twin))["precision"] = "fp16"
+    assert check_twin(tmp_path, twin, NAME, RELEASED) == "run 1, precision: fp16, not bf16"
 
 
 def test_a_twin_with_heads_in_its_first_run_is_refused(twin, tmp_path):
