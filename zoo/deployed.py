@@ -495,15 +495,15 @@ class _Deployment:
             return max(least, fraction_bits(lif.v_threshold / lif.levels)), 0
         if is_power_of_two(lif.decay):
             return least, 0
-        if lif.reset == "subtract" and self.T > 1:
-            least = max(least, threshold_bits(lif))
-        return least, (self.T - 1) * fraction_bits(lif.decay)
+        return max(least, self._subtracted(lif)), (self.T - 1) * fraction_bits(lif.decay)
 
     def _behind(self, lif: LIF, current: int) -> int:
         """Bits behind the point of the last potential, of a current with so many."""
-        if lif.reset == "subtract" and self.T > 1:
-            current = max(current, threshold_bits(lif))
-        return (self.T - 1) * fraction_bits(lif.decay) + current
+        return (self.T - 1) * fraction_bits(lif.decay) + max(current, self._subtracted(lif))
+
+    def _subtracted(self, lif: LIF) -> int:
+        """Bits behind the point of what is subtracted from a potential before another step."""
+        return threshold_bits(lif) if lif.reset == "subtract" and self.T > 1 else 0
 
     def _time_takes(self, lif: LIF, lost: int) -> str:
         said = f"; {self.T} time steps of decay {lif.decay} take {lost} of fp32's {BITS} bits"
