@@ -14,6 +14,7 @@ import shutil
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from json import JSONDecodeError
 from pathlib import Path, PurePosixPath
@@ -52,6 +53,7 @@ from zoo.pull import (
     hash_of,
     is_passing,
     matches,
+    pull,
     retried,
 )
 
@@ -195,7 +197,7 @@ def plan(api: HfApi, folder: Path, repo_id: str, private: bool) -> Plan:
     """Look, and change nothing.
 
     Raises:
-        PublishError: The repository is another thing, or public where a private one was asked for.
+        PublishError: The repository is public where a private one was asked for.
     """
     digests = hashes(folder)
     try:
@@ -212,11 +214,6 @@ def plan(api: HfApi, folder: Path, repo_id: str, private: bool) -> Plan:
     for name in found:
         check_name(repo_id, name)
     there = {name: s for name, s in found.items() if not is_hidden(PurePosixPath(name))}
-    if there.keys() - {"README.md"} and REPORT not in there:
-        raise PublishError(
-            f"{repo_id}: expected an empty repository or one with {REPORT}, got {sorted(there)}; "
-            "it is no published folder and stays as it is"
-        )
     tags = {tag.name: tag.target_commit for tag in refs.tags}
     numbers = [int(found[1]) for found in map(VERSION.fullmatch, tags) if found]
     return Plan(
@@ -232,6 +229,27 @@ def plan(api: HfApi, folder: Path, repo_id: str, private: bool) -> Plan:
         next((t for t, sha in tags.items() if sha == info.sha and VERSION.fullmatch(t)), None),
         f"v{max(numbers, default=0) + 1}",
     )
+
+
+def check_replaced(repo_id: str, found: Plan) -> None:
+    """Raise unless all that a commit would replace or delete was published there.
+
+    Raises:
+        PublishError: There are other files.
+        PullError: The report of what was published cannot be had.
+    """
+    others = {*found.changed, *found.stale} - {"README.md"}
+    if others and REPORT not in found.new:
+        with tempfile.TemporaryDirectory(prefix="report_") as scratch:
+            folder = pull(f"{repo_id}@{found.head}", (REPORT,), cache_dir=scratch)
+            with suppress(ValueError, KeyError):  # it is no report
+                others -= {REPORT, *read_report(folder)["sha256"]}
+    if others:
+        raise PublishError(
+            f"{repo_id}: expected an empty repository or a published folder alone, got "
+            f"{sorted(others)}, which no {REPORT} there names; it stays as it is: move them away, "
+            "or publish to another"
+        )
 
 
 def publish_to_hub(options: Options) -> str:
@@ -254,6 +272,7 @@ def publish_to_hub(options: Options) -> str:
         with answer_of_a_hub(repo_id):
             name = retried(lambda: api.whoami())["name"]
             found = plan(api, Path(options.folder), repo_id, options.private)
+        check_replaced(repo_id, found)
     except HTTPError as error:
         raise PublishError(f"{explain(error, repo_id)}; nothing was sent") from None
     if found.is_done and found.tag:
@@ -278,6 +297,7 @@ def _send(folder: Path, found: Plan, api: HfApi, options: Options) -> str:
                 retried(lambda: api.create_repo(repo_id, private=private, exist_ok=True))
                 made = f"; the repository {repo_id} is new"
                 found = plan(api, folder, repo_id, options.private)
+            check_replaced(repo_id, found)
         sha = found.head if found.is_done else commit(api, folder, repo_id, found)
     except HTTPError as error:
         raise PublishError(f"{explain(error, repo_id)}; nothing was sent{made}") from None

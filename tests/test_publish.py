@@ -49,13 +49,15 @@ def reseal(folder: Path) -> None:
 
 
 def test_a_new_version_replaces_all_files_in_one_commit_and_is_the_next_tag(hub, client, folder):
+    (folder / "old.txt").write_bytes(b"left out of the next version")
+    reseal(folder)
     first = publish(client, folder, "org/versions").value
     head = hub.repos["org/versions"].branches["main"]
     assert first == f"published org/versions as v1 at {head}"
     (folder / "README.md").write_text("Another card.")
     (folder / "onnx/model_readable.onnx").rename(folder / "extra.onnx")
     shutil.copy(folder / "extra.onnx", folder / "onnx/model_readable.onnx")
-    hub.commit("org/versions", {"old.txt": b"left over"})
+    (folder / "old.txt").unlink()
     reseal(folder)
     rehearsed = publish(client, folder, "org/versions", confirm=False).value
     assert "one commit tagged v2" in rehearsed
@@ -82,8 +84,20 @@ def test_a_repository_that_holds_something_else_stays_as_it_is(hub, client, fold
     head = hub.repos["org/mine"].branches["main"]
     for confirm in (False, True):
         error = publish(client, folder, "org/mine", confirm).error
-        assert "it is no published folder and stays as it is" in error
+        assert "['thesis.pdf'], which no verification.json there names; it stays as it is" in error
     assert hub.repos["org/mine"].branches["main"] == head
+
+
+@pytest.mark.parametrize("report", [b"[]", b"{}", b'{"sha256": {"model.bin": ""}}', b"no JSON"])
+def test_files_that_no_report_names_stay_as_they_are(hub, client, folder, report):
+    mine = {"thesis.pdf": b"years", "model.bin": b"epochs", "verification.json": report}
+    hub.create_repo("org/theirs", mine)
+    head = hub.repos["org/theirs"].branches["main"]
+    for confirm in (False, True):
+        error = publish(client, folder, "org/theirs", confirm).error
+        assert "'thesis.pdf'" in error
+        assert "which no verification.json there names; it stays as it is" in error
+    assert hub.repos["org/theirs"].branches["main"] == head
 
 
 def test_private_is_never_public(hub, client, folder):
