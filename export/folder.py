@@ -45,7 +45,7 @@ def read_report(folder: Path) -> dict[str, Any]:
         )
     try:
         report = json.loads(path.read_text())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: expected a verification report, got {error}") from None
     kinds = {"sha256": dict, "checks": list}
     if not isinstance(report, dict) or any(
