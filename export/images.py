@@ -100,13 +100,9 @@ def random_images(model: nn.Module, count: int) -> Images:
     C, H, W = model.pretrained_cfg["input_size"]
     draw = torch.Generator().manual_seed(0)
     sides = ((H, W), (4, 4), (1, 1))
-    pixels = torch.cat(
-        [
-            F.interpolate(torch.rand(count, C, *side, generator=draw), (H, W), mode="bilinear")
-            for side in sides
-        ]
-    )
-    pixels = (255 * pixels).round().to(torch.uint8)
+    drawn = (torch.rand(count, C, *side, generator=draw) for side in sides)
+    spread = (F.interpolate(values, (H, W), mode="bilinear") for values in drawn)
+    pixels = torch.cat([values.mul_(255).round_().to(torch.uint8) for values in spread])
     pixels = pixels[torch.randperm(len(pixels), generator=draw)][: 2 * count + count // 2]
     plain, candidates = pixels[: count - count // 2], pixels[count - count // 2 :]
     parts = candidates.split(50)
