@@ -28,6 +28,7 @@ import tyro
 from google.protobuf.message import DecodeError
 from onnxruntime.capi import onnxruntime_pybind11_state as runtime_errors
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 from torch import Tensor, fx, nn
 
@@ -233,7 +234,9 @@ def check_said(folder: Path, rule: str, checks: list[Check]) -> Check:
 
 
 def print_report(report: dict[str, Any]) -> None:
-    table = Table("check", "", "measured", title=f"{report['rule']} rule, {report['images']}")
+    table = Table(
+        "check", "", "measured", title=f"{report['rule']} rule, {escape(report['images'])}"
+    )
     for check in report["checks"]:
         short = {k: v for k, v in check["measured"].items() if isinstance(v, int | float)}
         measured = ", ".join(f"{k.replace('_', ' ')} {v:.6g}" for k, v in short.items())
@@ -264,8 +267,8 @@ class Options:
     random_images: bool = False
     """Verify on random pixels, though the data set is at hand."""
     report: str = ""
-    """Write what was found into this JSON file; the folder's own report stays as it is. A run that
-    was cut goes on from the ledger beside it."""
+    """Write what was found into this JSON file; the folder's own report stays as it is. A run by
+    the exact rule that was cut goes on from the ledger beside it."""
 
 
 def published_folder(name: str) -> Path:
@@ -306,7 +309,9 @@ def check_report_place(report: Path, folder: Path) -> None:
 
 def main() -> None:
     options = tyro.cli(Options, description=__doc__)
-    stopped = "stopped; with --report the same command goes on from what was compared"
+    stopped = (
+        "stopped; by the exact rule, with --report, the same command goes on from what was compared"
+    )
     with said_in_a_line(*NOT_A_GRAPH, stopped=stopped):
         report = _checked(options)
     if not report["passed"]:

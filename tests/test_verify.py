@@ -26,7 +26,7 @@ from export.checks import logits_of, session
 from export.equal_bits import check_exact
 from export.folder import GRAPH, GRAPHS, READABLE_GRAPH, REPORT, changed_files
 from export.images import Images, data_images
-from export.verify import check_paths, check_stripping, verify
+from export.verify import check_paths, check_stripping, print_report, verify
 from zoo.disk import hashes
 from zoo.hub import BUNDLED
 from zoo.runs import checkpoints
@@ -237,7 +237,7 @@ def test_labels_that_a_browser_would_show_for_others_are_caught(folder):
             "that_differ": ["config.json: id2label"]
         }
     }
-    del config["label_names"]
+    del config["label_names"], config["pretrained_cfg"]["label_names"]
     (folder / "config.json").write_text(json.dumps(config))
     said = export.verify.check_said(folder, "exact", [])
     assert said.measured == {"that_differ": ["config.json: id2label"]}
@@ -367,6 +367,28 @@ def test_a_grid_that_gives_other_classes_fails(folder):
     images = Images(PIXELS[:20], IMAGES[:20], None, "20 images")
     for network, passed in ((model, True), (other, False)):
         assert keeps_the_accuracy(folder, network, zoo.deploy(model), images) == passed
+
+
+@pytest.mark.parametrize(("count", "passed"), [(1, True), (2, False)])
+def test_of_a_few_images_one_may_have_another_class(folder, monkeypatch, count, passed):
+    model = load(folder)
+    deployed = zoo.deploy(model)
+
+    def some_changed(network, images, doing, *setting):
+        logits = logits_of(deployed, images, doing, *setting)
+        if network is model:
+            logits[:count] = -logits[:count]
+        return logits
+
+    monkeypatch.setattr(export.equal_bits, "logits_of", some_changed)
+    images = Images(PIXELS[:7], IMAGES[:7], None, "7 images")
+    assert keeps_the_accuracy(folder, model, deployed, images) == passed
+
+
+def test_a_title_is_shown_as_it_is(folder, capsys):
+    images = Images(PIXELS[:5], IMAGES[:5], None, "5 test images of set [/x] [v2]")
+    print_report(verify(folder, load(folder), images))
+    assert "5 test images of set [/x] [v2]" in capsys.readouterr().out
 
 
 def test_a_grid_that_loses_accuracy_fails_however_few_classes_change(folder, monkeypatch):

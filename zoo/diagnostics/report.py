@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Column, Table
 
 from zoo import disk
@@ -62,7 +63,7 @@ class Report:
 
     def print(self, console: Console) -> None:
         columns = [_loss(weight) for weight in self.gradients]
-        title = f"{self.title}\nMean and variance of absolute gradients"
+        title = f"{escape(self.title)}\nMean and variance of absolute gradients"
         table = Table(_layer("layer"), "of", *columns, title=title)
         for rows in zip(*self.gradients.values(), strict=True):
             numbers = (f"{row.mean:.2e}  {row.variance:.2e}" for row in rows)
