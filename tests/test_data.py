@@ -247,6 +247,21 @@ def test_a_class_that_would_be_left_out_is_refused(folder, tmp_path, packed, fil
     assert len(load_images(config(archive if packed else folder), "test")) == 3
 
 
+@pytest.mark.parametrize("packed", [False, True])
+def test_what_jupyter_keeps_of_images_is_no_class(folder, tmp_path, packed):
+    (folder / "train" / ".ipynb_checkpoints").mkdir()
+    assert load_images(config(folder), "train").classes == ("ant", "cat", "dog")
+    image = folder / "train" / "cat" / "0.png"
+    shutil.copy(image, folder / "train" / ".ipynb_checkpoints" / "0-checkpoint.png")
+    archive = tmp_path / "set.tar"
+    with tarfile.open(archive, "w") as files:
+        files.add(folder, arcname=".")
+    with pytest.raises(
+        ValueError, match=r"no images in hidden folders of .*\.ipynb_checkpoints; r"
+    ):
+        load_images(config(archive if packed else folder), "train")
+
+
 def test_one_class_is_nothing_to_learn(folder):
     for name in ("ant", "dog"):
         shutil.rmtree(folder / "train" / name)

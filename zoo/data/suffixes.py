@@ -33,10 +33,15 @@ def check_classes(folders: Iterable[str], classes: Collection[str], place: str) 
     """Raise unless every folder of a split has images, and there are two or more.
 
     Args:
-        folders: Names; those that a dot hides are nobody's class.
+        folders: Names; those that a dot hides are nobody's class, and have no images.
         classes: Names of those that images were found in.
         place: Which split, for the error.
     """
+    if hidden := sorted(name for name in classes if name.startswith(".")):
+        raise ValueError(
+            f"data.root: expected no images in hidden folders of {place}, got some in {hidden[0]}; "
+            "remove it"
+        )
     if bare := sorted({name for name in folders if not name.startswith(".")} - {*classes}):
         raise ValueError(
             f"data.root: expected images in each class of {place}, found none in {bare[0]}"
