@@ -193,6 +193,14 @@ def test_what_would_not_load_is_not_saved(folder, make, extra, message):
     with pytest.raises(ValueError, match=message):
         hub.save_pretrained(model, folder, **extra)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    with pytest.raises(ValueError, match=message):
+        hub.save_pretrained(model, folder / "new", **extra)
+    assert not (folder / "new").exists()
+
+
+def test_notes_are_sentences_and_no_sentence_is_taken_apart(folder):
+    with pytest.raises(ValueError, match=r"notes: expected sentences, got one string; pass \['Ten"):
+        hub.save_pretrained(load(folder), folder, "Ten hours on a bicycle.")
 
 
 @pytest.mark.parametrize("log", ["none", [1], [{"epoch": 1, "loss": 0.5}]])
@@ -449,12 +457,15 @@ def changed(folder, **values):
         ({"num_classes": None}, r"got KeyError\('num_classes'\)"),
         ({"num_classes": "ten"}, "num_classes as a number >= 0, got 'ten'"),
         ({"pretrained_cfg": None}, r"got KeyError\('pretrained_cfg'\)"),
+        ({"input_size": [1, 8, 0]}, r"input_size in pretrained_cfg from 1 to 4096, got \[1, 8, 0"),
+        ({"input_size": [1, 8, 10**9]}, "input_size in pretrained_cfg from 1 to 4096, got"),
         ({"label_offset": 1}, "no label_offset in pretrained_cfg, got 1"),
         (
             {"classifier": ["head.fc", "stages.2.0.conv1.conv"]},
             "classifier 'head.fc' in pretrained_c",
         ),
         ({"first_conv": 1}, "first_conv as a name in pretrained_cfg, got 1"),
+        ({"first_conv": [1]}, r"first_conv as a name in pretrained_cfg, got \[1\]"),
         ({"input_size": "abc"}, "input_size as three whole numbers, .*, got 'abc'"),
         ({"input_size": [3, 8.5, 8]}, "input_size as three whole numbers"),
         ({"mean": None}, "mean and std as one for each channel in pretrained_cfg, got .* None and"),
@@ -464,6 +475,14 @@ def changed(folder, **values):
 def test_a_config_of_another_classifier_or_of_other_images_is_refused(folder, values, message):
     changed(folder, **values)
     with pytest.raises(ValueError, match=f"config.json: expected.*{message}"):
+        load(folder)
+
+
+def test_labels_where_timm_alone_would_find_them_are_refused(folder):
+    config = json.loads((folder / "config.json").read_text())
+    config["pretrained_cfg"]["label_names"] = config.pop("label_names")[::-1]
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match="expected label_names beside pretrained_cfg, got them in"):
         load(folder)
 
 

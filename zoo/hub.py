@@ -10,7 +10,7 @@ import inspect
 import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -49,6 +49,7 @@ KINDS = dict.fromkeys(("F64", "F32", "F16", "BF16"), "float") | dict.fromkeys(
 # Bounds on what a config.json may ask to build, far above any network that is known here.
 MAX_HEADER, MAX_WIDTH, MAX_TIME_STEPS, MAX_BLOCKS = 2**24, 2**16, 2**12, 2**12
 MAX_PARAMETERS = 2**30
+MAX_SIDE = 2**12  # pixels, of an image to classify or to verify on
 # By timm, and never handed on to a network, of which a pretrained_cfg_overlay names other weights;
 # or by who builds it.
 TAKEN = {
@@ -94,10 +95,11 @@ def save_pretrained(
         extra: More keys for config.json, e.g. label_names, which are pretrained_cfg's if not given.
 
     Raises:
-        ValueError: It is no whole network of the zoo, as features_only and pruning leave none; its
-            neurons are none that config.json can hold, as neuron_constants says; read_config would
-            refuse what is to be written; or the folder is a run, whose recipe it would write over,
-            or a published one or a checkpoint, whose hashes would.
+        ValueError: It is no whole network of the zoo, as features_only and pruning leave none;
+            notes are one string; its neurons are none that config.json can hold, as
+            neuron_constants says; read_config would refuse what is to be written; or the folder is
+            a run, whose recipe it would write over, or a published one or a checkpoint, whose
+            hashes would.
         OSError: The folder cannot be written to.
     """
     model = unwrap_model(model)  # of torch.compile or DistributedDataParallel, with other names
@@ -108,6 +110,8 @@ def save_pretrained(
         "spike_layer": neuron_constants(model),
         "shortcut_heads": model.shortcut_heads is not None,
     }
+    if isinstance(notes, str):
+        raise ValueError(f"notes: expected sentences, got one string; pass [{notes!r:.50}]")
     if names := model.pretrained_cfg.get("label_names"):
         extra = {"label_names": list(names)} | extra
     if notes or "notes" in model.pretrained_cfg:
@@ -123,9 +127,8 @@ def save_pretrained(
             f"{folder}: expected a folder to write to, got one whose {sealed[0]} holds the hashes "
             "of other weights; choose another"
         )
-    folder.mkdir(parents=True, exist_ok=True)
     tensors = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
-    with TemporaryDirectory(prefix=".save.", dir=folder) as scratch:
+    with _made(folder), TemporaryDirectory(prefix=".save.", dir=folder) as scratch:
         new = Path(scratch)
         save_config_for_hf(model, new / CONFIG, model_config=extra, model_args=model_args)
         with _said_of(str(folder), new):
@@ -146,6 +149,20 @@ def save_pretrained(
                 os.replace(before, folder / CONFIG)
             raise
         os.replace(new / CONFIG, folder / CONFIG)
+
+
+@contextmanager
+def _made(folder: Path) -> Iterator[None]:
+    """A folder to write to; what fails leaves none where there was none."""
+    is_new = not folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    except BaseException:
+        if is_new:
+            with suppress(OSError):  # by now it may hold what others wrote
+                folder.rmdir()
+        raise
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -185,7 +202,8 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise ValueError(f"{path}: expected no label_offset in pretrained_cfg, got {offset!r}")
     if (layer := cfg.get("classifier", "head.fc")) != "head.fc":  # timm would leave it random
         raise ValueError(f"{path}: expected classifier 'head.fc' in pretrained_cfg, got {layer!r}")
-    if not isinstance(first := cfg.get("first_conv"), str | list | None):
+    first = cfg.get("first_conv")
+    if not (_are(first, 1, str) or isinstance(first, str | None)):
         raise ValueError(f"{path}: expected first_conv as a name in pretrained_cfg, got {first!r}")
     if not isinstance(classes, int) or classes < 0:
         raise ValueError(f"{path}: expected num_classes as a number >= 0, got {classes!r}")
@@ -195,6 +213,12 @@ def read_config(folder: Path) -> dict[str, Any]:
             f"{path}: expected input_size as three whole numbers, mean and std as one for each "
             f"channel in pretrained_cfg, got {size!r}, {mean!r} and {std!r}"
         )
+    if not all(1 <= side <= MAX_SIDE for side in size):
+        raise ValueError(
+            f"{path}: expected input_size in pretrained_cfg from 1 to {MAX_SIDE}, got {size!r}"
+        )
+    if "label_names" in cfg.keys() - config.keys():  # timm would take those
+        raise ValueError(f"{path}: expected label_names beside pretrained_cfg, got them in it")
     labels = config.get("label_names", [])
     if labels != [] and not _are(labels, classes, str):
         raise ValueError(
