@@ -130,7 +130,7 @@ def test_the_compiled_kernel_gives_the_bits_of_the_reference(
 ):
     shape, arrange = LAYOUTS[layout]
     leaf = 1.5 * torch.randn(shape, generator=torch.Generator().manual_seed(0))
-    for decay, v_threshold in [(0.5, 1.0), (0.25, 0.5)]:
+    for decay, v_threshold in [(0.5, 1.0), (0.25, 0.5), (0.6, 0.9)]:
         results = []
         for backend in ("eager", "compiled"):
             x = leaf.clone().requires_grad_()
@@ -213,7 +213,8 @@ def test_lif_refuses_bad_constants(arguments, message):
         LIF(**arguments)
 
 
+@pytest.mark.parametrize("backend", ["auto", "compiled"])
 @pytest.mark.parametrize("method", ["forward", "membrane"])
-def test_a_current_of_no_steps_is_refused(method):
+def test_a_current_of_no_steps_is_refused(method, backend):
     with pytest.raises(ValueError, match=r"x: expected at least one time step, got shape \(0, 3\)"):
-        getattr(LIF(), method)(torch.zeros(0, 3))
+        getattr(LIF(backend=backend), method)(torch.zeros(0, 3))

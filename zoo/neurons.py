@@ -170,7 +170,7 @@ class LIF(nn.Module):
         """The fused kernel that a current like x goes to, or None for the loop; warns once where
         one was asked for in vain.
         """
-        if self.backend == "eager" or torch.compiler.is_exporting():
+        if self.backend == "eager" or torch.compiler.is_exporting() or len(x) == 0:
             return None
         if torch._C._are_functorch_transforms_active():  # the fused operators have no batching rule
             return None
