@@ -89,6 +89,8 @@ def test_every_recipe_passes_its_rehearsal(path):
             "{data: {name: cifar10_dvs, size: 64}, augment: {auto: randaugment}}",
             "augment.auto: expected none for the event streams of cifar10_dvs, got randaugment",
         ),
+        ("[]", "recipe.yaml: expected keys and values, got []"),
+        ("false", "recipe.yaml: expected keys and values, got False"),
         ("seed: -1", "seed: expected a number >= 0, got -1"),
         (f"seed: {2**32}", f"seed: expected a number below 2^32, got {2**32}"),
         ("optim: {lr: 1e-three}", "recipe.yaml: optim: lr: expected float, got '1e-three'"),
@@ -144,6 +146,12 @@ def test_a_rehearsal_crops_as_large_as_the_recipe(tmp_path):
 def test_a_rehearsal_refuses_means_for_other_channels(tmp_path):
     recipe = write(tmp_path, "data: {name: cifar10, mean: [125], std: [63]}")
     with pytest.raises(ValueError, match=r"data\.mean and data\.std: expected 3 values each"):
+        rehearse(load_config(recipe))
+
+
+def test_a_rehearsal_refuses_the_name_of_trained_weights(tmp_path):
+    recipe = write(tmp_path, "model: short_bp_resnet20_slim.cifar10\ndata: {name: cifar10}")
+    with pytest.raises(ValueError, match=r"model: expected a name from zoo\.list_models\(\), got"):
         rehearse(load_config(recipe))
 
 

@@ -146,10 +146,10 @@ def load_config(path: Path) -> Config:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: expected a recipe, found no such file")
     try:
-        values = yaml.load(path.read_text(encoding="utf-8"), _Recipe) or {}
+        values = yaml.load(path.read_text(encoding="utf-8"), _Recipe)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: expected YAML, got {error}") from None
-    config = _build(Config, values, str(path))
+    config = _build(Config, {} if values is None else values, str(path))  # None: an empty file
     return config if config.output else dataclasses.replace(config, output=f"runs/{path.stem}")
 
 

@@ -40,14 +40,19 @@ def check_network(config: Config) -> None:
         FileNotFoundError, ValueError: As start_folder; the name is none, or the run to start from
             has not ended.
     """
+    check_architecture(config)
+    if config.start_from:
+        _check_ended(start_folder(config), Path(config.start_from))
+
+
+def check_architecture(config: Config) -> None:
+    """Raise ValueError where the network's name is none, or one of trained weights."""
     if config.model not in list_models():
         create_model(config.model)  # says which names are close
         raise ValueError(
             f"model: expected a name from zoo.list_models(), got {config.model}; start_from begins "
             "with trained weights"
         )
-    if config.start_from:
-        _check_ended(start_folder(config), Path(config.start_from))
 
 
 def _check_ended(folder: Path, run: Path) -> None:

@@ -15,7 +15,7 @@ from zoo.training.engine import evaluate
 from zoo.training.feed import Feed
 from zoo.training.learner import Learner
 from zoo.training.machine import against_slow_bf16
-from zoo.training.prepare import build_model, start_folder
+from zoo.training.prepare import build_model, check_architecture, start_folder
 from zoo.training.processes import end, make_accelerator
 from zoo.training.run_folder import check_run_folder
 from zoo.training.stop import StopSignal
@@ -33,6 +33,7 @@ def rehearse(config: Config) -> list[float]:
     Raises:
         ValueError, FloatingPointError: As train.
     """
+    check_architecture(config)
     check_run_folder(config)
     shape, num_classes = config.data.usual
     if config.data.name == "image_folder":  # whose images may be larger
