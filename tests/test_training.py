@@ -137,13 +137,22 @@ def test_a_run_that_another_process_trains_is_refused(run, recipe, tmp_path):
     assert not (folder / ".lock").exists()
 
 
-def test_a_finished_run_does_nothing_more_and_says_so(run, recipe, capsys):
+def test_a_finished_run_does_nothing_more_and_says_so(run, recipe, tmp_path, capsys):
+    run = shutil.copytree(run, tmp_path / "slim[lr=0.1]")
     before = weights(run)
     assert train(replace(recipe, output=str(run)))["epoch"] == 3
     assert (
         f"{run}: has ended after 3 epochs; another --output, and --start" in capsys.readouterr().out
     )
     assert same(weights(run), before)
+
+
+def test_the_bar_ends_with_what_the_epoch_came_to(recipe, tmp_path, capsys):
+    recipe = replace(recipe, epochs=1, output=str(tmp_path), batch_size=100)
+    train(recipe)
+    said = capsys.readouterr().out
+    accuracy = re.search(r"train ([\d.]+ %)", said)[1]
+    assert f"accuracy {accuracy}" in said.splitlines()[-1]
 
 
 def test_a_run_may_begin_with_the_weights_of_another(run, recipe, tmp_path):

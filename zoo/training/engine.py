@@ -166,7 +166,7 @@ def _train(
         write_log(run, position.log)
 
     with _progress(accelerator) as progress:
-        say = partial(progress.console.print, highlight=False, soft_wrap=True)
+        say = partial(progress.console.print, markup=False, highlight=False, soft_wrap=True)
         done = position.epoch * feed.steps + position.step
         bar = progress.add_task("", total=config.epochs * feed.steps, completed=done)
         ended = position.epoch == config.epochs
@@ -190,7 +190,8 @@ def _train(
             for step, chunks in enumerate(feed.epoch(epoch, position.step), position.step):
                 iteration = epoch * feed.steps + step
                 sums += learner.step(chunks, iteration, feed.images_of(step))
-                if step % GLANCE == 0:
+                last = step + 1 == feed.steps  # a checkpoint follows, unless measuring is put off
+                if last or step % GLANCE == 0:
                     seen = min((step + 1) * config.batch_size, feed.seen)
                     speed = seen / (time.perf_counter() - began)
                     share = accelerator.num_processes / seen
@@ -201,7 +202,6 @@ def _train(
                         f"loss {share * sums[0]:.3f}  accuracy {100 * share * sums[1]:.2f} %  "
                         f"{speed:.0f} images/s  {peak_memory(accelerator.device):.0f} MiB",
                     )
-                last = step + 1 == feed.steps  # a checkpoint follows, unless measuring is put off
                 if last or cheap or step % GLANCE == 0:
                     due = time.perf_counter() - saved > 60 * config.checkpoint_minutes and not last
                     due, stopping = agreed(accelerator, due, bool(stop.came))
