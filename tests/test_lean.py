@@ -14,6 +14,8 @@ from zoo import lean, neurons
 from zoo.hooks import hooks
 from zoo.kernels import compiled
 
+with_compiler = pytest.mark.skipif(compiled.unavailable() is not None, reason="no C++ compiler")
+
 RATES = {"decay": 1.0, "reset": "subtract", "levels": 4}
 
 
@@ -96,6 +98,7 @@ def test_layers_that_read_spikes_or_rates_make_a_weights_gradient_as_one_product
     assert products == [1] * layers
 
 
+@with_compiler
 def test_a_network_of_bf16_throughout_gives_the_bits_of_fast_memory():
     results = []
     for memory in ("fast", "lean"):
@@ -109,6 +112,7 @@ def test_a_network_of_bf16_throughout_gives_the_bits_of_fast_memory():
 
 @pytest.mark.parametrize("bf16", [False, True])
 @pytest.mark.parametrize("spike_layer", [{}, {"reset": "subtract"}, RATES])
+@with_compiler
 @pytest.mark.parametrize(("size", "in_one"), [(16, 18), (4, 12)])  # the last stage: 4 pixels, or 1
 def test_norm_and_neuron_in_one_kernel_give_the_bits_of_one_after_the_other(
     size, in_one, spike_layer, bf16, monkeypatch
