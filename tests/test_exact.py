@@ -287,8 +287,16 @@ REFUSED = {
         {},
     ),
     "a bias from elsewhere": (
-        [node("Conv", ["q", "w", "b2"], ["y"], name="y")],
-        {"w": np.ones((1, 1, 1, 1), np.float32)},
+        [
+            node("ReduceSum", ["q", "axes"], ["s"], name="s", keepdims=0),
+            node("Reshape", ["s", "one"], ["b"], name="b"),
+            node("Conv", ["q", "w", "b"], ["y"], name="y"),
+        ],
+        {
+            "axes": np.int64([2, 3]),
+            "one": np.ones(1, np.int64),
+            "w": np.ones((1, 1, 1, 1), np.float32),
+        },
     ),
     "a product of matrices of too many bits": two(
         conv([2.0**8], name="c"), node("MatMul", ["c", "q"], ["y"], name="y")
@@ -423,6 +431,7 @@ REFUSED = {
 
 
 SAID = {  # where another check would refuse it too
+    "a bias from elsewhere": "nothing is known of this Conv",
     "other shapes": "expected the shape of",
     "a sum of channels": "expected a sum over a fixed number of pixels",
     "a product of matrices times a number": "expected x W^T + b",
