@@ -218,6 +218,8 @@ def test_attention_of_torch_is_counted_as_its_two_products():
     kind, multiplied, added = only(Attention(), torch.rand(1, 2, 5, 3))
     assert (kind, added) == ("real", 0)
     assert multiplied == 2 * 2 * 5 * 5 * 3
+    assert count_connections(Attention(), torch.rand(1, 2, 5, 3)) == {"": multiplied}
+    assert sum(map(len, part_connections(Attention(), torch.rand(1, 2, 5, 3)))) == 1
 
 
 def test_the_first_convolution_is_counted_once_and_not_at_every_step():
@@ -323,6 +325,18 @@ def test_connections_of_spikes_are_told_from_those_of_currents():
     assert {*on_spikes} == {"spikes", "sums", "linear"}
     assert {*others} == {"pixels", "averages", "currents", "partly", "of_current"}
     assert on_spikes | others == count_connections(Mixed(), torch.rand(1, 2, 4, 4))
+
+
+@pytest.mark.parametrize("name", ["short_bp_resnet20_slim", "ms_resnet18_cifar"])
+def test_connections_of_spikes_are_what_is_added_where_every_neuron_fires(name, monkeypatch):
+    with torch.device("meta"):
+        twin = zoo.create_model(name, time_steps=2)
+        on_spikes, _ = part_connections(twin, torch.zeros(1, 3, 16, 16))
+    monkeypatch.setattr(zoo.LIF, "forward", lambda self, x: torch.ones_like(x))
+    counted = count_operations(zoo.create_model(name, time_steps=2), [images(batch=1)])
+    assert len(on_spikes) > 10
+    added = {row.layer: row.accumulates for row in counted if row.layer in on_spikes}
+    assert added == on_spikes
 
 
 def test_inference_mode_counts_the_same():

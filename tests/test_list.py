@@ -32,10 +32,21 @@ def test_multiply_accumulates_are_those_that_torchvision_publishes():
     assert {name: round(entry(name).macs / 1e9, 3) for name in published} == published
 
 
-def test_synaptic_operations_leave_out_the_first_convolution_and_the_classifier():
+def of_stage(side: int, before: int, width: int, convolutions: int) -> int:
+    """Where spikes meet weights of 3x3 convolutions, the first of which halves the side: all taps
+    but those beyond a border, of which the first has none on the far sides.
+    """
+    rest = (3 * side - 2) ** 2 * width * width * (convolutions - 1)
+    return (3 * side - 1) ** 2 * before * width + rest
+
+
+def test_synaptic_operations_are_those_where_a_spike_meets_a_weight():
     found = entry("short_bp_resnet20_slim")
-    spiking = found.macs - 32 * 32 * 3 * 9 * 16 - 64 * 10
+    first = 6 * 94**2 * 16 * 16  # of 32 pixels a side, none of them strided
+    shortcuts = 16 * 16 * 16 * 32 + 8 * 8 * 32 * 64
+    spiking = first + of_stage(16, 16, 32, 6) + of_stage(8, 32, 64, 6) + shortcuts
     assert found.synaptic_operations == round(0.2 * 4 * spiking)
+    assert found.macs_on_currents == 32 * 32 * 3 * 9 * 16 + 64 * 10
     assert found.parameters == 272_474
 
 
@@ -46,7 +57,8 @@ def test_what_multiplies_currents_is_no_synaptic_operation():
     shortcuts = 4 * (56**2 * 64 * 64 + sum(7**2 * 4**i * 2 ** (17 - 2 * i) for i in range(3)))
     once = 112**2 * 64 * 3 * 49 + 512 * 1000
     assert plain.macs_on_currents == once + shortcuts
-    spiking = plain.macs * 4 - 4 * once - shortcuts
+    widths = ((64, 64), (64, 128), (128, 256), (256, 512))
+    spiking = 4 * sum(of_stage(56 // 2**i, *width, 4) for i, width in enumerate(widths))
     assert plain.synaptic_operations == round(0.2 * spiking)
     # A gate's map of a still image runs once, two 4x4 convolutions of all channels to all.
     assert gated.synaptic_operations == attended.synaptic_operations == plain.synaptic_operations

@@ -97,26 +97,28 @@ def count_operations(model: nn.Module, batches: Iterable[Tensor]) -> list[Operat
 
 def count_connections(model: nn.Module, x: Tensor, padding: bool = True) -> dict[str, int]:
     """Multiply-accumulates of each layer for a batch if all that it is given were real numbers; on
-    the meta device as well, with padding.
+    the meta device as well.
 
     Args:
         padding: Whether those with the zeros beyond a border are among them, as the operations of
             ordinary networks are counted. Spikes never are, and compare with those without.
     """
     counter = _Counter(model, dense=True, padding=padding)
-    with torch.no_grad(), eval_mode(model), _inside(model, counter), counter:
+    products = sdpa_kernel(SDPBackend.MATH)
+    with torch.no_grad(), eval_mode(model), _inside(model, counter), products, counter:
         model(x)
     return {layer: multiplied for layer, (_, multiplied, _) in counter.layers.items()}
 
 
 def part_connections(model: nn.Module, x: Tensor) -> tuple[dict[str, int], dict[str, int]]:
     """What count_connections gives, in two: layers that are given nothing but spikes of LIF layers,
-    their sums and products; and those that multiply pixels, averages and currents.
+    their sums and products, without padding; and those that multiply pixels, averages and currents.
     """
     sources = _Sources(model)
     lif = [m for m in model.modules() if isinstance(m, LIF) and m.levels == 1]
     marks = hooks(*(m.register_forward_hook(lambda *args: sources.fired(args[2])) for m in lif))
-    with torch.no_grad(), eval_mode(model), _inside(model, sources), marks, sources:
+    products = sdpa_kernel(SDPBackend.MATH)
+    with torch.no_grad(), eval_mode(model), _inside(model, sources), marks, products, sources:
         model(x)
     on_spikes, others = {}, {}
     for layer, (_, multiplied, _) in sources.layers.items():
@@ -166,7 +168,7 @@ class _Counter(TorchDispatchMode):
 
             def meetings(mask: Tensor) -> int:
                 sums = mask.double().unflatten(1, (groups, -1)).sum(2).flatten(0, 1)[:, None]
-                window = torch.ones(1, 1, *weight.shape[2:], dtype=torch.float64, device=x.device)
+                window = sums.new_ones(1, 1, *weight.shape[2:])
                 met = _convolution(sums, window, stride, padding, dilation)
                 return round(met.sum().item()) * (len(weight) // groups)
 
@@ -185,7 +187,9 @@ class _Counter(TorchDispatchMode):
             if ((times - whole).abs() <= 2 * torch.finfo(x.dtype).eps * whole.abs()).all():
                 x, kind = whole, _kind(whole)
         if kind == 2:
-            return kind, every if self.padding else meetings(torch.ones_like(x)), 0
+            if self.padding:
+                return kind, every, 0
+            return kind, len(x) * meetings(torch.ones(1, *x.shape[1:], device="cpu")), 0
         ones = meetings(x.abs() == 1)
         return kind, (meetings(x.abs() > 1) if kind else 0), ones
 
@@ -235,10 +239,11 @@ class _Sources(_Counter):
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         layer = self.within[-1][0]
         before = self.layers.get(layer)
-        output = super().__torch_dispatch__(func, types, args, kwargs)
         tensors = _tensors(args)
         given = [value for value in tensors if id(value) not in self.weights]
         is_of_spikes = all(id(value) in self.spikes for value in given)
+        self.padding = not is_of_spikes
+        output = super().__torch_dispatch__(func, types, args, kwargs)
         if self.layers.get(layer) != before and not is_of_spikes:
             self.on_others.add(layer)
         if given and is_of_spikes and len(given) == len(tensors) and func not in AVERAGES:
