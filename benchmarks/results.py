@@ -34,7 +34,7 @@ Written by `python benchmarks/results.py` from the files in `docs/results/`; eac
 the command that measures it again (`pip install -e '.[bench]'` first); `FOLDER_OR_TAR` is
 [CIFAR-10 (JPEG)](training.md#data). Sizes and time steps are such as two CPU cores can carry.
 Optimizer, learning rate and threshold differ from part to part: [what was tried to find
-them](results/recipe_search.md) had heads, but for a twin, and was measured on images that are held
+them](results/recipe_search.md) had heads, but for twins, and was measured on images that are held
 out here too; no search was made for networks without heads. `configs/paper/` holds the paper's
 recipes, as far as it gives them, for GPUs. Where a table says no more of Muon than its learning
 rate, it multiplied in bf16; in fp32 the same commands have it multiply in fp32 now, so that they
@@ -583,6 +583,7 @@ def twins() -> Claim:
     ]
     head = ["release", "with heads", "its twin without", "points", *TRAINED]
     otherwise = ((r["network"], r.get("twin trained otherwise")) for r in rows)
+    alone = ((r["network"], r.get("notes of the release alone")) for r in rows)
     found = (
         table(head, lines)
         + "\n\nThe same recipe and budget but for the loss, one seed each"
@@ -591,6 +592,7 @@ def twins() -> Claim:
         "the same. "
         "What another seed would change was not measured, so that nothing is judged here: part 3 "
         "has seeds."
+        + "".join(f" Of {name} alone: {said}" for name, said in alone if said)
         + "".join(f" {name} has no twin yet." for name in released if name not in counted)
     )
     claim = (

@@ -23,10 +23,10 @@ from zoo import disk, hub
 from zoo.data import DataConfig, load_images
 from zoo.runs import all_runs
 from zoo.training.config import filled_up, flat
-from zoo.training.prepare import WHOLE
+from zoo.training.run_folder import FOUND, FREE
 
 COMMAND = "python benchmarks/twins.py --root FOLDER_OR_TAR RUN"
-MAY_DIFFER = ("loss.name", "start_from", "output", "data.root", WHOLE)  # older runs lack the last
+MAY_DIFFER = (*FREE, *FOUND, "loss.name", "start_from")
 TOLD = "precision"  # that a processor is fast with; it may differ, and its row says so
 
 
@@ -47,7 +47,8 @@ def main(root: str, run: Annotated[list[Path], tyro.conf.Positional]) -> None:
             raise ValueError(
                 f"--root: expected images of {source.config['label_names']}, got {found.classes}"
             )
-        released = hub.read_config(hub.find_pretrained(name))["training"]
+        theirs = hub.read_config(hub.find_pretrained(name))
+        released, notes = theirs["training"], theirs["pretrained_cfg"].get("notes", [])
         otherwise = check_twin(folder, source.config["training"], name, released)
         ours = zoo.create_model(name, pretrained=True).eval()
         rows[name] = row(
@@ -60,6 +61,7 @@ def main(root: str, run: Annotated[list[Path], tyro.conf.Positional]) -> None:
             "trained on": machines(released),
             "twin trained on": machines(source.config["training"]),
             "twin trained otherwise": otherwise or None,
+            "notes of the release alone": " ".join(notes) or None,
         }
     title = "Released networks beside twins without heads, on test images, on the exact grid"
     facts = {
@@ -104,7 +106,7 @@ def options(training: dict[str, Any]) -> dict[str, Any]:
         f"run {number}, {key}": value
         for number, run in enumerate(all_runs(training), 1)
         for key, value in flat(filled_up(run)).items()
-        if key not in MAY_DIFFER and not key.startswith(("began_with.", "log."))
+        if not key.startswith(MAY_DIFFER)
     }
 
 

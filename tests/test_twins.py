@@ -23,7 +23,7 @@ def twin():
     training = copy.deepcopy(RELEASED)
     for run in all_runs(training):
         run["loss"]["name"] = "vanilla"
-        run["training_images"] = 50000
+        run |= {"training_images": 50000, "workers": 2}
     return training
 
 
