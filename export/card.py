@@ -18,7 +18,7 @@ from export.measured import (
 )
 from zoo import hub
 from zoo.classifier import MODES
-from zoo.grid import BITS
+from zoo.grid import BITS, is_power_of_two
 from zoo.runs import all_runs
 
 DATASETS = {
@@ -90,14 +90,18 @@ def write_card(folder: Path, report: dict[str, Any]) -> None:
 
 def _in_other_terms(decay: float, v_threshold: float, reset: str, levels: int = 1, **_: Any) -> str:
     if levels > 1:
-        return "No leak, and no spikes: the integer LIF of https://arxiv.org/abs/2407.20708. "
+        return (
+            "No leak, and no spikes: after the integer LIF of https://arxiv.org/abs/2407.20708, "
+            "which leaks, and rounds to the nearest. "
+        )
     if decay == 0:
         return "No potential is left for the next step. "
-    leak = [] if decay == 1 else [f"tau={1 / (1 - decay)}", "decay_input=False"]
+    leak = [] if decay == 1 else [f"tau={round(1 / (1 - decay), 6)}", "decay_input=False"]
     fires = [] if v_threshold == 1 else [f"v_threshold={v_threshold}"]  # which is theirs, too
     v_reset = "0.0" if reset == "zero" else "None"
     constants = " and ".join(filter(None, [", ".join(leak + fires), f"v_reset={v_reset}"]))
-    return f"It is SpikingJelly's {'LIFNode' if leak else 'IFNode'} with {constants}. "
+    rounding = "" if is_power_of_two(1 - decay) else ", but for rounding"
+    return f"It is SpikingJelly's {'LIFNode' if leak else 'IFNode'} with {constants}{rounding}. "
 
 
 def _given_off(v_threshold: float, levels: int = 1, **_: Any) -> str:

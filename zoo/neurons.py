@@ -81,9 +81,10 @@ class LIF(nn.Module):
             trained and large enough to gain. What cannot run here falls back with one warning.
             Second derivatives need "eager".
         levels: Of what a step gives off, k / levels for k from 0 to levels: the rate at which so
-            many steps of one current would fire (I-LIF, https://arxiv.org/abs/2407.20708). For
-            training at few time steps; 1 is spikes. More need decay=1 and reset="subtract", and
-            leave surrogate and width aside.
+            many steps of one current would fire, after the I-LIF of
+            https://arxiv.org/abs/2407.20708, which leaks, and rounds to the nearest. For training
+            at few time steps; 1 is spikes. More need decay=1 and reset="subtract", and leave
+            surrogate and width aside.
 
     Raises:
         ValueError: A constant is outside its range; the message names it.
