@@ -217,7 +217,7 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise ValueError(
             f"{path}: expected input_size in pretrained_cfg from 1 to {MAX_SIDE}, got {size!r}"
         )
-    if "label_names" in cfg.keys() - config.keys():  # timm would take those
+    if cfg.get("label_names") and "label_names" not in config:  # timm would take those
         raise ValueError(f"{path}: expected label_names beside pretrained_cfg, got them in it")
     labels = config.get("label_names", [])
     if labels != [] and not _are(labels, classes, str):
