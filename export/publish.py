@@ -297,7 +297,7 @@ def _send(folder: Path, found: Plan, api: HfApi, options: Options) -> str:
                 retried(lambda: api.create_repo(repo_id, private=private, exist_ok=True))
                 made = f"; the repository {repo_id} is new"
                 found = plan(api, folder, repo_id, options.private)
-            check_replaced(repo_id, found)
+                check_replaced(repo_id, found)
         sha = found.head if found.is_done else commit(api, folder, repo_id, found)
     except HTTPError as error:
         raise PublishError(f"{explain(error, repo_id)}; nothing was sent{made}") from None
