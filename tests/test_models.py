@@ -3,6 +3,7 @@
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 from exact_networks import awaken
@@ -412,6 +413,25 @@ def test_a_wrong_argument_is_refused():
             {"shortcut_heads": "no"},
             "shortcut_heads: expected True or False, got 'no'",
         ),
+        ("ms_resnet18", {"gated": "false"}, "gated: expected True or False, got 'false'"),
+        ("ms_resnet18", {"avg_down": 1}, "avg_down: expected True or False, got 1"),
+        (
+            "sew_resnet18",
+            {"zero_init_last": "false"},
+            "zero_init_last: expected True or False, got 'false'",
+        ),
+        (
+            "short_bp_resnet18",
+            {"zero_init_last": "false"},
+            "zero_init_last: expected True or False, got 'false'",
+        ),
+        (
+            "short_bp_resnet18",
+            {"avg_down": "false"},
+            "avg_down: expected True or False, got 'false'",
+        ),
+        ("ms_resnet18", {"drop_rate": True}, "drop_rate: expected a number between 0 and 1"),
+        ("ms_resnet18", {"global_pool": 3}, "global_pool: expected a name, such as 'avg', got 3"),
         (
             "ms_resnet18",
             {"head_stages": [[0]]},
@@ -427,6 +447,13 @@ def test_a_wrong_argument_is_refused():
 def test_a_number_that_no_network_has_is_refused(name, arguments, message):
     with pytest.raises(ValueError, match=message):
         zoo.create_model(name, **arguments)
+
+
+def test_numpys_whole_numbers_are_whole_numbers(tmp_path):
+    size = dict(num_classes=np.int64(3), in_chans=np.int32(1), time_steps=np.int64(2))
+    hub.save_pretrained(zoo.create_model("short_bp_resnet20_slim", **size), tmp_path)
+    model = zoo.create_model(f"local-dir:{tmp_path}", pretrained=True)
+    assert (model.num_classes, model.in_chans, model.time_steps) == (3, 1, 2)
 
 
 def test_a_classifier_for_fewer_than_no_classes_is_refused():

@@ -1,6 +1,7 @@
 """What arguments of networks are held to, before torch meets them."""
 
 from collections.abc import Mapping, Sequence
+from numbers import Integral
 from typing import Any, TypeVar
 
 Choice = TypeVar("Choice")
@@ -17,15 +18,26 @@ def one_of(name: str, known: Mapping[str, Choice], chosen: str) -> Choice:
     return known[chosen]
 
 
+def flag(name: str, value: bool) -> bool:
+    """A yes or no; the string "false", which a command line may make of it, is true for Python.
+
+    Raises:
+        ValueError: It is neither.
+    """
+    if not isinstance(value, bool):
+        raise ValueError(f"{name}: expected True or False, got {value!r}")
+    return value
+
+
 def whole(name: str, value: Any, least: int) -> int:
-    """A whole number.
+    """A whole number, NumPy's too.
 
     Raises:
         ValueError: It is none, or below the least.
     """
-    if type(value) is not int or value < least:
+    if not _is_whole(value) or value < least:
         raise ValueError(f"{name}: expected a whole number >= {least}, got {value!r}")
-    return value
+    return int(value)
 
 
 def sizes(name: str, values: Sequence[int]) -> tuple[int, ...]:
@@ -35,9 +47,9 @@ def sizes(name: str, values: Sequence[int]) -> tuple[int, ...]:
         ValueError: There is none, or one is no whole number >= 1.
     """
     several = isinstance(values, Sequence) and len(values) > 0
-    if not (several and all(type(value) is int and value >= 1 for value in values)):
+    if not (several and all(_is_whole(value) and value >= 1 for value in values)):
         raise ValueError(f"{name}: expected a whole number >= 1 for each stage, got {values!r}")
-    return tuple(values)
+    return tuple(map(int, values))
 
 
 def sizes_of_stages(depths: Sequence[int], widths: Sequence[int]) -> list[tuple[int, int]]:
@@ -52,3 +64,7 @@ def sizes_of_stages(depths: Sequence[int], widths: Sequence[int]) -> list[tuple[
             f"depths and widths: expected as many of each, got {len(depths)} and {len(widths)}"
         )
     return list(zip(depths, widths, strict=True))
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool)

@@ -15,7 +15,7 @@ from timm.models._features import feature_take_indices
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from zoo.arguments import one_of, sizes, whole
+from zoo.arguments import flag, one_of, sizes, whole
 from zoo.heads import ShortcutHeads
 from zoo.layers import ConvNorm, DirectCoding
 
@@ -64,12 +64,13 @@ class SpikingBackbone(nn.Module):
         dtype=None,
     ):
         super().__init__()
-        whole("num_classes", num_classes, 0)
+        num_classes = whole("num_classes", num_classes, 0)
         lean = one_of("memory", LEAN, memory)
-        if not isinstance(shortcut_heads, bool):
-            raise ValueError(f"shortcut_heads: expected True or False, got {shortcut_heads!r}")
-        if not 0 <= drop_rate <= 1:
+        flag("shortcut_heads", shortcut_heads)
+        if isinstance(drop_rate, bool) or not 0 <= drop_rate <= 1:
             raise ValueError(f"drop_rate: expected a number between 0 and 1, got {drop_rate}")
+        if not isinstance(global_pool, str):
+            raise ValueError(f"global_pool: expected a name, such as 'avg', got {global_pool!r}")
         dd = {"device": device, "dtype": dtype}
         self.num_classes = num_classes
         self.in_chans = _coding(stem).conv.in_channels
@@ -203,10 +204,10 @@ class SpikingBackbone(nn.Module):
         dd = get_device_dtype(self)
         self.num_classes = whole("num_classes", num_classes, 0)
         _forget_classes(getattr(self, "pretrained_cfg", {}))
-        self.head.reset(num_classes, global_pool, **dd)
+        self.head.reset(self.num_classes, global_pool, **dd)
         self.head_hidden_size = self.head.num_features
         if self.shortcut_heads is not None:
-            self.shortcut_heads.reset(num_classes, **dd)
+            self.shortcut_heads.reset(self.num_classes, **dd)
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Remember what goes into each block alone and run it again in the backward pass; the

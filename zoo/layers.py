@@ -122,7 +122,7 @@ class DirectCoding(nn.Sequential):
     def __init__(
         self, in_chs: int, out_chs: int, kernel_size: int, stride: int, time_steps: int, **dd
     ):
-        whole("in_chans", in_chs, 1)
+        in_chs = whole("in_chans", in_chs, 1)
         super().__init__(conv_norm(in_chs, out_chs, kernel_size, stride, **dd))
         self.time_steps = whole("time_steps", time_steps, 1)
 

@@ -17,7 +17,7 @@ from timm.layers import register_notrace_module
 from torch import Tensor, nn
 from torch.autograd.forward_ad import unpack_dual
 
-from zoo.arguments import whole
+from zoo.arguments import flag, whole
 from zoo.kernels import compiled, triton
 from zoo.kernels.lif import lif
 from zoo.surrogates import rate_function, spike_function
@@ -108,11 +108,10 @@ class LIF(nn.Module):
             raise ValueError(f"v_threshold: expected a number > 0, got {v_threshold!r}")
         if reset not in get_args(Reset):
             raise ValueError(f"reset: expected one of {list(get_args(Reset))}, got {reset!r}")
-        if not isinstance(detach_reset, bool):
-            raise ValueError(f"detach_reset: expected True or False, got {detach_reset!r}")
+        flag("detach_reset", detach_reset)
         if backend not in get_args(Backend):
             raise ValueError(f"backend: expected one of {list(get_args(Backend))}, got {backend!r}")
-        whole("levels", levels, 1)
+        levels = whole("levels", levels, 1)
         if levels > 1 and (decay, reset) != (1, "subtract"):
             raise ValueError(
                 f"levels: expected decay 1 and reset 'subtract' for {levels} levels, got {decay} "

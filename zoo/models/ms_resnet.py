@@ -16,7 +16,7 @@ from typing import Literal
 from timm.models import generate_default_cfgs, register_model
 from torch import Tensor, nn
 
-from zoo.arguments import one_of, whole
+from zoo.arguments import flag, one_of, whole
 from zoo.attention import ChannelSpatialAttention, GatedSpikes
 from zoo.backbone import SpikingBackbone, build, cfg, cfg_imagenet
 from zoo.layers import ConvNorm, DirectCoding, fire, spikes_of
@@ -94,7 +94,8 @@ class MSResNet(SpikingBackbone):
         kwargs: SpikingBackbone's: shortcut_heads, head_stages, memory, num_classes, ...
 
     Raises:
-        ValueError: time_steps < 1, an unknown block, stem or memory, or a bad neuron constant.
+        ValueError: time_steps < 1, a yes or no that is neither, an unknown block, stem or memory,
+            or a bad neuron constant.
     """
 
     def __init__(
@@ -117,7 +118,9 @@ class MSResNet(SpikingBackbone):
         dd = {"device": device, "dtype": dtype}
         spike = spike_layer_factory(spike_layer)
         kernel_size, stride, first_stride = one_of("stem", STEMS, stem)
-        whole("stem_width", stem_width, 1)
+        stem_width = whole("stem_width", stem_width, 1)
+        flag("gated", gated)
+        flag("avg_down", avg_down)
         coding = DirectCoding(in_chans, stem_width, kernel_size, stride, time_steps, **dd)
         first = nn.Sequential(coding)
         if gated:

@@ -13,7 +13,7 @@ from typing import Literal
 from timm.models import generate_default_cfgs, register_model
 from torch import Tensor, nn
 
-from zoo.arguments import one_of, sizes
+from zoo.arguments import flag, one_of, sizes
 from zoo.backbone import SpikingBackbone, build, cfg, cfg_imagenet
 from zoo.layers import ConvNorm, fire
 from zoo.models.short_bp_resnet import Block
@@ -155,8 +155,8 @@ class SEWResNet(SpikingBackbone):
         kwargs: SpikingBackbone's: shortcut_heads, head_stages, memory, num_classes, ...
 
     Raises:
-        ValueError: time_steps < 1, an unknown block, residual, stem or memory, or a bad neuron
-            constant.
+        ValueError: time_steps < 1, a zero_init_last that is no yes or no, an unknown block,
+            residual, stem or memory, or a bad neuron constant.
     """
 
     def __init__(
@@ -176,6 +176,7 @@ class SEWResNet(SpikingBackbone):
     ):
         one_of("residual", RESIDUALS, residual)
         kind = one_of("block", BLOCKS, block)
+        flag("zero_init_last", zero_init_last)
         dd = {"device": device, "dtype": dtype}
         spike = spike_layer_factory(spike_layer)
         first = make_stem(stem, in_chans, sizes("widths", widths)[0], time_steps, spike, **dd)

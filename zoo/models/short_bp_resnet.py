@@ -15,7 +15,7 @@ import torch
 from timm.models import generate_default_cfgs, register_model
 from torch import Tensor, nn
 
-from zoo.arguments import one_of, sizes
+from zoo.arguments import flag, one_of, sizes
 from zoo.backbone import SpikingBackbone, build, cfg, cfg_imagenet
 from zoo.layers import ConvNorm, fire
 from zoo.neurons import LIF, SpikeLayer, spike_layer_factory
@@ -100,8 +100,8 @@ class ShortBPResNet(SpikingBackbone):
         kwargs: SpikingBackbone's: shortcut_heads, head_stages, memory, num_classes, ...
 
     Raises:
-        ValueError: time_steps < 1, norm_gain <= 0, last_bias not finite, an unknown block, stem or
-            memory, or a bad neuron constant.
+        ValueError: time_steps < 1, norm_gain <= 0, last_bias not finite, a yes or no that is
+            neither, an unknown block, stem or memory, or a bad neuron constant.
     """
 
     def __init__(
@@ -122,6 +122,8 @@ class ShortBPResNet(SpikingBackbone):
         **kwargs,
     ):
         kind = one_of("block", BLOCKS, block)
+        flag("avg_down", avg_down)
+        flag("zero_init_last", zero_init_last)
         if not (isinstance(norm_gain, Real) and 0 < norm_gain < math.inf):
             raise ValueError(f"norm_gain: expected a number > 0, got {norm_gain!r}")
         if not (isinstance(last_bias, Real) and math.isfinite(last_bias)):

@@ -135,9 +135,9 @@ class Spikformer(SpikingBackbone):
         dtype=None,
         **kwargs,
     ):
-        whole("num_heads", num_heads, 1)
-        whole("embed_dim", embed_dim, 8)
-        sizes("depths", depths)
+        num_heads = whole("num_heads", num_heads, 1)
+        embed_dim = whole("embed_dim", embed_dim, 8)
+        depths = sizes("depths", depths)
         if embed_dim % 8 or embed_dim % num_heads:
             raise ValueError(
                 f"embed_dim: expected a multiple of 8 and of {num_heads} num_heads, got {embed_dim}"
