@@ -1,8 +1,9 @@
 """Weights of SpikingJelly 2.x in networks of the zoo.
 
 Both compute the same network; only their names for its tensors differ. A family's entry in KEYS
-turns ours into theirs, rule by rule. A weight file knows no neuron constants: docs/convert.md says
-which arguments of LIF give the neurons of SpikingJelly.
+turns ours into theirs, rule by rule. A weight file knows neither neuron constants nor layers
+without weights: docs/convert.md says which arguments of LIF give the neurons of SpikingJelly, and
+which of its networks are ours.
 """
 
 import re
