@@ -18,6 +18,7 @@ from measure import RESULTS, report, run_script
 from torch import Tensor
 
 import zoo
+from export.history import notes
 from export.strip import load_source
 from zoo import disk, hub
 from zoo.data import DataConfig, load_images
@@ -27,6 +28,7 @@ from zoo.training.run_folder import FOUND, FREE
 
 COMMAND = "python benchmarks/twins.py --root FOLDER_OR_TAR RUN"
 MAY_DIFFER = (*FREE, *FOUND, "loss.name", "start_from")
+NOTES, TWIN_NOTES = "notes of the release alone", "notes of the twin alone"
 TOLD = "precision"  # that a processor is fast with; it may differ, and its row says so
 
 
@@ -47,8 +49,8 @@ def main(root: str, run: Annotated[list[Path], tyro.conf.Positional]) -> None:
             raise ValueError(
                 f"--root: expected images of {source.config['label_names']}, got {found.classes}"
             )
-        theirs = hub.read_config(hub.find_pretrained(name))
-        released, notes = theirs["training"], theirs["pretrained_cfg"].get("notes", [])
+        config = hub.read_config(hub.find_pretrained(name))
+        released, of_release, of_twin = config["training"], notes(config), notes(source.config)
         otherwise = check_twin(folder, source.config["training"], name, released)
         ours = zoo.create_model(name, pretrained=True).eval()
         rows[name] = row(
@@ -61,7 +63,8 @@ def main(root: str, run: Annotated[list[Path], tyro.conf.Positional]) -> None:
             "trained on": machines(released),
             "twin trained on": machines(source.config["training"]),
             "twin trained otherwise": otherwise or None,
-            "notes of the release alone": " ".join(notes) or None,
+            NOTES: " ".join(note for note in of_release if note not in of_twin) or None,
+            TWIN_NOTES: " ".join(note for note in of_twin if note not in of_release) or None,
         }
     title = "Released networks beside twins without heads, on test images, on the exact grid"
     facts = {

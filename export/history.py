@@ -15,12 +15,15 @@ CURVES = "training.png"
 
 
 def history_and_notes(config: dict[str, Any]) -> str:
-    """The runs of a published network's config.json, and what its notes say besides, and those of
-    the weights that its runs began with.
-    """
-    training, own = config.get("training"), config["pretrained_cfg"].get("notes") or ()
-    before = [n for run in all_runs(training) for n in run.get("began_with", {}).get("notes", ())]
-    return " ".join([f"{history(training)}.", *map(str, (*before, *own))])
+    """The runs of a published network's config.json, and what its notes say besides."""
+    return " ".join([f"{history(config.get('training'))}.", *notes(config)])
+
+
+def notes(config: dict[str, Any]) -> list[str]:
+    """Those of a network's config.json, after those of the weights that its runs began with."""
+    runs, own = all_runs(config.get("training")), config["pretrained_cfg"].get("notes") or ()
+    before = (note for run in runs for note in run.get("began_with", {}).get("notes", ()))
+    return [*map(str, (*before, *own))]
 
 
 def history(training: dict[str, Any] | None) -> str:
