@@ -10,7 +10,7 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
 import results  # noqa: E402
-from results import cost, depth, differences, least_shown, membrane  # noqa: E402
+from results import cost, depth, differences, least_shown, membrane, twins  # noqa: E402
 
 
 def arm(accuracy: float, deviation: float) -> dict[str, float]:
@@ -60,7 +60,7 @@ def changed(monkeypatch, tmp_path):
     [
         ("+0.1, -0.2, +0.3", "less than claimed, on a CPU"),
         ("+9.4, +9.6, +9.5", "reproduced at this size"),
-        ("-5.0, +25.0, +10.0", "not decided"),
+        ("-5.0, +5.0, +25.0, +20.0", "not decided"),
         ("+30.0, +30.1, +30.2", "not decided"),
     ],
 )
@@ -73,6 +73,15 @@ def test_the_cost_of_heads_is_judged_by_the_network_of_the_claim(changed, builds
         assert cost().verdict == "not decided"
     changed("heads_before", of_claim)
     assert cost().verdict == verdict
+
+
+def test_what_comes_of_the_order_of_two_networks_is_no_part_of_the_heads_cost(changed):
+    def of_order(row):
+        builds = ("+2.9, +13.1, +3.1, +12.9", "+3.1, +12.9, +2.9, +13.1")
+        return {results.EACH: builds[row["T"] == 4]}
+
+    changed("heads", of_order)
+    assert "+8.0 % (+7.9 to +8.1 with 95 %, 8 builds)" in cost().text
 
 
 def test_heads_that_make_every_depth_worse_are_said_to(changed):
@@ -91,8 +100,18 @@ def test_a_difference_in_either_network_stands_beside_its_verdict(changed):
         return {"accuracy, %": 60.0 if "evolutionary" in row["arm"] else 50.0, "deviation": 1.0}
 
     assert membrane().verdict == "no difference shown there"
-    for name in ("membrane", "membrane_before"):
-        changed(name, better)
+    changed("membrane", better)
+    claim = membrane()
+    assert claim.verdict == "no difference shown there"
+    assert "+10.0 (not shown) for spikes added (SEW)" in claim.in_short
+    changed("membrane_before", better)
     claim = membrane()
     assert claim.verdict == "a difference is shown"
     assert "+10.0 (better) for spikes added (SEW)" in claim.in_short
+
+
+def test_what_a_release_or_its_twin_alone_has_to_say_is_said_of_that_one(changed):
+    changed("twins", lambda row: {results.NOTES: "Warmed up.", results.TWIN_NOTES: "Rounded once."})
+    text = twins().text
+    assert " Of short_bp_resnet20_slim.cifar10 alone: Warmed up." in text
+    assert " Of short_bp_resnet20_slim.cifar10's twin alone: Rounded once." in text
