@@ -207,6 +207,24 @@ def test_a_link_in_an_archive_is_refused(folder, tmp_path, kind):
         load_images(config(tmp_path / "set.tar"), "train")
 
 
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_class_that_is_a_link_is_one_like_any_other_or_refused(folder, tmp_path, packed):
+    (folder / "train" / "eel").symlink_to(folder / "train" / "cat")
+    if not packed:
+        assert load_images(config(folder), "train").classes == ("ant", "cat", "dog", "eel")
+        return
+    with tarfile.open(tmp_path / "set.tar", "w") as files:
+        files.add(folder, arcname=".")
+    with pytest.raises(ValueError, match=r"expected images themselves, got a link, .*train/eel"):
+        load_images(config(tmp_path / "set.tar"), "train")
+
+
+def test_a_class_that_links_to_nothing_is_refused(folder, tmp_path):
+    (folder / "train" / "eel").symlink_to(tmp_path / "not_mounted")
+    with pytest.raises(ValueError, match=r"expected what .*train/eel links to, found nothing"):
+        load_images(config(folder), "train")
+
+
 def test_means_for_other_channels_are_refused(folder):
     with pytest.raises(ValueError, match=r"data\.mean and data\.std: expected 3 values each"):
         load_images(config(folder, mean=(78,), std=(96,)), "train")

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import math
 import sys
 
 import pytest
@@ -553,6 +554,7 @@ def test_pixels_are_those_of_a_network_whose_training_is_not_recorded(tmp_path):
     [
         ({"time_steps": 2}, "time_steps: expected none for weights of T = 3, got 2"),
         ({"head_weight": 0.25}, "head_weight: expected 0 for a network without shortcut heads"),
+        ({"head_weight": math.nan}, "head_weight: expected a number >= 0, got nan"),
     ],
 )
 def test_what_is_asked_for_in_vain_is_refused(published, options, message):

@@ -19,7 +19,9 @@ from export.images import data_images
 from zoo.data import DataConfig, load_images
 from zoo.preprocessing import middle
 from zoo.training.augment import AugmentConfig
+from zoo.training.config import Config
 from zoo.training.engine import train
+from zoo.training.feed import Feed
 
 RGB = {"mean": (124, 116, 104), "std": (58, 57, 57)}
 
@@ -239,6 +241,31 @@ def test_a_link_in_an_archive_is_refused(folder, tmp_path):
         archive.add(tmp_path / "set" / "train", arcname="train")
     with pytest.raises(ValueError, match=r"expected images themselves, got a link, train/n01/"):
         load_images(config(tmp_path), "train")
+
+
+def test_an_image_that_an_archive_holds_twice_is_refused(folder, tmp_path):
+    with tarfile.open(tmp_path / "train.tar", "w") as archive:
+        archive.add(folder / "train", arcname="train")
+        archive.add(folder / "train" / "n01" / "0.jpg", arcname="train/n01/0.jpg")
+    with pytest.raises(ValueError, match=r"expected each image once, got .*n01/0\.jpg twice in "):
+        load_images(config(tmp_path), "train")
+
+
+def test_a_class_that_links_to_nothing_is_refused(folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "set")
+    (tmp_path / "set" / "train" / "n03").symlink_to(tmp_path / "not_mounted")
+    with pytest.raises(ValueError, match=r"expected what .*train/n03 links to, found nothing"):
+        load_images(config(tmp_path / "set"), "train")
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_image_that_is_gone_is_named(folder, tmp_path, workers):
+    shutil.copytree(folder, tmp_path / "set")
+    images = load_images(config(tmp_path / "set"), "train")
+    (tmp_path / "set" / "train" / "n01" / "0.jpg").unlink()
+    feed = Feed(Config(batch_size=16, workers=workers, device="cpu"), images)
+    with pytest.raises(ValueError, match=r"^data\.root: expected to read .*n01/0\.jpg, got: .*$"):
+        [*next(feed.epoch(0))]
 
 
 @pytest.mark.parametrize(("size", "crop"), [(224, 0.875), (160, 0.875), (32, 0.875), (32, 1.0)])

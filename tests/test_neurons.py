@@ -95,6 +95,13 @@ def test_levels_pass_their_gradient_up_a_ramp():
     assert x.grad.tolist() == [[0, 2, 2, 2, 0]]  # at the threshold the highest step still falls
 
 
+def test_a_threshold_of_rates_that_would_learn_by_a_wrong_gradient_is_refused():
+    neuron = LIF(1.0, 0.5, "subtract", levels=4)
+    neuron.v_threshold = torch.nn.Parameter(torch.tensor(0.5))
+    with pytest.raises(ValueError, match="v_threshold: expected a number for rates of 4 levels"):
+        neuron(torch.rand(1, 5))
+
+
 @pytest.mark.parametrize("surrogate", SLOPES)
 @pytest.mark.parametrize("width", [0.5, 1.0, 2.0])
 def test_every_slope_has_area_one_and_height_one_over_width(surrogate, width):
@@ -188,6 +195,7 @@ def test_half_precision_currents_meet_a_full_precision_membrane():
     spikes = LIF(decay=1.0, v_threshold=77.0)(x)
     assert spikes.dtype == torch.bfloat16
     assert spikes.sum() == spikes[-1] == 1
+    assert [LIF().membrane(x[:T]).dtype for T in (1, 2)] == [torch.float32] * 2
 
 
 @pytest.mark.parametrize(

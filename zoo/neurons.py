@@ -151,9 +151,9 @@ class LIF(nn.Module):
         return torch.stack(spikes).to(x.dtype)
 
     def membrane(self, x: Tensor) -> Tensor:
-        """The potential that each step compares with the threshold, [T, B, ...] like x."""
+        """The potential that each step compares with the threshold, [T, B, ...], at least fp32."""
         after_reset = [v for _, v in self._steps(x)]
-        before = [torch.zeros_like(x[0]), *after_reset[:-1]]
+        before = [torch.zeros_like(after_reset[0]), *after_reset[:-1]]
         return torch.stack([self.decay * v + x_t for v, x_t in zip(before, x, strict=True)])
 
     def _steps(self, x: Tensor) -> Iterator[tuple[Tensor, Tensor]]:

@@ -95,7 +95,15 @@ def spike_function(surrogate: str, width: float) -> Callable[[Tensor], Tensor]:
 def rate_function(v_threshold: float, levels: int) -> Callable[[Tensor], Tensor]:
     """u -> stairs: the share of so many steps in which a neuron without leak fires that starts from
     0, is given v = u + v_threshold at each and has v_threshold subtracted after a spike.
+
+    Raises:
+        ValueError: v_threshold is a tensor, for which the ramp has no gradient.
     """
+    if isinstance(v_threshold, Tensor):
+        raise ValueError(
+            f"v_threshold: expected a number for rates of {levels} levels, got a tensor; only "
+            "spikes, of one level, have a threshold that learns"
+        )
     return partial(_rate, v_threshold=v_threshold, levels=levels)
 
 

@@ -7,6 +7,7 @@ import os
 import tarfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path, PurePath
 from typing import IO
 
@@ -21,7 +22,7 @@ from torchvision.transforms import v2
 
 from zoo.data.archive import StrictHeader
 from zoo.data.config import CENTRE, DataConfig, Split
-from zoo.data.suffixes import check_classes, is_image
+from zoo.data.suffixes import check_classes, is_image, refuse_dangling
 from zoo.picture import decode
 from zoo.preprocessing import middle
 from zoo.progress import watched
@@ -66,8 +67,12 @@ class ImageFiles:
         return torch.stack(images), torch.tensor(labels)
 
     def _read(self, index: int) -> tuple[Image.Image, int]:
-        file, label = self.reader[index]  # timm's dataset would pass over a broken file in silence
-        image = decode(file, "data.root", self.reader.filename(index, absolute=True))
+        name = self.reader.filename(index, absolute=True)
+        try:
+            file, label = self.reader[index]  # timm's dataset would pass over a broken one silently
+        except OSError as error:
+            raise ValueError(f"data.root: expected to read {name}, got: {error}") from None
+        image = decode(file, "data.root", name)
         return image.convert("RGB"), int(label)
 
 
@@ -96,6 +101,12 @@ def image_files(config: DataConfig, split: Split) -> ImageFiles:
     # One order, however it is packed: what is held out follows from it.
     files = [(int(label), reader.filename(i, basename=True)) for i, label in enumerate(labels)]
     order = sorted(range(len(files)), key=files.__getitem__)
+    for one, other in pairwise(order):
+        if files[one] == files[other]:
+            raise ValueError(
+                f"data.root: expected each image once, got {reader.filename(one)} twice in "
+                f"{str(archive)!r}"
+            )
     if "" in numbers:
         stray = next(file for label, file in files if label == numbers[""])
         raise ValueError(f"data.root: expected CLASS/IMAGE in {str(place)!r}, got {stray}")
@@ -140,8 +151,9 @@ def _check_files(place: Path) -> set[str]:
     for folder, inside, files in os.walk(place, onerror=refuse, followlinks=True):
         if not inside and folder != str(place):
             innermost.add(PurePath(folder).name)
-        for file in files:
-            is_image(PurePath(folder, file), READ)
+        for path in (Path(folder, file) for file in files):
+            if not is_image(path, READ):
+                refuse_dangling(path)
     return innermost
 
 

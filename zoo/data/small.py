@@ -19,7 +19,7 @@ from torchvision.transforms import v2
 from zoo.data.archive import StrictHeader
 from zoo.data.config import DataConfig, Split
 from zoo.data.sets import ImageSet
-from zoo.data.suffixes import check_classes, is_image
+from zoo.data.suffixes import check_classes, is_image, refuse_dangling
 from zoo.picture import decode
 from zoo.progress import watched
 
@@ -121,6 +121,7 @@ def _folder_files(root: Path, split: Split, folders: set[str]) -> Iterator[tuple
             folders.update(inside)
         for path in (Path(place, file) for file in files):
             if not is_image(path, IMAGE_SUFFIXES):
+                refuse_dangling(path)
                 continue
             if len((below := path.relative_to(root)).parts) != 3:
                 raise ValueError(f"data.root: expected {split}/CLASS/IMAGE, got {below}")
@@ -141,15 +142,15 @@ def _tar_files(root: Path, split: Split, folders: set[str]) -> Iterator[tuple[st
                     folders.add(name)
                 elif folder in SPLITS or nearest != split:
                     continue
-                if not is_image(path, IMAGE_SUFFIXES):
-                    continue
-                if folder != split:
-                    raise ValueError(f"data.root: expected {split}/CLASS/IMAGE, got {member.name}")
-                if member.islnk() or member.issym():
+                if member.islnk() or member.issym():  # of an image, or of a whole class
                     raise ValueError(
                         f"data.root: expected images themselves, got a link, {member.name} in "
                         f"{str(root)!r}; pack with tar --dereference --hard-dereference"
                     )
+                if not is_image(path, IMAGE_SUFFIXES):
+                    continue
+                if folder != split:
+                    raise ValueError(f"data.root: expected {split}/CLASS/IMAGE, got {member.name}")
                 if member.isfile():
                     yield name, path.name, archive.extractfile(member).read()
     except (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError) as error:

@@ -3,7 +3,7 @@ set: an image of another kind is refused, and so is a class of which no file is 
 """
 
 from collections.abc import Collection, Iterable
-from pathlib import PurePath
+from pathlib import Path, PurePath
 
 KNOWN = {
     *(".apng", ".avif", ".bmp", ".dib", ".gif", ".heic", ".heif", ".ico", ".j2k", ".jfif"),
@@ -27,6 +27,12 @@ def is_image(path: PurePath, read: Collection[str]) -> bool:
     if suffix in KNOWN and suffix not in read:
         raise ValueError(f"data.root: expected images in {', '.join(sorted(read))}, got {path}")
     return suffix in read
+
+
+def refuse_dangling(path: Path) -> None:
+    """Raise for a link to nothing: a class whose disk is not there would be left out."""
+    if path.is_symlink() and not path.exists():
+        raise ValueError(f"data.root: expected what {path} links to, found nothing there")
 
 
 def check_classes(folders: Iterable[str], classes: Collection[str], place: str) -> None:

@@ -1,5 +1,6 @@
 """python -m zoo.diagnostics MODEL --data.root FOLDER [--num-images 100 ...]"""
 
+import math
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -52,6 +53,8 @@ class Options:
         for key, least in (("num_images", 1), ("batch_size", 2), ("time_steps", 0)):
             if getattr(self, key) < least:
                 raise ValueError(f"{key}: expected at least {least}, got {getattr(self, key)}")
+        if self.head_weight is not None and not 0 <= self.head_weight < math.inf:
+            raise ValueError(f"head_weight: expected a number >= 0, got {self.head_weight}")
 
 
 def short_name(name: str) -> str:

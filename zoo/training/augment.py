@@ -4,6 +4,7 @@ All of it draws from torch's own generator, which the feed seeds for each image 
 Shapes: B batch, C channels, H height, W width, K classes; event frames fold their T into C.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -13,6 +14,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 from torchvision.transforms import v2
 
+LEAST_BETA = 1e-6  # below, torch draws from no Beta; here every share is 0 or 1 already
 AutoAugment = Literal["none", "autoaugment_cifar10", "autoaugment_imagenet", "randaugment"]
 
 
@@ -38,8 +40,13 @@ class AugmentConfig:
 
     def __post_init__(self):
         for key in ("crop_padding", "crop_size", "roll", "cutout", "mixup", "cutmix"):
-            if not getattr(self, key) >= 0:
+            if not 0 <= getattr(self, key) < math.inf:
                 raise ValueError(f"augment.{key}: expected a number >= 0, got {getattr(self, key)}")
+        for key in ("mixup", "cutmix"):
+            if 0 < getattr(self, key) < LEAST_BETA:
+                raise ValueError(
+                    f"augment.{key}: expected 0 or at least {LEAST_BETA}, got {getattr(self, key)}"
+                )
 
 
 def image_policy(name: AutoAugment, mean: Sequence[int]) -> v2.Transform | None:

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import difflib
 import json
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
@@ -120,7 +121,7 @@ class Config:
 
 
 def _at_least(name: str, value: float, least: float) -> None:
-    if not value >= least:
+    if not least <= value < math.inf:
         raise ValueError(f"{name}: expected a number >= {least}, got {value}")
 
 
