@@ -13,9 +13,11 @@ import timm
 import torch
 from hub_server import HubServer
 from safetensors.torch import load_file, save_file
+from timm.utils import freeze
 
 import zoo
 from zoo import hub
+from zoo.models.short_bp_resnet import ShortBPResNet
 from zoo.runs import checkpoints
 
 
@@ -181,7 +183,7 @@ def pruned() -> torch.nn.Module:
     ("make", "extra", "message"),
     [
         (pruned, {}, "expected a whole network of its name and arguments"),
-        (lambda: torch.nn.Linear(1, 1), {}, "expected a network of the zoo, got a Linear"),
+        (lambda: torch.nn.Linear(1, 1), {}, "expected a network of zoo.create_model, got a Linear"),
         (zoo.create_model, {"label_names": {0: "a"}}, "label_names as a list of 10 names"),
         (zoo.create_model, {"label_names": ["a", "b"]}, "label_names as a list of 10 names"),
         (zoo.create_model, {"training": {"epochs": 3}}, "expected as training a recipe"),
@@ -223,6 +225,56 @@ def test_a_folder_with_hashes_is_not_written_over(run):
     with pytest.raises(ValueError, match=r"got one whose sha256\.json holds the hashes of other"):
         hub.save_pretrained(load(folder), folder)
     load(folder)
+
+
+def pruned_of_its_last_neuron():
+    model = zoo.create_model("ms_resnet18_cifar_2222")
+    model.prune_intermediate_layers([3], prune_norm=True, prune_head=False)
+    return model
+
+
+def of_another_epsilon():
+    model = zoo.create_model("short_bp_resnet20_slim")
+    model.stages[0][1].conv2.norm.eps = 0.1
+    return model
+
+
+@pytest.mark.parametrize(
+    ("made", "layer"),
+    [(pruned_of_its_last_neuron, "last_spike"), (of_another_epsilon, r"stages\.0\.1\.conv2\.norm")],
+)
+def test_a_network_that_another_would_be_loaded_for_is_refused(made, layer, tmp_path):
+    with pytest.raises(ValueError, match=rf"expected a whole network .* \['{layer}'\] and 0 more"):
+        hub.save_pretrained(made(), tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_network_that_no_name_built_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"expected a network of zoo\.create_model, got a ShortBP"):
+        hub.save_pretrained(ShortBPResNet(), tmp_path)
+
+
+def test_frozen_norms_are_saved_as_any_other(tmp_path):
+    model = zoo.create_model("short_bp_resnet20_slim")
+    freeze(model, ["stages.0"])
+    hub.save_pretrained(model, tmp_path)
+    assert zoo.create_model(f"local-dir:{tmp_path}", pretrained=True)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"notes": 5}, "expected notes as a list in pretrained_cfg, got 5"),
+        ({"paper_ids": 5}, "expected paper_ids as a text in pretrained_cfg, got 5"),
+        ({"mean": [float("inf")]}, "mean and std as a finite one for each channel"),
+    ],
+)
+def test_what_no_card_could_be_written_of_is_refused(folder, change, message):
+    config = json.loads((folder / "config.json").read_text())
+    config["pretrained_cfg"] |= change
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=message):
+        load(folder)
 
 
 def test_a_run_is_not_written_over(run, tmp_path):
@@ -468,8 +520,14 @@ def changed(folder, **values):
         ({"first_conv": [1]}, r"first_conv as a name in pretrained_cfg, got \[1\]"),
         ({"input_size": "abc"}, "input_size as three whole numbers, .*, got 'abc'"),
         ({"input_size": [3, 8.5, 8]}, "input_size as three whole numbers"),
-        ({"mean": None}, "mean and std as one for each channel in pretrained_cfg, got .* None and"),
-        ({"std": "q"}, "mean and std as one for each channel in pretrained_cfg, got .* 'q'"),
+        (
+            {"mean": None},
+            "mean and std as a finite one for each channel in pretrained_cfg, got .* None and",
+        ),
+        (
+            {"std": "q"},
+            "mean and std as a finite one for each channel in pretrained_cfg, got .* 'q'",
+        ),
     ],
 )
 def test_a_config_of_another_classifier_or_of_other_images_is_refused(folder, values, message):

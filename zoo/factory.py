@@ -101,9 +101,9 @@ def create_model(
     # A tag says which settings, with or without weights.
     files = (hub.CONFIG, hub.WEIGHTS) if pretrained else (hub.CONFIG,)
     folder = hub.locate(name, files, cache_dir)
-    tensors = hub.tensors_asked_for(folder)
+    asked_for = hub.network_asked_for(folder)
     if pretrained:
-        if wrong := hub.unlike_weights(folder, tensors):
+        if wrong := hub.unlike_weights(folder, asked_for):
             raise ValueError(f"{_other_weights(folder)}: {wrong[:5]} of {len(wrong)} that differ")
         _check_overlay(kwargs.get("pretrained_cfg_overlay") or {})
     try:

@@ -8,6 +8,7 @@ match.
 
 import inspect
 import json
+import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -103,8 +104,10 @@ def save_pretrained(
         OSError: The folder cannot be written to.
     """
     model = unwrap_model(model)  # of torch.compile or DistributedDataParallel, with other names
-    if not hasattr(model, "time_steps"):
-        raise ValueError(f"model: expected a network of the zoo, got a {type(model).__name__}")
+    if not (hasattr(model, "time_steps") and hasattr(model, "pretrained_cfg")):
+        raise ValueError(
+            f"model: expected a network of zoo.create_model, got a {type(model).__name__}"
+        )
     model_args = {
         "time_steps": model.time_steps,
         "spike_layer": neuron_constants(model),
@@ -132,12 +135,12 @@ def save_pretrained(
         new = Path(scratch)
         save_config_for_hf(model, new / CONFIG, model_config=extra, model_args=model_args)
         with _said_of(str(folder), new):
-            expected = tensors_asked_for(new)
+            asked_for = network_asked_for(new)
         (new / WEIGHTS).write_bytes(save(tensors, metadata={"format": "pt"}))
-        if wrong := unlike_weights(new, expected):
+        if wrong := unlike_weights(new, asked_for) or _unlike_layers(model, asked_for):
             raise ValueError(
                 "model: expected a whole network of its name and arguments, got one of which "
-                f"{wrong[:3]} and {len(wrong[3:])} more differ, so that it would not load"
+                f"{wrong[:3]} and {len(wrong[3:])} more differ, so that another would load"
             )
         before = new / "before.json"
         if (folder / CONFIG).exists():  # of other weights, should a kill come between
@@ -202,16 +205,28 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise ValueError(f"{path}: expected no label_offset in pretrained_cfg, got {offset!r}")
     if (layer := cfg.get("classifier", "head.fc")) != "head.fc":  # timm would leave it random
         raise ValueError(f"{path}: expected classifier 'head.fc' in pretrained_cfg, got {layer!r}")
+    for key in ("paper_ids", "paper_name"):
+        if not isinstance(cfg.get(key), str | None):
+            raise ValueError(
+                f"{path}: expected {key} as a text in pretrained_cfg, got {cfg[key]!r:.100}"
+            )
+    if not isinstance(cfg.get("notes"), list | None):
+        raise ValueError(
+            f"{path}: expected notes as a list in pretrained_cfg, got {cfg['notes']!r:.100}"
+        )
     first = cfg.get("first_conv")
     if not (_are(first, 1, str) or isinstance(first, str | None)):
         raise ValueError(f"{path}: expected first_conv as a name in pretrained_cfg, got {first!r}")
     if not isinstance(classes, int) or classes < 0:
         raise ValueError(f"{path}: expected num_classes as a number >= 0, got {classes!r}")
     size, mean, std = (cfg.get(key) for key in ("input_size", "mean", "std"))
-    if not _are(size, 3, int) or not all(_are(v, size[0], int | float) for v in (mean, std)):
+    if not _are(size, 3, int) or not all(
+        _are(values, size[0], int | float) and all(map(math.isfinite, values))
+        for values in (mean, std)
+    ):
         raise ValueError(
-            f"{path}: expected input_size as three whole numbers, mean and std as one for each "
-            f"channel in pretrained_cfg, got {size!r}, {mean!r} and {std!r}"
+            f"{path}: expected input_size as three whole numbers, mean and std as a finite one for "
+            f"each channel in pretrained_cfg, got {size!r}, {mean!r} and {std!r}"
         )
     if not all(1 <= side <= MAX_SIDE for side in size):
         raise ValueError(
@@ -252,6 +267,7 @@ def is_recipe(training: Any) -> bool:
         isinstance(training, dict)
         and all(isinstance(training.get(key), kind) for key, kind in RECIPE.items())
         and all(isinstance(training[key].get("name"), str) for key in ("data", "loss"))
+        and isinstance(training["data"].get("title", ""), str)
         and isinstance(log := training.get("log", []), list)
         and all(isinstance(entry, dict) and _is_epoch(entry) for entry in log)
     )
@@ -336,8 +352,8 @@ def weight_tensors(folder: Path) -> dict[str, tuple[tuple[int, ...], str]]:
         ) from None
 
 
-def tensors_asked_for(folder: Path) -> dict[str, tuple[tuple[int, ...], str]]:
-    """Shape and kind of all tensors of the network that a folder's config.json asks for, by name.
+def network_asked_for(folder: Path) -> nn.Module:
+    """The network that a folder's config.json asks for, on the meta device.
 
     Raises:
         ValueError: It asks for none, or for one that would take all memory; before any is taken.
@@ -359,19 +375,20 @@ def tensors_asked_for(folder: Path) -> dict[str, tuple[tuple[int, ...], str]]:
             f"{path}: expected model_args with num_classes {config['num_classes']}, got "
             f"{built.num_classes}"
         )
-    return {
-        name: (tuple(tensor.shape), "float" if tensor.is_floating_point() else "integer")
-        for name, tensor in built.state_dict().items()
-    }
+    return built
 
 
-def unlike_weights(folder: Path, expected: dict[str, tuple[tuple[int, ...], str]]) -> list[str]:
-    """Names of the tensors in model.safetensors that have not these shapes and kinds, or are not
-    there; shortcut heads aside, and a norm's counter that is not there.
+def unlike_weights(folder: Path, network: nn.Module) -> list[str]:
+    """Names of the tensors in model.safetensors that have not a network's shapes and kinds, or are
+    not there; shortcut heads aside, and a norm's counter that is not there.
 
     Raises:
         FileNotFoundError, ValueError: As weight_tensors.
     """
+    expected = {
+        name: (tuple(tensor.shape), "float" if tensor.is_floating_point() else "integer")
+        for name, tensor in network.state_dict().items()
+    }
     found = weight_tensors(folder)
     found = {name: expected[name] for name in expected if name.endswith(COUNTER)} | found
     return sorted(
@@ -379,6 +396,22 @@ def unlike_weights(folder: Path, expected: dict[str, tuple[tuple[int, ...], str]
         for name in found.keys() | expected.keys()
         if not name.startswith("shortcut_heads.") and found.get(name) != expected.get(name)
     )
+
+
+def _unlike_layers(*networks: nn.Module) -> list[str]:
+    """Names of the layers that are not of one kind in two networks, or in one alone, and of norms
+    that differ in their epsilon: what no weight file tells. Shortcut heads aside; a frozen norm is
+    of the kind of any other.
+    """
+    one, other = (
+        {
+            name: ("a norm", module.eps) if hasattr(module, "running_var") else type(module)
+            for name, module in network.named_modules()
+            if not name.startswith("shortcut_heads")
+        }
+        for network in networks
+    )
+    return sorted(name for name in one.keys() | other.keys() if one.get(name) != other.get(name))
 
 
 def locate(name: str, files: Iterable[str], cache_dir: str | Path | None = None) -> Path:
