@@ -336,8 +336,8 @@ def _digest(path: Path, digits: int) -> str:
     with path.open("rb") as file:
         if digits == 64:
             return hashlib.file_digest(file, "sha256").hexdigest()
-        content = file.read()
-    return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+        start = b"blob %d\0" % os.fstat(file.fileno()).st_size
+        return hashlib.file_digest(file, lambda: hashlib.sha1(start)).hexdigest()
 
 
 def retried(call: Callable[[], Answer]) -> Answer:
@@ -421,7 +421,8 @@ def _endpoint() -> str:
 
 def check_name(place: str, name: str) -> None:
     """Raise for a file name that leads out of its folder."""
-    if name.startswith("/") or "\\" in name or {"..", "."} & {*PurePosixPath(name).parts}:
+    path = PurePosixPath(name)
+    if path.is_absolute() or "\\" in name or ".." in path.parts or str(path) != name:
         raise PullError(f"{place}: expected plain file names, got {name!r}; do not use it")
 
 
