@@ -10,6 +10,7 @@ from exact_networks import awaken, pixels, run_graph, settle, that_differ, ways_
 from onnx.helper import get_attribute_value
 from timm.models import get_pretrained_cfg_value
 from torch import nn
+from torch.nn.utils import prune
 
 import zoo
 from export.exact import certify
@@ -19,6 +20,7 @@ from zoo.data import normalise
 from zoo.deployed import why_not_exact
 from zoo.folded import FoldedLIF, PixelConv, _rounds
 from zoo.grid import whole_pixels
+from zoo.models.short_bp_resnet import ShortBPResNet
 
 
 def create(name="short_bp_resnet20_slim", size=16, **kwargs):
@@ -40,6 +42,14 @@ class Loud(zoo.LIF):
 
     def forward(self, x):
         return super().forward(3 * x)
+
+
+def prune_a_layer(conv: nn.Conv2d) -> None:
+    prune.l1_unstructured(conv, "weight", 0.5)
+
+
+def halve_a_layer(conv: nn.Conv2d) -> None:
+    conv.register_forward_hook(lambda *args: args[-1] / 2)
 
 
 LEARNED = [*zoo.list_models("att_*"), *zoo.list_models("gac_*")]
@@ -252,6 +262,10 @@ def test_a_float_is_taken_for_its_nearest_pixel():
             {"spike_layer": {"v_threshold": 1e-39}},
             "stem.1: expected a v_threshold that no runtime takes for 0, 2^-126 or more, got 1e-39",
         ),
+        (
+            {"spike_layer": {"v_threshold": 2.0**127, "reset": "subtract"}},
+            "stem.1: expected a v_threshold of which fp32 has the double, 2^126 or less, got 1.7",
+        ),
         ({"spike_layer": Loud}, "stem.1: no exact form of Loud is known here"),
         ({"spike_layer": nn.ReLU}, "stem.1: no exact form of ReLU is known here"),
         ({"global_pool": "max"}, "head: expected average pooling and a classifier"),
@@ -260,6 +274,42 @@ def test_a_float_is_taken_for_its_nearest_pixel():
 def test_what_cannot_be_exact_says_which_layer_and_why(kwargs, message):
     with pytest.raises(zoo.NotExactError, match=re.escape(message)):
         zoo.deploy(create(**kwargs))
+
+
+class Doubled(nn.Module):
+    def forward(self, x):
+        return x + x
+
+
+@pytest.mark.parametrize(
+    ("layer", "other", "message"),
+    [
+        ("head.fc", lambda fc: nn.Linear(fc.in_features, 10, bias=False), "head: expected average"),
+        ("stem.0.norm", lambda norm: nn.BatchNorm2d(16, affine=False), "stem.0: expected a norm w"),
+        ("stages.0.0.shortcut", lambda _: Doubled(), "add: no exact form of"),
+    ],
+)
+def test_layers_that_somebody_put_there_are_no_traceback(layer, other, message):
+    model = create()
+    model.set_submodule(layer, other(model.get_submodule(layer)))
+    with pytest.raises(zoo.NotExactError, match=message):
+        zoo.deploy(model.eval())
+
+
+@pytest.mark.parametrize("hook", [prune_a_layer, halve_a_layer])
+@pytest.mark.parametrize("exact", [True, False])
+def test_what_hooks_do_is_not_left_out_in_silence(hook, exact):
+    model = create()
+    hook(model.stages[1][0].conv1.conv)
+    with pytest.raises(
+        ValueError, match=r"without hooks .*, got some on \['stages\.1\.0\.conv1\.c"
+    ):
+        zoo.deploy(model, exact)
+
+
+def test_a_network_that_no_name_built_is_refused():
+    with pytest.raises(ValueError, match=r"expected a network of zoo\.create_model, got a ShortBP"):
+        zoo.deploy(ShortBPResNet(num_classes=10))
 
 
 def test_a_grid_that_keeps_little_of_the_classifier_is_refused():

@@ -47,7 +47,7 @@ from zoo.grid import (
     whole_pixels,
 )
 from zoo.heads import strip_heads
-from zoo.hooks import hooks
+from zoo.hooks import hooks, runs_hooks
 from zoo.layers import ConvNorm, DirectCoding, SpikeAttention, TimeFold
 from zoo.neurons import LIF
 
@@ -87,7 +87,8 @@ def deploy(model: nn.Module, exact: bool = True) -> fx.GraphModule:
 
     Raises:
         NotExactError: Some layer cannot be exact in fp32; the message names it and says why.
-        ValueError: The network is none of the zoo's, or its weights are not finite.
+        ValueError: The network is none of zoo.create_model, its weights are not finite, or hooks
+            change what its layers compute.
     """
     model = _bare(model).cpu().float()
     model.set_grad_checkpointing(False)
@@ -119,8 +120,24 @@ def why_not_exact(model: nn.Module) -> str | None:
 
 
 def _bare(model: nn.Module) -> nn.Module:
-    """A copy in eval mode, without wrapping and heads, and with norms in place of frozen ones."""
-    return unfreeze_batch_norm_2d(strip_heads(unwrap_model(model))).eval()
+    """A copy in eval mode, without wrapping and heads, and with norms in place of frozen ones.
+
+    Raises:
+        ValueError: As deploy.
+    """
+    model = unwrap_model(model)
+    # A weight that a hook makes is not there yet, and what else hooks do would be lost.
+    if hooked := [name for name, module in model.named_modules() if runs_hooks(module)]:
+        raise ValueError(
+            f"model: expected layers without hooks on their forward pass, got some on "
+            f"{hooked[:3]}; take them off, of pruning and weight norm with torch's own remove"
+        )
+    model = strip_heads(model)
+    if not hasattr(model, "pretrained_cfg"):
+        raise ValueError(
+            f"model: expected a network of zoo.create_model, got a {type(model).__name__}"
+        )
+    return unfreeze_batch_norm_2d(model).eval()
 
 
 class _Deployment:
@@ -142,7 +159,7 @@ class _Deployment:
                 self.graph.output(args[0])
             elif node.op == "call_module":
                 values[node] = self._module(node.target, *args)
-            elif node.target is operator.add:
+            elif node.target is operator.add and len(args) == 2:
                 values[node] = self._add(*args)
             elif node.target is operator.mul and [type(x) for x in args] == [Spikes] * 2:
                 values[node] = self._product(*args)
@@ -150,7 +167,7 @@ class _Deployment:
                 values[node] = self._inverse(*args)
             elif node.target == "mean" and node.args[1:] == (0,):
                 values[node] = args[0]  # the classifier divides by T
-            elif node.target is operator.mul and not self.exact:
+            elif node.target is operator.mul and len(args) == 2 and not self.exact:
                 factors = tuple(x.node for x in args)
                 values[node] = Current(self._function(operator.mul, factors, node.name))
             else:
@@ -387,10 +404,10 @@ class _Deployment:
         snap_sums(layer, low, high, fraction)
 
     def _head(self, name: str, head: ClassifierHead, x: Spikes) -> fx.Node:
-        if head.global_pool.pool_type != "avg" or not isinstance(head.fc, nn.Linear):
+        if head.global_pool.pool_type != "avg" or getattr(head.fc, "bias", None) is None:
             raise NotExactError(
-                f"{name}: expected average pooling and a classifier, got "
-                f"{head.global_pool.pool_type!r} and {type(head.fc).__name__}"
+                f"{name}: expected average pooling and a classifier with a bias, got "
+                f"{head.global_pool.pool_type!r} and {head.fc}"
             )
         pixels = self._pixels_behind()
         fc = copy.deepcopy(head.fc).double()
@@ -435,7 +452,9 @@ class _Rule(_Deployment):
 def _conv_and_norm(name: str, parts: list[nn.Module]) -> list[nn.Module]:
     if [type(part) for part in parts] != [nn.Conv2d, nn.BatchNorm2d]:
         raise NotExactError(f"{name}: no exact form of {parts} is known")
-    conv = parts[0]
+    conv, norm = parts
+    if norm.weight is None or norm.running_var is None:
+        raise NotExactError(f"{name}: expected a norm with a gain and statistics, got {norm}")
     if (conv.groups, conv.dilation, conv.padding_mode) != (1, (1, 1), "zeros"):
         raise NotExactError(f"{name}: expected a convolution without groups or holes, got {conv}")
     return parts

@@ -17,6 +17,14 @@ def hooks(*handles: RemovableHandle) -> Iterator[None]:
             handle.remove()
 
 
+def runs_hooks(module: nn.Module) -> bool:
+    """Whether somebody has hooked on to a module's forward pass, to watch it, to change what it
+    gives off, or, as pruning and weight norm do, to make its weight anew from others.
+    """
+    own_forward = "forward" in vars(module)  # as accelerate's add_hook_to_module leaves it
+    return own_forward or bool(module._forward_pre_hooks or module._forward_hooks)
+
+
 @contextmanager
 def eval_mode(model: nn.Module) -> Iterator[None]:
     """Puts each module back into the mode it was in."""

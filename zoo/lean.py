@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.module import _has_any_global_hook
 
+from zoo.hooks import runs_hooks
 from zoo.kernels import compiled
 from zoo.neurons import LIF
 
@@ -34,17 +35,9 @@ def spike_conv(conv: nn.Conv2d, x: Tensor) -> Tensor:
 
 
 def is_hooked(module: nn.Module) -> bool:
-    """Whether somebody has hooked on to a module, to watch it, to change what it gives off, or, as
-    pruning and weight norm do, to make its weight anew from others.
-    """
-    hooks = (
-        module._forward_pre_hooks,
-        module._forward_hooks,
-        module._backward_pre_hooks,
-        module._backward_hooks,
-    )
-    own_forward = "forward" in vars(module)  # as accelerate's add_hook_to_module leaves it
-    return own_forward or any(hooks) or _has_any_global_hook()
+    """Whether somebody has hooked on to a module, or to all of them, in either direction."""
+    backward = module._backward_pre_hooks or module._backward_hooks
+    return runs_hooks(module) or bool(backward) or _has_any_global_hook()
 
 
 def norm_spike(
