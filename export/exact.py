@@ -332,6 +332,13 @@ class _Proof:
             if x is None:
                 if left in self.scaled:
                     raise InexactError(f"{node.name}: expected floats times one factor, got two")
+                factor = np.abs(self.constants[right])
+                # What some runtimes take for 0 has to round to it, and infinity to stay one.
+                if not ((factor >= 2.0**-SMALLEST) & (factor <= 2.0 ** (SMALLEST - 2))).all():
+                    raise InexactError(
+                        f"{node.name}: expected floats times a factor from 2^-{SMALLEST} to "
+                        f"2^{SMALLEST - 2}, got {factor.min()} to {factor.max()}"
+                    )
                 self.scaled.update(node.output)
                 return None  # one rounding, the same everywhere
             if x.divisor != 1:
