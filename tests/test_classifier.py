@@ -181,3 +181,9 @@ def test_a_config_that_no_image_can_go_through_is_refused(exported, tmp_path, ke
     (folder / "config.json").write_text(json.dumps(config))
     with pytest.raises(ValueError, match=r"config\.json: expected"):
         zoo.load_onnx(f"local-dir:{folder}")
+
+
+def test_an_image_much_longer_than_wide_is_refused_before_it_is_enlarged(session):
+    with pytest.raises(ValueError, match="image: expected a side of at most 100 times the other"):
+        session.classify(np.zeros((3, 301), np.uint8))
+    assert session.classify(np.zeros((3, 300), np.uint8))

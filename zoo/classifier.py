@@ -20,6 +20,7 @@ from zoo.picture import NOT_WHOLE, decode
 from zoo.preprocessing import middle
 
 MODES = {1: "L", 3: "RGB"}  # PIL's, by the number of channels
+LONGEST = 100  # times its other side, of an image; more would take much memory to be shown little
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,8 @@ class Classifier:
 
         Raises:
             FileNotFoundError: There is no file of that path.
-            ValueError: It is no image of 8-bit pixels, or top no whole number from 1 on.
+            ValueError: It is no image of 8-bit pixels, or much longer than wide; or top is no whole
+                number from 1 on.
         """
         whole("top", top, 1)
         (logits,) = self.session.run(["logits"], {"pixel_values": self.pixels(image)})
@@ -66,10 +68,16 @@ class Classifier:
 
         Raises:
             FileNotFoundError: There is no file of that path.
-            ValueError: It is no image of 8-bit pixels.
+            ValueError: It is no image of 8-bit pixels, or much longer than wide.
         """
         channels, height, width = self.size
-        image = _opened(image).convert(MODES[channels])
+        image = _opened(image)
+        if max(image.size) > LONGEST * min(image.size):
+            raise ValueError(
+                f"image: expected a side of at most {LONGEST} times the other, got {image.width} x "
+                f"{image.height}"
+            )
+        image = image.convert(MODES[channels])
         image = middle(image, height, width, self.crop, self.interpolation)
         return np.asarray(image).reshape(1, height, width, channels).transpose(0, 3, 1, 2).copy()
 
