@@ -23,12 +23,15 @@ from typing import Any
 from filelock import Timeout
 from huggingface_hub.utils import WeakFileLock
 
+from export.browser import PREPROCESSOR
+from export.history import CURVES
 from zoo.disk import hashes, sync
-from zoo.hub import REPORT, UINT8_GRAPH
+from zoo.hub import CONFIG, REPORT, UINT8_GRAPH, WEIGHTS
 
 GRAPH = "onnx/model.onnx"
 READABLE_GRAPH = "onnx/model_readable.onnx"
 GRAPHS = (GRAPH, UINT8_GRAPH, READABLE_GRAPH)
+NAMES = {"README.md", CONFIG, WEIGHTS, PREPROCESSOR, CURVES, *GRAPHS}  # and REPORT
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -36,7 +39,8 @@ def read_report(folder: Path) -> dict[str, Any]:
     """verification.json.
 
     Raises:
-        FileNotFoundError, ValueError: There is none, or it is none.
+        FileNotFoundError, ValueError: There is none, or it is none; or it names files that no
+            published folder has, which might be pickles, or code.
     """
     path = folder / REPORT
     if not path.is_file():
@@ -52,6 +56,8 @@ def read_report(folder: Path) -> dict[str, Any]:
         not isinstance(report.get(key, kind()), kind) for key, kind in kinds.items()
     ):
         raise ValueError(f"{path}: expected a verification report, got other JSON")
+    if others := sorted(report.get("sha256", {}).keys() - NAMES):
+        raise ValueError(f"{path}: expected the files of a published folder, got {others[:5]}")
     return report
 
 
@@ -63,8 +69,8 @@ def changed_files(folder: Path) -> list[str]:
 
 
 def check_target(option: str, target: Path, overwrite: bool) -> None:
-    """Raise unless target is free, or holds a published folder that may be replaced, and nothing
-    else; and where a kill has left what was to be replaced.
+    """Raise unless target is free, or holds a published folder that may be replaced, as it was
+    published and nothing else; and where a kill has left what was to be replaced.
 
     Raises:
         FileExistsError: It is taken; the message names the option.
@@ -94,6 +100,11 @@ def check_target(option: str, target: Path, overwrite: bool) -> None:
             f"{option}: expected a published folder alone, got one with {others[0]} and "
             f"{len(others[1:])} more that are not of it, which replacing it would delete; move "
             "them away, or choose another folder"
+        )
+    if edited := [name for name in changed_files(target) if (target / name).is_file()]:
+        raise FileExistsError(
+            f"{option}: expected a published folder as it was verified, got one whose {edited} "
+            "changed since, which replacing it would lose; move it away, or choose another folder"
         )
 
 

@@ -167,6 +167,16 @@ def test_what_is_not_of_a_published_folder_is_not_replaced_with_it(exported, tmp
     assert (target / name).read_text() == "mine"
 
 
+def test_a_published_folder_that_was_changed_since_is_not_replaced(exported, tmp_path):
+    target = shutil.copytree(exported, tmp_path / "target")
+    check_target("--output", target, overwrite=True)
+    (target / "README.md").write_text("mine")
+    with pytest.raises(
+        FileExistsError, match=r"as it was verified, got one whose \['README\.md'\]"
+    ):
+        check_target("--output", target, overwrite=True)
+
+
 def test_the_root_of_all_folders_is_no_output(run):
     with pytest.raises(ValueError, match="--output: expected a folder to make, got /"):
         export(Options(source=str(run), output="/"))
