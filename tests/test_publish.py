@@ -48,26 +48,29 @@ def reseal(folder: Path) -> None:
     (folder / "verification.json").write_text(json.dumps(report))
 
 
+def planned(rehearsed: str) -> dict[str, list[str]]:
+    """Names of files by what would become of them."""
+    said: dict[str, list[str]] = {}
+    for line in rehearsed.splitlines()[1:-1]:
+        what, name, *_ = line.split()
+        said.setdefault(what, []).append(name)
+    return said
+
+
 def test_a_new_version_replaces_all_files_in_one_commit_and_is_the_next_tag(hub, client, folder):
-    (folder / "old.txt").write_bytes(b"left out of the next version")
+    (folder / "training.png").write_bytes(b"left out of the next version")
     reseal(folder)
     first = publish(client, folder, "org/versions").value
     head = hub.repos["org/versions"].branches["main"]
     assert first == f"published org/versions as v1 at {head}"
     (folder / "README.md").write_text("Another card.")
-    (folder / "onnx/model_readable.onnx").rename(folder / "extra.onnx")
-    shutil.copy(folder / "extra.onnx", folder / "onnx/model_readable.onnx")
-    (folder / "old.txt").unlink()
+    (folder / "training.png").unlink()
     reseal(folder)
     rehearsed = publish(client, folder, "org/versions", confirm=False).value
     assert "one commit tagged v2" in rehearsed
-    said = {line.split()[0]: [] for line in rehearsed.splitlines()[1:-1]}
-    for line in rehearsed.splitlines()[1:-1]:
-        said[line.split()[0]].append(line.split()[1])
-    assert said == {
-        "add": ["extra.onnx"],
+    assert planned(rehearsed) == {
         "replace": ["README.md", "verification.json"],
-        "delete": ["old.txt"],
+        "delete": ["training.png"],
     }
     second = publish(client, folder, "org/versions").value
     assert second.startswith("published org/versions as v2 at ")
@@ -77,6 +80,10 @@ def test_a_new_version_replaces_all_files_in_one_commit_and_is_the_next_tag(hub,
     }
     assert found.tags["v1"] == head
     assert hub.read("org/versions", "README.md", "v1") != b"Another card."
+    (folder / "training.png").write_bytes(b"there again")
+    reseal(folder)
+    rehearsed = publish(client, folder, "org/versions", confirm=False).value
+    assert planned(rehearsed) == {"add": ["training.png"], "replace": ["verification.json"]}
 
 
 def test_a_repository_that_holds_something_else_stays_as_it_is(hub, client, folder):
