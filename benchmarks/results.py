@@ -58,6 +58,7 @@ TWINS = ("right, with heads", "right, twin")
 TRAINED = ("trained on", "twin trained on")
 SETTING = ("networks", "images", "batch", "training")
 DIFFERENCE = {1: "better", -1: "worse", 0: "not shown"}
+LINE = "<br>"  # within a cell of a table
 YES, PARTLY, NO = "reproduced at this size", "partly", "not reproduced at this size"
 UNDECIDED = "not decided"
 MORE, SOME_MORE = 1.5, 1.1  # times the gradient, for "reproduced" and for "partly"
@@ -73,7 +74,7 @@ class Claim(NamedTuple):
     verdict: str
     text: str
     in_short: str = ""
-    """What a reader should know beside the verdict."""
+    """What a reader should know beside the verdict, in a cell of README's table."""
 
 
 class AtDepth(NamedTuple):
@@ -268,13 +269,10 @@ def gradient_by_layer() -> Claim:
         "vanilla network at each of its ten layers (ResNet-18, CIFAR-100)."
     )
     title = "1. More gradient in the first layers"
-    told = "the gradient of each of the first ten layers is at least " + ", ".join(
-        f"{at_best[network]:.2g} times as large with heads ({better[network]}) in {network}, where "
-        + (
-            f"that of spikes falls {fell['vanilla']:.3g} times without"
-            if fell["vanilla"] > 1
-            else "none vanishes without"
-        )
+    told = LINE.join(
+        f"in {network} at least {at_best[network]:.2g} times as much in each of the first ten with "
+        f"heads ({better[network]}); without them "
+        + (f"it falls {fell['vanilla']:.3g} times" if fell["vanilla"] > 1 else "none vanishes")
         for network, fell in falls.items()
     )
     return section(title, verdict, claim, found, "gradients.png", "gradients", told)
@@ -455,7 +453,7 @@ def ablation() -> Claim:
         ]
     )
     told = in_short(of_slim["networks"], slim, earlier)
-    told += "; " + in_short(of_narrow["networks"], narrow)
+    told += LINE + in_short(of_narrow["networks"], narrow)
     return section(title, verdict, claim, found, "ablation_narrow.png", "ablation_narrow", told)
 
 
@@ -541,7 +539,7 @@ def membrane() -> Claim:
         ]
     )
     verdict = "a difference is shown" if shown else "no difference shown there"
-    told = f"points with heads {gains_in_short(of_slim['networks'], slim, in_slim)}; "
+    told = f"points with heads {gains_in_short(of_slim['networks'], slim, in_slim)}{LINE}"
     told += gains_in_short(of_narrow["networks"], narrow, narrow.signs)
     return section(title, verdict, claim, found, "membrane_narrow.png", "membrane_narrow", told)
 
@@ -692,11 +690,8 @@ def page() -> str:
 
 def readme(text: str) -> str:
     """README.md with today's verdicts in it."""
-    lines = [
-        [claim.title, "; ".join(filter(None, (claim.verdict, claim.in_short)))]
-        for claim in measured()
-    ]
-    return with_part(text, BEGIN, END, table(["claim", "measured"], lines))
+    lines = [[claim.title, claim.verdict, claim.in_short] for claim in measured()]
+    return with_part(text, BEGIN, END, table(["claim", "measured", "in figures"], lines))
 
 
 def main() -> None:
