@@ -18,7 +18,7 @@ def one_of(name: str, known: Mapping[str, Choice], chosen: str) -> Choice:
     return known[chosen]
 
 
-def flag(name: str, value: bool) -> bool:
+def flag(name: str, value: bool) -> None:
     """A yes or no; the string "false", which a command line may make of it, is true for Python.
 
     Raises:
@@ -26,7 +26,6 @@ def flag(name: str, value: bool) -> bool:
     """
     if not isinstance(value, bool):
         raise ValueError(f"{name}: expected True or False, got {value!r}")
-    return value
 
 
 def whole(name: str, value: Any, least: int) -> int:

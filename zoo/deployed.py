@@ -404,7 +404,8 @@ class _Deployment:
         snap_sums(layer, low, high, fraction)
 
     def _head(self, name: str, head: ClassifierHead, x: Spikes) -> fx.Node:
-        if head.global_pool.pool_type != "avg" or getattr(head.fc, "bias", None) is None:
+        classifies = isinstance(head.fc, nn.Linear) and head.fc.bias is not None
+        if head.global_pool.pool_type != "avg" or not classifies:
             raise NotExactError(
                 f"{name}: expected average pooling and a classifier with a bias, got "
                 f"{head.global_pool.pool_type!r} and {head.fc}"

@@ -8,8 +8,8 @@ match.
 
 import inspect
 import json
-import math
 import os
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -50,6 +50,7 @@ KINDS = dict.fromkeys(("F64", "F32", "F16", "BF16"), "float") | dict.fromkeys(
 # Bounds on what a config.json may ask to build, far above any network that is known here.
 MAX_HEADER, MAX_WIDTH, MAX_TIME_STEPS, MAX_BLOCKS = 2**24, 2**16, 2**12, 2**12
 MAX_PARAMETERS = 2**30
+LARGEST = sys.float_info.max  # JSON has whole numbers beyond it, and infinity
 MAX_SIDE = 2**12  # pixels, of an image to classify or to verify on
 # By timm, and never handed on to a network, of which a pretrained_cfg_overlay names other weights;
 # or by who builds it.
@@ -221,7 +222,7 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise ValueError(f"{path}: expected num_classes as a number >= 0, got {classes!r}")
     size, mean, std = (cfg.get(key) for key in ("input_size", "mean", "std"))
     if not _are(size, 3, int) or not all(
-        _are(values, size[0], int | float) and all(map(math.isfinite, values))
+        _are(values, size[0], int | float) and all(abs(value) <= LARGEST for value in values)
         for values in (mean, std)
     ):
         raise ValueError(
