@@ -34,22 +34,22 @@ HEAD = f"""# The claims of "Take A Shortcut Back", measured
 Written by `python benchmarks/results.py` from the files in `docs/results/`; each claim stands with
 the command that measures it again (`pip install -e '.[bench]'` first); `FOLDER_OR_TAR` is
 [CIFAR-10 (JPEG)](training.md#data). Sizes and time steps are such as two CPU cores can carry.
-Optimizer, learning rate and threshold differ from part to part: [what was tried to find
-them](results/recipe_search.md) had heads, but for twins, and was measured on images that are held
-out here too; no search was made for networks without heads. `configs/paper/` holds the paper's
-recipes, as far as it gives them, for GPUs. Where a table says no more of Muon than its learning
-rate, it multiplied in bf16; in fp32 the same commands have it multiply in fp32 now, so that they
-give somewhat other figures. The commit in a table's file is that of the code which wrote it; arms
-may have been trained by code before it, which `trained by` names where that was noted.
+Optimizer, learning rate and threshold differ from part to part: [the runs that chose
+them](results/recipe_search.md) had heads, except the twins, and were measured on images that are
+held out here too; nothing was searched for networks without heads. `configs/paper/` holds the
+paper's recipes, as far as it gives them, for GPUs. Where a table says no more of Muon than its
+learning rate, it multiplied in bf16; in fp32 the same commands have it multiply in fp32 now, so
+that they give somewhat other figures. The commit in a table's file is that of the code which wrote
+it; arms may have been trained by code before it, which `trained by` names where that was noted.
 
 Arms that are compared begin with the same weights and see the same images in the same order, with
-the same augmentation. Accuracies are of images held out from training, mean ± deviation of three
-seeds, or of six where it is said, which change all of that but not which images are trained on and
-which held out: ± has nothing of these in it, and what was measured before, nothing of others. A
-difference counts where Welch's t-test gives p < {SURE}, with Holm's correction over the comparisons
-of its table. "Not shown" does not mean that there is none: so few seeds miss differences as large
-as some that are claimed, and parts 2 to 4 say from how many points on one would have been shown,
-had it been the surest of its table.
+the same augmentation. Accuracies of parts 2 to 4 are of images held out from training, mean ±
+deviation of three seeds, or of six where it is said. A seed changes weights, order and
+augmentation, but not which images are held out, so that ± leaves that choice out; earlier
+measurements held out the same. A difference counts where Welch's t-test gives p < {SURE}, with
+Holm's correction over the comparisons of its table. "Not shown" does not mean that there is none:
+so few seeds miss differences as large as some that are claimed, and parts 2 to 4 say from how many
+points on one would have been shown, had it been the surest of its table.
 """
 CLAIMED_COST = 9, 11  # % of an epoch: 9 to 10 by the paper, and a rounding
 COSTLY, EACH = "short_bp_resnet20", "of each build, %"  # of heads.py, whose peers are not needed
@@ -272,7 +272,11 @@ def gradient_by_layer() -> Claim:
     told = LINE.join(
         f"in {network} at least {at_best[network]:.2g} times as much in each of the first ten with "
         f"heads ({better[network]}); without them "
-        + (f"it falls {fell['vanilla']:.3g} times" if fell["vanilla"] > 1 else "none vanishes")
+        + (
+            f"that of spikes falls {fell['vanilla']:.3g} times from the last layer to the first"
+            if fell["vanilla"] > 1
+            else "none vanishes"
+        )
         for network, fell in falls.items()
     )
     return section(title, verdict, claim, found, "gradients.png", "gradients", told)
@@ -313,8 +317,8 @@ def depth() -> Claim:
     lines = [
         [
             d,
-            *(f"{row[REBUTTAL]:.1f}" for row in now[d][:2]),
-            *(reached(row) for row in now[d][:2]),
+            *(f"{row[REBUTTAL]:.1f}" for row in (now[d].vanilla, now[d].with_heads)),
+            *(reached(row) for row in (now[d].vanilla, now[d].with_heads)),
             DIFFERENCE[now[d].sign],
             ", ".join(DIFFERENCE[found.sign] for found in found_at[d][1:]),
             ", ".join(f"{found.reach:.1f}" for found in found_at[d]),
@@ -406,7 +410,9 @@ def parts_of(content: dict[str, Any]) -> Parts:
 def in_short(networks: str, parts: Parts, earlier: Parts | None = None) -> str:
     """Which arms differ from vanilla; where they were measured before, in both measurements."""
     counted = in_both(parts.signs, earlier.signs if earlier else parts.signs)
-    named = {arm: arm if arm in ABLATED else f"evolutionary (heads on: {arm})" for arm in counted}
+    named = {
+        arm: arm if arm in ABLATED else f"evolutionary with heads on the {arm}" for arm in counted
+    }
     shown = [
         f"{DIFFERENCE[sign]} than vanilla: {', '.join(found)}"
         for sign in (1, -1)
@@ -584,11 +590,11 @@ def cost() -> Claim:
         "head costs beside the network differs from one device to another, and a V100 was not at "
         f"hand.\n\n**The claim's network**, {COSTLY}, at both T: {interval}; "
         f"[measured before](results/heads_before.md): {earlier}. Each is the mean of both orders, "
-        "so that what an order costs is no part of it; this took the plain mean's place when all "
-        "figures were there.\n\n**The rule.** Reproduced "
+        "so that the order does not count; this replaced the plain mean when all figures were "
+        "there.\n\n**The rule.** Reproduced "
         f"would be an interval that leaves 0 out and reaches {least} to {most} %; less than "
-        f"claimed is one below {least} %; and both measurements have to say so. It replaced, when "
-        "the first was there, a rule that more builds could only have made harder to meet."
+        f"claimed is one below {least} %; and both measurements have to say so. It replaced, "
+        "after the first measurement, a rule that more builds could only have made harder to meet."
     )
     claim = "An epoch of training takes 9 to 10 % longer (ResNet-20, CIFAR-10, one V100)."
     told = f"{interval} in {COSTLY}"
@@ -657,7 +663,9 @@ def twins() -> Claim:
         "CIFAR-10 the paper's figures without heads were not found."
     )
     title = "7. The released networks and their twins without heads"
-    told = "with heads " + ", ".join(f"{line[3]} points in {line[0]}" for line in lines)
+    told = "points with heads, ± the error of so many test images: " + LINE.join(
+        f"{line[3]} in {line[0]}" for line in lines
+    )
     return section(title, "measured, one seed each", claim, found, None, "twins", told)
 
 

@@ -37,7 +37,7 @@ FEWER_SETTINGS = [Setting(64, 2, True), Setting(7, 1, False)]
 
 
 def check_certificate(folder: Path) -> Check:
-    """Proof that no sum in any graph rounds."""
+    """Proof that no sum in any graph depends on its order."""
     rows = {}
     for graph in GRAPHS:
         try:

@@ -77,12 +77,12 @@ class Options:
     private: bool = False
     """Make the repository private if it is new; refuse one that is public."""
     data_root: str = ""
-    """Where the data set lies on which the folder and what the Hub gives back are verified; without
-    it, random images, or for digits scikit-learn's own."""
+    """Where the data set lies, to verify the folder and what the Hub gives back; random images
+    without it, or scikit-learn's for digits."""
     num_images: int = 50
     """Images to verify them on."""
     overwrite: bool = False
-    """Replace the folder of --to-folder if another network was published there; no other folder is
+    """Replace the folder of --to-folder if it is a published one, as it was verified; no other is
     ever replaced."""
 
 
@@ -247,8 +247,8 @@ def check_replaced(repo_id: str, found: Plan) -> None:
     if others:
         raise PublishError(
             f"{repo_id}: expected an empty repository or a published folder alone, got "
-            f"{sorted(others)}, which no {REPORT} there names; it stays as it is: move them away, "
-            "or publish to another"
+            f"{sorted(others)}, which are no files of one that was published there; it stays as it "
+            "is: move them away, or publish to another"
         )
 
 

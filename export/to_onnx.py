@@ -60,14 +60,16 @@ class Options:
     """What else the card shall say of the training, in sentences, such as what chose its length; as
     the source says if none."""
     overwrite: bool = False
-    """Replace the output folder if it is one that this command wrote; no other is ever replaced."""
+    """Replace the output folder if it is an exported one, as it was verified; no other is ever
+    replaced."""
 
 
 def export(options: Options) -> Path:
     """Strip, export, verify and write.
 
     Raises:
-        FileExistsError: The output exists and overwrite is not set, or it is no published folder.
+        FileExistsError: The output exists and overwrite is not set, or it is no exported folder, or
+            one that was changed since.
         ExportError: A check failed; the message lists every failed one.
         ValueError, FileNotFoundError: The source or its data are not what they should be.
     """

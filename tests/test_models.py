@@ -451,6 +451,7 @@ def test_a_number_that_no_network_has_is_refused(name, arguments, message):
 
 def test_numpys_whole_numbers_are_whole_numbers(tmp_path):
     size = dict(num_classes=np.int64(3), in_chans=np.int32(1), time_steps=np.int64(2))
+    size |= dict(widths=[*np.array([8, 8, 8])], drop_rate=np.float64(0.5), avg_down=np.True_)
     hub.save_pretrained(zoo.create_model("short_bp_resnet20_slim", **size), tmp_path)
     model = zoo.create_model(f"local-dir:{tmp_path}", pretrained=True)
     assert (model.num_classes, model.in_chans, model.time_steps) == (3, 1, 2)

@@ -23,7 +23,7 @@ import export.verify
 import zoo
 from export.browser import preprocessor
 from export.checks import logits_of, session
-from export.equal_bits import check_exact
+from export.equal_bits import check_certificate, check_exact
 from export.folder import GRAPH, GRAPHS, READABLE_GRAPH, REPORT, changed_files
 from export.images import Images, data_images
 from export.verify import check_paths, check_stripping, print_report, verify
@@ -143,12 +143,11 @@ def test_one_bit_of_a_weight_in_a_graph_is_caught(folder, graph):
         weight[0, 0, 1, 1] = np.nextafter(weight[0, 0, 1, 1], np.float32(9))
 
     change_constant(folder / graph, "stages.1.0.conv1.conv.weight", nudge)
-    found = failed(folder)
     changed = f"{graph}: stages.1.0.conv1.conv.weight"
-    assert found["graphs hold the weights"] == {"that_differ": [changed]}
-    assert found["no sum depends on its order"]["where"].startswith(
-        f"{graph}: stages.1.0.conv1.conv: "
-    )
+    assert failed(folder) == {"graphs hold the weights": {"that_differ": [changed]}}
+    proof = check_certificate(folder)
+    assert not proof.passed
+    assert proof.measured["where"].startswith(f"{graph}: stages.1.0.conv1.conv: ")
 
 
 def test_another_weight_on_the_grid_gives_other_bits(folder):
@@ -162,6 +161,7 @@ def test_another_weight_on_the_grid_gives_other_bits(folder):
         "floats that are no pixels give equal bits",
     }
     different = found["equal bits in every setting"]["by_setting"]
+    assert "graphs hold the weights" in failed(folder)
     assert different["onnx/model.onnx, batch 1, 1 threads, no optimisations"] > 0
     assert different["onnx/model_uint8.onnx, batch 64, 2 threads, all optimisations"] == 0
 
@@ -282,8 +282,8 @@ def test_a_zero_of_the_other_sign_is_another_logit():
 def test_logits_that_are_no_numbers_are_caught(folder):
     change_constant(folder / GRAPH, "head.fc.bias", lambda bias: bias.fill(np.nan))
     assert "equal bits in every setting" in failed_when_run(folder)
-    found = failed(folder)
-    assert "head.fc.bias: expected finite numbers" in found["no sum depends on its order"]["where"]
+    assert "graphs hold the weights" in failed(folder)
+    assert "head.fc.bias: expected finite numbers" in check_certificate(folder).measured["where"]
 
 
 def test_heads_among_the_weights_are_caught(folder):
@@ -452,7 +452,8 @@ def test_the_first_images_are_of_all_classes(exported, tmp_path):
 
 
 def test_a_graph_of_somebody_elses_is_never_run(folder, monkeypatch):
-    monkeypatch.setattr(export.equal_bits, "run_graph", lambda *_: pytest.fail("it ran"))
+    for used in ("run_graph", "certify"):
+        monkeypatch.setattr(export.equal_bits, used, lambda *_: pytest.fail("it was used"))
     change_constant(folder / READABLE_GRAPH, "head.fc.bias", lambda bias: bias.__iadd__(1))
     assert "graphs hold the weights" in failed(folder)
 

@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from numbers import Integral
 from typing import Any, TypeVar
 
+import numpy as np
+
 Choice = TypeVar("Choice")
 
 
@@ -16,6 +18,13 @@ def one_of(name: str, known: Mapping[str, Choice], chosen: str) -> Choice:
     if not isinstance(chosen, str) or chosen not in known:
         raise ValueError(f"{name}: expected one of {list(known)}, got {chosen!r}")
     return known[chosen]
+
+
+def plain(value: Any) -> Any:
+    """NumPy's numbers as Python's, which a config.json can hold, alone or for each stage."""
+    if isinstance(value, np.generic):
+        return value.item()
+    return type(value)(map(plain, value)) if type(value) in (list, tuple) else value
 
 
 def flag(name: str, value: bool) -> None:

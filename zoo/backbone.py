@@ -69,7 +69,7 @@ class SpikingBackbone(nn.Module):
         flag("shortcut_heads", shortcut_heads)
         if isinstance(drop_rate, bool) or not 0 <= drop_rate <= 1:
             raise ValueError(f"drop_rate: expected a number between 0 and 1, got {drop_rate}")
-        if not isinstance(global_pool, str):
+        if not isinstance(global_pool, str | None):
             raise ValueError(f"global_pool: expected a name, such as 'avg', got {global_pool!r}")
         dd = {"device": device, "dtype": dtype}
         self.num_classes = num_classes
@@ -108,13 +108,15 @@ class SpikingBackbone(nn.Module):
             yield x
 
     def forward_features(self, x: Tensor) -> Tensor:
-        """Firing rates behind the last stage, unpooled, [B, C, H, W]."""
+        """The mean over time of what the last stage gives off, firing rates where these are
+        spikes, unpooled, [B, C, H, W].
+        """
         *_, x = self._stage_outputs(x)
         return self.last_spike(x).mean(0)
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        """Firing rates [B, C, H, W] -> logits [B, K], or with pre_logits what the classifier is
-        given, [B, C].
+        """What forward_features gives, [B, C, H, W], -> logits [B, K], or with pre_logits what the
+        classifier is given, [B, C].
         """
         # The classifier is linear: logits of the mean over time are the mean of the logits.
         return self.head(x, pre_logits=pre_logits)

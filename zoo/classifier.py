@@ -47,8 +47,9 @@ class Classifier:
         """The likeliest labels and their softmax probabilities, the likeliest first.
 
         Args:
-            image: A PIL image, the path of one, or uint8 pixels [H, W, C] or [H, W], of any size.
-                It is turned as its camera says (EXIF), and transparency is left out.
+            image: A PIL image, the path of one, or uint8 pixels [H, W, C] or [H, W], of any size,
+                up to a hundred times as long as wide. It is turned as its camera says (EXIF), and
+                transparency is left out.
             top: How many.
 
         Raises:

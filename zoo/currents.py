@@ -220,8 +220,7 @@ def check_threshold(name: str, lif: LIF) -> None:
         )
     if lif.v_threshold > 2.0**SMALLEST:
         raise NotExactError(
-            f"{name}: expected a v_threshold of which fp32 has the double, 2^{SMALLEST} or less, "
-            f"got {lif.v_threshold}"
+            f"{name}: expected a v_threshold of 2^{SMALLEST} or less, got {lif.v_threshold}"
         )
     if lif.levels > 1 and not (is_power_of_two(lif.levels) and is_power_of_two(lif.v_threshold)):
         raise NotExactError(

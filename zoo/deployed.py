@@ -87,8 +87,8 @@ def deploy(model: nn.Module, exact: bool = True) -> fx.GraphModule:
 
     Raises:
         NotExactError: Some layer cannot be exact in fp32; the message names it and says why.
-        ValueError: The network is none of zoo.create_model, its weights are not finite, or hooks
-            change what its layers compute.
+        ValueError: The network is none of zoo.create_model, its weights are not finite, or a module
+            has a hook on its forward pass, or a forward of its own, which would be lost.
     """
     model = _bare(model).cpu().float()
     model.set_grad_checkpointing(False)
@@ -107,6 +107,9 @@ def why_not_exact(model: nn.Module) -> str | None:
 
     Returns:
         The reason, where layers or constants of neurons are one; None where weights alone decide.
+
+    Raises:
+        ValueError: The network is none of zoo.create_model, or modules are changed as for deploy.
     """
     model = _bare(model)
     if (device := next(model.parameters()).device).type != "meta":
@@ -129,8 +132,8 @@ def _bare(model: nn.Module) -> nn.Module:
     # A weight that a hook makes is not there yet, and what else hooks do would be lost.
     if hooked := [name for name, module in model.named_modules() if runs_hooks(module)]:
         raise ValueError(
-            f"model: expected layers without hooks on their forward pass, got some on "
-            f"{hooked[:3]}; take them off, of pruning and weight norm with torch's own remove"
+            f"model: expected modules without hooks on their forward pass or a forward of their "
+            f"own, got {hooked[:3]}; take them off, of pruning and weight norm with torch's remove"
         )
     model = strip_heads(model)
     if not hasattr(model, "pretrained_cfg"):

@@ -10,6 +10,7 @@ import timm
 from torch import nn
 
 from zoo import hub, models
+from zoo.arguments import plain
 
 UNTRAINED = "untrained"  # the tag of every architecture in timm's registry
 SOURCES = ("file", "url", "hf_hub_id", "hf_hub_filename", "state_dict", "source")  # timm's
@@ -79,6 +80,7 @@ def create_model(
     """
     if not isinstance(name, str):
         raise ValueError(f"name: expected one as `python -m zoo list` has it, got {name!r}")
+    kwargs = {key: plain(value) for key, value in kwargs.items()}
     architecture, _, tag = name.partition(".")
     _check_checkpoint(kwargs.get("checkpoint_path"))
     if ":" not in name and architecture not in list_models():

@@ -9,7 +9,6 @@ match.
 import inspect
 import json
 import os
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -50,7 +49,7 @@ KINDS = dict.fromkeys(("F64", "F32", "F16", "BF16"), "float") | dict.fromkeys(
 # Bounds on what a config.json may ask to build, far above any network that is known here.
 MAX_HEADER, MAX_WIDTH, MAX_TIME_STEPS, MAX_BLOCKS = 2**24, 2**16, 2**12, 2**12
 MAX_PARAMETERS = 2**30
-LARGEST = sys.float_info.max  # JSON has whole numbers beyond it, and infinity
+LARGEST = 2**16  # of a mean or a deviation
 MAX_SIDE = 2**12  # pixels, of an image to classify or to verify on
 # By timm, and never handed on to a network, of which a pretrained_cfg_overlay names other weights;
 # or by who builds it.
@@ -226,8 +225,9 @@ def read_config(folder: Path) -> dict[str, Any]:
         for values in (mean, std)
     ):
         raise ValueError(
-            f"{path}: expected input_size as three whole numbers, mean and std as a finite one for "
-            f"each channel in pretrained_cfg, got {size!r}, {mean!r} and {std!r}"
+            f"{path}: expected input_size as three whole numbers, mean and std as one up to "
+            f"{LARGEST} for each channel in pretrained_cfg, got {size!r:.100}, {mean!r:.100} and "
+            f"{std!r:.100}"
         )
     if not all(1 <= side <= MAX_SIDE for side in size):
         raise ValueError(
@@ -401,8 +401,8 @@ def unlike_weights(folder: Path, network: nn.Module) -> list[str]:
 
 def _unlike_layers(*networks: nn.Module) -> list[str]:
     """Names of the layers that are not of one kind in two networks, or in one alone, and of norms
-    that differ in their epsilon: what no weight file tells. Shortcut heads aside; a frozen norm is
-    of the kind of any other.
+    that differ in their epsilon: of what no weight file tells that which timm's own methods change.
+    Shortcut heads aside; a frozen norm is of the kind of any other.
     """
     one, other = (
         {

@@ -420,9 +420,9 @@ def _endpoint() -> str:
 
 
 def check_name(place: str, name: str) -> None:
-    """Raise for a file name that leads out of its folder."""
+    """Raise for a file name that leads out of its folder, or that is none in its plain form."""
     path = PurePosixPath(name)
-    if path.is_absolute() or "\\" in name or ".." in path.parts or str(path) != name:
+    if path.is_absolute() or "\\" in name or ".." in path.parts or str(path) != name or name == ".":
         raise PullError(f"{place}: expected plain file names, got {name!r}; do not use it")
 
 

@@ -142,12 +142,13 @@ def _tar_files(root: Path, split: Split, folders: set[str]) -> Iterator[tuple[st
                     folders.add(name)
                 elif folder in SPLITS or nearest != split:
                     continue
-                if member.islnk() or member.issym():  # of an image, or of a whole class
+                shows = is_image(path, IMAGE_SUFFIXES)
+                if member.issym() or (shows and member.islnk()):  # it may be a whole class
                     raise ValueError(
                         f"data.root: expected images themselves, got a link, {member.name} in "
                         f"{str(root)!r}; pack with tar --dereference --hard-dereference"
                     )
-                if not is_image(path, IMAGE_SUFFIXES):
+                if not shows:
                     continue
                 if folder != split:
                     raise ValueError(f"data.root: expected {split}/CLASS/IMAGE, got {member.name}")

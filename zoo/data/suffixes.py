@@ -30,8 +30,10 @@ def is_image(path: PurePath, read: Collection[str]) -> bool:
 
 
 def refuse_dangling(path: Path) -> None:
-    """Raise for a link to nothing: a class whose disk is not there would be left out."""
-    if path.is_symlink() and not path.exists():
+    """Raise for a link to nothing: a class whose disk is not there would be left out. Hidden links
+    are nobody's class.
+    """
+    if path.is_symlink() and not path.exists() and not path.name.startswith("."):
         raise ValueError(f"data.root: expected what {path} links to, found nothing there")
 
 

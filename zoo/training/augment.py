@@ -41,7 +41,9 @@ class AugmentConfig:
     def __post_init__(self):
         for key in ("crop_padding", "crop_size", "roll", "cutout", "mixup", "cutmix"):
             if not 0 <= getattr(self, key) < math.inf:
-                raise ValueError(f"augment.{key}: expected a number >= 0, got {getattr(self, key)}")
+                raise ValueError(
+                    f"augment.{key}: expected a finite number >= 0, got {getattr(self, key)}"
+                )
         for key in ("mixup", "cutmix"):
             if 0 < getattr(self, key) < LEAST_BETA:
                 raise ValueError(

@@ -31,9 +31,8 @@ class OptimConfig:
     warmup_epochs: float = 0.0
     """Epochs over which the learning rate rises to its peak; cosine to 0 after that."""
     ema_decay: float = 0.0
-    """Decay of the weights' moving average: step n, from 0, uses 1 - n^(-2/3) while that is less,
-    and the first two use 0. 0 keeps no average; otherwise it is what is measured, saved and
-    exported."""
+    """Decay of the weights' moving average, which is then what is measured, saved and exported; 0
+    keeps none. The first two steps use 0, later ones 1 - n^(-2/3) while that is less, n from 0."""
 
     def __post_init__(self):
         _at_least("optim.lr", self.lr, 0)
@@ -56,14 +55,15 @@ class Config:
     model_args: dict[str, Any] = field(default_factory=dict)
     """Arguments of the network: time_steps, spike_layer: {decay: 0.25}, ..."""
     start_from: str = ""
-    """Weights to begin with: a run that has ended, a checkpoint or any folder of zoo.hub; random if
-    empty.
-    More time steps after few ones is what this is for."""
+    """Weights to begin with, random if empty: the folder of a run that has ended, of a checkpoint,
+    or any with config.json and model.safetensors, such as zoo/weights/short_bp_resnet18.cifar10.
+    For fine-tuning, and for more time steps after few."""
     data: DataConfig = field(default_factory=DataConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     epochs: int = 300
+    """How often all training images are seen."""
     batch_size: int = 128
     """Images of one step, over all processes."""
     gradient_accumulation: int = 1
@@ -78,6 +78,7 @@ class Config:
     a minute of compiling, and one more before a last step of fewer images. It has no
     memory="lean"."""
     device: Literal["auto", "cuda", "cpu"] = "auto"
+    """auto is CUDA where there is a device, and else the CPU."""
     keep_large_buffers: bool = True
     """python -m zoo.training tells glibc's allocator to keep freed buffers; on a CPU a step then
     takes far less time."""
@@ -101,7 +102,15 @@ class Config:
         _at_least("batch_size", self.batch_size, 1)
         _at_least("gradient_accumulation", self.gradient_accumulation, 1)
         _at_least("workers", self.workers, 0)
-        _at_least("checkpoint_minutes", self.checkpoint_minutes, 0)
+        if not self.checkpoint_minutes >= 0:
+            raise ValueError(
+                f"checkpoint_minutes: expected a number >= 0, got {self.checkpoint_minutes}"
+            )
+        for key in ("mean", "std"):  # beyond these no export would take the network
+            if not all(0 <= value <= 255 for value in getattr(self.data, key)):
+                raise ValueError(
+                    f"data.{key}: expected pixel values up to 255, got {getattr(self.data, key)}"
+                )
         if self.optim.warmup_epochs > self.epochs:
             raise ValueError(
                 f"optim.warmup_epochs: expected at most {self.epochs} epochs, "
@@ -122,7 +131,7 @@ class Config:
 
 def _at_least(name: str, value: float, least: float) -> None:
     if not least <= value < math.inf:
-        raise ValueError(f"{name}: expected a number >= {least}, got {value}")
+        raise ValueError(f"{name}: expected a finite number >= {least}, got {value}")
 
 
 class _Recipe(yaml.SafeLoader):
