@@ -173,9 +173,10 @@ def _body(folder: Path, config: dict[str, Any], report: dict[str, Any]) -> str:
         mean=[round(255 * value) for value in cfg["mean"]],
         std=[round(255 * value) for value in cfg["std"]],
         accuracy=told_accuracy(checks, report["images"]),
+        neuron="Integrate-and-fire" if neuron["decay"] == 1 else "Leaky integrate-and-fire",
         decay=neuron["decay"],
         given_off=_given_off(**neuron),
-        reset="zero" if neuron["reset"] == "zero" else "v - v_threshold s",
+        reset="zero" if neuron["reset"] == "zero" else f"v - {neuron['v_threshold']} s",
         s="s" * (args["time_steps"] > 1),
         in_other_terms=_in_other_terms(**neuron),
         rates="\n".join(

@@ -35,12 +35,12 @@ def how_measured(images: str, training: dict[str, Any], release: str = "") -> st
     be made of anew, if named.
     """
     count = int(images.split()[0])
-    made = f"to_onnx.py {release} --output FOLDER" if release else "verify.py FOLDER"
+    made = f"to_onnx {release} --output FOLDER" if release else "verify FOLDER"
     if images.startswith(f"{count} random images, seed"):
         made += " --random-images"
     elif training["data"]["name"] != "digits":
         made += " --data-root DATA"
-    return f"python export/{made} --num-images {count}"
+    return f"python -m export.{made} --num-images {count}"
 
 
 def parameter_count(folder: Path) -> int:

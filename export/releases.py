@@ -23,7 +23,7 @@ RELEASES = """# Released weights
 Written by `python export/releases.py` from the folders in `zoo/weights/`, whose own cards say more.
 `DATA` and `FOLDER_OR_TAR` are the images that a network was trained on, as
 [docs/training.md](docs/training.md#data) says. `FOLDER` is a published folder; the package leaves
-some graphs of a release out, and `python export/to_onnx.py NAME --output FOLDER --data-root DATA`
+some graphs of a release out, and `python -m export.to_onnx NAME --output FOLDER --data-root DATA`
 makes the whole one that its own card speaks of.
 
 {sections}"""

@@ -251,7 +251,7 @@ def test_every_snippet_of_a_card_runs_as_it_stands(exported, card, tmp_path):
 
 
 def test_a_card_names_the_command_that_measures_it_anew(card):
-    assert "`python export/verify.py FOLDER --num-images 360` measures these figures anew" in card
+    assert "`python -m export.verify FOLDER --num-images 360` measures these figures anew" in card
 
 
 def test_model_cards_are_those_of_the_released_weights():
@@ -276,7 +276,7 @@ def test_a_release_has_a_section_with_its_numbers(exported, tmp_path, monkeypatc
     graph = folder / "onnx/model_readable.onnx"
     graph.rename(graph.with_suffix(".away"))
     assert (
-        "`python export/to_onnx.py short_bp_resnet20_slim.digits --output FOLDER --num-images 360`"
+        "`python -m export.to_onnx short_bp_resnet20_slim.digits --output FOLDER --num-images 360`"
         in model_cards()
     )
     graph.with_suffix(".away").rename(graph)

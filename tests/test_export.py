@@ -286,7 +286,7 @@ def test_random_pixels_verify_a_network_whose_data_are_not_at_hand(run, tmp_path
     assert "onnxruntime_percent" not in json.dumps(report)
     card = (tmp_path / "out" / "README.md").read_text()
     assert "Not measured" in card
-    assert "`python export/verify.py FOLDER --random-images --num-images 20` measures" in card
+    assert "`python -m export.verify FOLDER --random-images --num-images 20` measures" in card
     with pytest.raises(ValueError, match="--random-images: expected no --data-root beside it"):
         export(replace(options, output=str(tmp_path / "other"), data_root="data"))
     digits = replace(options, output=str(tmp_path / "other"), data_root="data", random_images=False)
