@@ -302,7 +302,7 @@ def test_what_hooks_do_is_not_left_out_in_silence(hook, exact):
     model = create()
     hook(model.stages[1][0].conv1.conv)
     with pytest.raises(
-        ValueError, match=r"without hooks .*, got some on \['stages\.1\.0\.conv1\.c"
+        ValueError, match=r"without hooks .*, got \['stages\.1\.0\.conv1\.conv'\]; take"
     ):
         zoo.deploy(model, exact)
 

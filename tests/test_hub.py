@@ -266,7 +266,7 @@ def test_frozen_norms_are_saved_as_any_other(tmp_path):
     [
         ({"notes": 5}, "expected notes as a list in pretrained_cfg, got 5"),
         ({"paper_ids": 5}, "expected paper_ids as a text in pretrained_cfg, got 5"),
-        ({"mean": [10**400]}, "mean and std as a finite one for each channel"),
+        ({"mean": [10**400]}, "mean and std as one up to 65536 for each channel"),
     ],
 )
 def test_what_no_card_could_be_written_of_is_refused(folder, change, message):
@@ -522,11 +522,11 @@ def changed(folder, **values):
         ({"input_size": [3, 8.5, 8]}, "input_size as three whole numbers"),
         (
             {"mean": None},
-            "mean and std as a finite one for each channel in pretrained_cfg, got .* None and",
+            "mean and std as one up to 65536 for each channel in pretrained_cfg, got .* None and",
         ),
         (
             {"std": "q"},
-            "mean and std as a finite one for each channel in pretrained_cfg, got .* 'q'",
+            "mean and std as one up to 65536 for each channel in pretrained_cfg, got .* 'q'",
         ),
     ],
 )

@@ -91,7 +91,10 @@ def test_a_repository_that_holds_something_else_stays_as_it_is(hub, client, fold
     head = hub.repos["org/mine"].branches["main"]
     for confirm in (False, True):
         error = publish(client, folder, "org/mine", confirm).error
-        assert "['thesis.pdf'], which no verification.json there names; it stays as it is" in error
+        assert (
+            "['thesis.pdf'], which are no files of one that was published there; it stays as it is"
+            in error
+        )
     assert hub.repos["org/mine"].branches["main"] == head
 
 
@@ -103,7 +106,7 @@ def test_files_that_no_report_names_stay_as_they_are(hub, client, folder, report
     for confirm in (False, True):
         error = publish(client, folder, "org/theirs", confirm).error
         assert "'thesis.pdf'" in error
-        assert "which no verification.json there names; it stays as it is" in error
+        assert "which are no files of one that was published there; it stays as it is" in error
     assert hub.repos["org/theirs"].branches["main"] == head
 
 
