@@ -253,7 +253,7 @@ def test_the_frames_of_an_event_stream_move_together():
 
 def test_an_amount_below_zero_is_refused():
     with pytest.raises(
-        ValueError, match=re.escape("augment.cutout: expected a number >= 0, got -1")
+        ValueError, match=re.escape("augment.cutout: expected a finite number >= 0, got -1")
     ):
         AugmentConfig(cutout=-1)
 
