@@ -8,7 +8,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from export.browser import PREPROCESSOR
 from export.checks import STRIPPING
-from export.history import CURVES, each_run, epochs, history_and_notes
+from export.history import CURVES, each_run, epochs, head_weights, history_and_notes
 from export.measured import (
     how_measured,
     measured_accuracy,
@@ -299,12 +299,14 @@ def _citation(cfg: dict[str, Any]) -> str:
 def _trained_with(training: dict[str, Any]) -> str:
     if not training:
         return "How it was trained is not recorded."
-    runs = list(all_runs(training))
-    if all(run["loss"]["name"] == "vanilla" for run in runs):
-        if "began_with" in runs[0]:
-            return "How the weights were trained that it began with is not recorded."
-        return "It was trained without shortcut heads."
-    return "It was trained with shortcut heads; what is published here is the network alone."
+    if weights := head_weights(training):
+        return (
+            f"It was trained with shortcut heads of weight {weights}; what is published here is "
+            "the network alone."
+        )
+    if "began_with" in next(all_runs(training)):
+        return "How the weights were trained that it began with is not recorded."
+    return "It was trained without shortcut heads."
 
 
 def _short(measured: dict[str, Any]) -> str:

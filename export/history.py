@@ -35,6 +35,12 @@ def history(training: dict[str, Any] | None) -> str:
     return f"{history(training['began_with']['training'])}; then {_told(training)}"
 
 
+def head_weights(training: dict[str, Any] | None) -> str:
+    """Of the shortcut heads of all runs; empty where none had any, or none is recorded."""
+    losses = (run["loss"] for run in all_runs(training) if run["loss"]["name"] != "vanilla")
+    return "; then ".join(dict.fromkeys(map(_head_weight, losses)))
+
+
 def epochs(training: dict[str, Any]) -> str:
     """A table with a line for each epoch of each run whose log is there; empty if there is none."""
     lines = [
@@ -105,6 +111,13 @@ def _told(run: dict[str, Any]) -> str:
         machines = dict.fromkeys(entry["machine"] for entry in log if "machine" in entry)
         told += f" on {' and '.join(machines)}" if machines else ""
     return told
+
+
+def _head_weight(loss: dict[str, Any]) -> str:
+    if loss["name"] == "shortcut":
+        return "1"
+    falls = ", in each run falling to 0" * (loss["name"] != "constant")
+    return f"{loss['coefficient']:g}{falls}"
 
 
 def of_levels(model_args: dict[str, Any]) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 import tyro
 
 from export.folder import GRAPHS, read_report
-from export.history import history_and_notes, of_levels
+from export.history import head_weights, history_and_notes, of_levels
 from export.measured import how_measured, parameter_count, told_accuracy, told_operations
 from zoo import hub
 
@@ -42,7 +42,7 @@ RELEASE = """## {heading}
 | neurons | LIF, {time_steps} time step{s}, {constants}{rates} |
 | export | {rule} rule |
 | an image takes, as trained | {operations} |
-| trained | {history} |
+| trained | {heads}{history} |
 | where | {place} |
 | sha256 of the weights | `{sha256}` |
 | measured by | `{command}` |
@@ -82,6 +82,7 @@ def _release(folder: Path) -> str:
     checks = {check["name"]: check["measured"] for check in report["checks"]}
     args, (channels, height, width) = config["model_args"], config["pretrained_cfg"]["input_size"]
     measured, on_the_hub = report.get("energy"), hub.released_on_hub()
+    training = config.get("training", {})
     return RELEASE.format(
         heading=_heading(folder),
         accuracy=told_accuracy(checks, report["images"]),
@@ -98,12 +99,13 @@ def _release(folder: Path) -> str:
         rates=of_levels(args),
         rule=report["rule"],
         operations=told_operations(measured) if measured else "not measured",
+        heads=f"with heads of weight {weights}: " if (weights := head_weights(training)) else "",
         history=history_and_notes(config),
         place=f"Hub, `{on_the_hub[folder.name]}`"
         if folder.name in on_the_hub
         else "the package" + _left_out(folder),
         sha256=report["sha256"][hub.WEIGHTS],
-        command=how_measured(report["images"], config.get("training", {}), _made_anew(folder)),
+        command=how_measured(report["images"], training, _made_anew(folder)),
     )
 
 

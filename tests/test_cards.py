@@ -125,6 +125,11 @@ def test_a_card_claims_no_more_than_the_runs_of_a_network():
     )
     assert _title(later) == "CIFAR-100 and CIFAR-10"
     assert _trained_with(cut) == "It was trained without shortcut heads."
+    heads = {"name": "evolutionary", "coefficient": 0.05}
+    with_heads = cut | {"began_with": {"training": run | {"loss": heads}}}
+    assert "heads of weight 0.05, in each run falling to 0; what" in _trained_with(with_heads)
+    both = with_heads | {"loss": {"name": "shortcut", "coefficient": 0.05}}
+    assert "heads of weight 0.05, in each run falling to 0; then 1; what" in _trained_with(both)
     unknown = cut | {"began_with": {"sha256": "", "training": None}}
     assert "is not recorded" in _trained_with(unknown)
 

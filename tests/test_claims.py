@@ -10,7 +10,7 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
 import results  # noqa: E402
-from results import cost, depth, differences, least_shown, membrane, twins  # noqa: E402
+from results import cost, depth, differences, membrane, twins, within  # noqa: E402
 
 
 def arm(accuracy: float, deviation: float) -> dict[str, float]:
@@ -33,7 +33,7 @@ def test_the_more_comparisons_the_surer_each_has_to_be():
 @pytest.mark.parametrize("deviations", [(1, 1), (0.2, 3)])
 def test_points_from_which_a_difference_is_shown_are_those_that_show_it(deviations, comparisons):
     one, other = (arm(0, deviation) for deviation in deviations)
-    points = least_shown((one, other), 3, comparisons)
+    points = within((one, other), 3, comparisons)
     equals = [(arm(0, 1), arm(0, 1))] * (comparisons - 1)
     for times, shown in ((1.01, 1), (0.99, 0)):
         pair = arm(times * points, deviations[0]), other
@@ -82,6 +82,7 @@ def test_what_comes_of_the_order_of_two_networks_is_no_part_of_the_heads_cost(ch
 
     changed("heads", of_order)
     assert "+8.0 % (+7.9 to +8.1 with 95 %, 8 builds)" in cost().text
+    assert "+3.0 % and +13.0 % with the vanilla network and with the other first" in cost().text
 
 
 def test_heads_that_make_every_depth_worse_are_said_to(changed):
@@ -103,11 +104,11 @@ def test_a_difference_in_either_network_stands_beside_its_verdict(changed):
     changed("membrane", better)
     claim = membrane()
     assert claim.verdict == "no difference shown there"
-    assert "+10.0 (not shown) for spikes added (SEW)" in claim.in_short
+    assert "+10.0 (+7.7 to +12.3), not shown, for spikes added (SEW)" in claim.in_short
     changed("membrane_before", better)
     claim = membrane()
     assert claim.verdict == "a difference is shown"
-    assert "+10.0 (better) for spikes added (SEW)" in claim.in_short
+    assert "+10.0 (+7.7 to +12.3), better, for spikes added (SEW)" in claim.in_short
 
 
 def test_what_a_release_or_its_twin_alone_has_to_say_is_said_of_that_one(changed):

@@ -17,7 +17,9 @@ from zoo.arguments import one_of
 
 
 def triangle(u: Tensor, width: float) -> Tensor:
-    """Zero beyond |u| = width. TET's ZIF with gama = width; the paper's eq. 4 at width 1."""
+    """Zero beyond |u| = width. TET's ZIF with gama = width; the paper's eq. 4 with width =
+    v_threshold and gamma = 1 / width.
+    """
     return (1 - u.abs() / width).clamp(min=0) / width
 
 
