@@ -1,13 +1,16 @@
 """The deployed network: folded, on a grid, the same bits in every way to run it."""
 
+import copy
 import math
 import re
 from contextlib import contextmanager
 
 import pytest
 import torch
+from accelerate import Accelerator
 from exact_networks import awaken, pixels, run_graph, settle, that_differ, ways_to_run
 from onnx.helper import get_attribute_value
+from timm.data import resolve_data_config
 from timm.models import get_pretrained_cfg_value
 from torch import nn
 from torch.nn.utils import prune
@@ -305,6 +308,31 @@ def test_what_hooks_do_is_not_left_out_in_silence(hook, exact):
         ValueError, match=r"without hooks .*, got \['stages\.1\.0\.conv1\.conv'\]; take"
     ):
         zoo.deploy(model, exact)
+
+
+def test_a_network_that_accelerate_prepared_is_deployed_once_it_is_unwrapped():
+    model = create()
+    x = pixels(model, 4)
+    accelerator = Accelerator(mixed_precision="bf16", cpu=True)
+    before, prepared = zoo.deploy(model)(x), accelerator.prepare(model)
+    with pytest.raises(ValueError, match=r"\['the network itself'\]; .*keep_fp32_wrapper=False"):
+        zoo.deploy(prepared)
+    unwrapped = accelerator.unwrap_model(prepared, keep_fp32_wrapper=False)
+    assert torch.equal(zoo.deploy(unwrapped)(x), before)
+
+
+def test_norms_over_processes_are_folded_as_any_other():
+    model = create()
+    x = pixels(model, 4)
+    synchronised = nn.SyncBatchNorm.convert_sync_batchnorm(copy.deepcopy(model))
+    assert torch.equal(zoo.deploy(synchronised)(x), zoo.deploy(model)(x))
+
+
+def test_a_deployed_network_says_what_its_images_are():
+    model = create(size=24)
+    deployed = zoo.deploy(model)
+    assert deployed.num_classes == 10
+    assert resolve_data_config({}, model=deployed) == resolve_data_config({}, model=model)
 
 
 def test_a_network_that_no_name_built_is_refused():

@@ -340,6 +340,35 @@ def test_a_new_classifier_has_nothing_of_the_old_ones_classes():
     zoo.create_model(name, pretrained=True, features_only=True)
 
 
+def test_names_given_to_new_classes_are_kept(tmp_path):
+    named = {"tag": "flowers", "label_names": list("abcdefg")}
+    model = zoo.create_model(
+        "short_bp_resnet20_slim", pretrained=True, num_classes=7, pretrained_cfg_overlay=named
+    )
+    hub.save_pretrained(model, tmp_path)
+    found = hub.read_config(tmp_path)
+    assert found["label_names"] == named["label_names"]
+    assert found["pretrained_cfg"]["tag"] == "flowers"
+
+
+def test_a_network_trained_elsewhere_is_not_called_untrained(tmp_path):
+    model = zoo.create_model("short_bp_resnet20_slim")
+    for given, tag in (({}, ""), ({"pretrained_cfg": {"tag": "mine"}}, "mine")):
+        hub.save_pretrained(model, tmp_path, **given)
+        assert load(tmp_path).pretrained_cfg["tag"] == tag
+
+
+def test_weights_for_colours_become_weights_for_grey(tmp_path):
+    cfg = {"mean": [120 / 255], "std": [64 / 255]}
+    grey = zoo.create_model(
+        "short_bp_resnet20_slim", pretrained=True, in_chans=1, pretrained_cfg_overlay=cfg
+    )
+    hub.save_pretrained(grey, tmp_path)
+    x = torch.randint(256, (2, 1, 32, 32), dtype=torch.uint8)
+    assert tuple(load(tmp_path).pretrained_cfg["input_size"]) == (1, 32, 32)
+    assert torch.equal(zoo.deploy(load(tmp_path))(x), zoo.deploy(grey)(x))
+
+
 def test_notes_on_the_training_of_the_weights_before_are_not_kept(tmp_path):
     model = zoo.create_model("short_bp_resnet18", pretrained=True)
     assert model.pretrained_cfg["notes"]
@@ -374,8 +403,9 @@ def test_a_place_without_its_source_is_told_apart_from_a_name(name, message):
 
 @pytest.mark.parametrize("overlay", [{"num_classes": 100}, {"file": "others.safetensors"}])
 def test_an_overlay_never_changes_which_weights_load(folder, overlay):
-    with pytest.raises(ValueError, match="expected nothing about which weights, got"):
-        load(folder, pretrained_cfg_overlay=overlay)
+    for create in (zoo.create_model, timm.create_model):
+        with pytest.raises(ValueError, match="expected nothing about which weights, got"):
+            create(f"local-dir:{folder}", pretrained=True, pretrained_cfg_overlay=overlay)
     assert load(folder, pretrained_cfg_overlay={"tag": "mine"}).pretrained_cfg["tag"] == "mine"
 
 
@@ -388,6 +418,14 @@ def test_neurons_that_constants_would_not_bring_back_are_not_saved(tmp_path):
     with pytest.raises(ValueError, match=r"themselves, got of its subclasses .'Shifted'"):
         hub.save_pretrained(model, tmp_path)
     assert not any(tmp_path.iterdir())
+
+
+def test_a_part_of_the_neurons_constants_loads_by_no_way(tmp_path):
+    layer = {"surrogate": "arctan"}
+    model = zoo.create_model("short_bp_resnet20_slim", pretrained=True, spike_layer=layer)
+    timm.models.save_for_hf(model, tmp_path, safe_serialization=True)  # with what was named alone
+    with pytest.raises(ValueError, match=r"got none of \['decay', .*hub\.save_pretrained writes"):
+        timm.create_model(f"local-dir:{tmp_path}", pretrained=True)
 
 
 def test_a_network_saved_by_timm_alone_is_told_what_saves_it(tmp_path):

@@ -312,6 +312,14 @@ def test_gradient_checkpointing_goes_back_as_often_as_it_is_asked():
     assert all(map(torch.equal, before, model.buffers()))
 
 
+def test_a_head_of_ones_own_takes_what_the_classifier_would():
+    model = zoo.create_model("short_bp_resnet20_slim").eval()
+    model.head = torch.nn.Identity()
+    x = torch.randn(2, 3, 32, 32)
+    with torch.inference_mode():
+        assert torch.equal(model(x), model.forward_features(x))
+
+
 def test_a_network_without_classes_trains_without_heads():
     model = create("short_bp_resnet20_slim", shortcut_heads=True, num_classes=0).train()
     assert model(torch.randn(2, 3, 16, 16)).shape == (2, 64)

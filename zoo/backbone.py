@@ -4,7 +4,7 @@ Shapes: T time steps, B batch, C channels, H height, W width, K classes.
 """
 
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any, Literal, TypeVar
 
@@ -18,10 +18,12 @@ from torch.utils.checkpoint import checkpoint
 from zoo.arguments import flag, one_of, sizes, whole
 from zoo.heads import ShortcutHeads
 from zoo.layers import ConvNorm, DirectCoding
+from zoo.neurons import LIF
 
 COUNTER = "num_batches_tracked"  # of a norm; timm's frozen ones have none, and it is no weight
 Memory = Literal["fast", "lean"]
 LEAN = {"fast": False, "lean": True}
+SOURCES = ("file", "url", "hf_hub_id", "hf_hub_filename", "state_dict", "source")  # timm's
 Backbone = TypeVar("Backbone", bound="SpikingBackbone")
 
 
@@ -119,7 +121,7 @@ class SpikingBackbone(nn.Module):
         classifier is given, [B, C].
         """
         # The classifier is linear: logits of the mean over time are the mean of the logits.
-        return self.head(x, pre_logits=pre_logits)
+        return self.head(x, pre_logits=True) if pre_logits else self.head(x)
 
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         if not (self.training and self.shortcut_heads is not None and self.shortcut_heads.heads):
@@ -312,9 +314,18 @@ def build(
 
     Raises:
         ValueError: features_only by another of timm's ways than the getter, which alone knows of
-            time.
+            time; a config.json with a part of the neuron's constants; or other weights in
+            pretrained_cfg_overlay.
     """
     saved = kwargs.get("pretrained_model_args", {}).get("spike_layer")
+    if isinstance(saved, Mapping) and (missing := LIF().constants().keys() - saved.keys()):
+        raise ValueError(
+            f"spike_layer: expected all constants of its neurons in config.json, got none of "
+            f"{sorted(missing)}, as timm alone saves it; zoo.hub.save_pretrained writes them"
+        )
+    overlay = kwargs.get("pretrained_cfg_overlay") or {}
+    if pretrained:
+        _check_overlay(overlay)
     if saved and isinstance(given := kwargs.get("spike_layer"), Mapping):
         kwargs = kwargs | {"spike_layer": saved | given}  # what it leaves out is as it was trained
     args = model_args | kwargs
@@ -330,14 +341,26 @@ def build(
         feature_cfg=dict(out_indices=out_indices, feature_cls="getter"),
         **args,
     )
-    known = model.pretrained_cfg.get("num_classes")
+    cfg = model.pretrained_cfg
+    known = cfg.get("num_classes")
     if getattr(model, "num_classes", known) != known:  # the classifier is new, for other classes
-        _forget_classes(model.pretrained_cfg)
+        _forget_classes(cfg, kept=overlay)
+    if (channels := getattr(model, "in_chans", 0)) == len(cfg["mean"]):
+        cfg["input_size"] = (channels, *cfg["input_size"][1:])
     return model
 
 
-def _forget_classes(cfg: dict[str, Any]) -> None:
-    for name in ("label_names", "tag"):
+def _check_overlay(overlay: Mapping[str, Any]) -> None:
+    """Raise for what timm would load other weights by, or leave the classifier random for."""
+    if wrong := sorted(overlay.keys() & {*SOURCES, "num_classes"}):
+        raise ValueError(
+            f"pretrained_cfg_overlay: expected nothing about which weights, got {wrong}; other "
+            "weights are another name, as local-dir:FOLDER, and num_classes is an argument itself"
+        )
+
+
+def _forget_classes(cfg: dict[str, Any], kept: Container[str] = ()) -> None:
+    for name in {"label_names", "tag"}.difference(kept):
         cfg.pop(name, None)
 
 

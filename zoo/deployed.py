@@ -25,6 +25,7 @@ from timm.utils import unwrap_model
 from torch import Tensor, fx, nn
 
 from zoo.attention import ChannelSpatialAttention, Gate
+from zoo.backbone import SpikingBackbone
 from zoo.currents import Current, Reader, Spikes, check_constants, check_kept, check_threshold, snap
 from zoo.folded import (
     CutPool2d,
@@ -133,10 +134,12 @@ def _bare(model: nn.Module) -> nn.Module:
     if hooked := [name for name, module in model.named_modules() if runs_hooks(module)]:
         raise ValueError(
             f"model: expected modules without hooks on their forward pass or a forward of their "
-            f"own, got {hooked[:3]}; take them off, of pruning and weight norm with torch's remove"
+            f"own, got {[name or 'the network itself' for name in hooked[:3]]}; take them off, of "
+            "pruning and weight norm with torch's remove, of a network that accelerate prepared "
+            "with its unwrap_model(model, keep_fp32_wrapper=False)"
         )
     model = strip_heads(model)
-    if not hasattr(model, "pretrained_cfg"):
+    if not (isinstance(model, SpikingBackbone) and hasattr(model, "pretrained_cfg")):
         raise ValueError(
             f"model: expected a network of zoo.create_model, got a {type(model).__name__}"
         )
@@ -178,6 +181,8 @@ class _Deployment:
         if self.exact:
             self._snap()
         deployed = fx.GraphModule(self.modules, self.graph, class_name="Deployed").eval()
+        deployed.num_classes = self.model.num_classes
+        deployed.pretrained_cfg = dict(self.model.pretrained_cfg)
         return deployed.float().requires_grad_(False)
 
     def _call(self, name: str, module: nn.Module, *x: fx.Node) -> fx.Node:
@@ -454,7 +459,8 @@ class _Rule(_Deployment):
 
 
 def _conv_and_norm(name: str, parts: list[nn.Module]) -> list[nn.Module]:
-    if [type(part) for part in parts] != [nn.Conv2d, nn.BatchNorm2d]:
+    kinds = [type(part) for part in parts]
+    if kinds not in ([nn.Conv2d, norm] for norm in (nn.BatchNorm2d, nn.SyncBatchNorm)):
         raise NotExactError(f"{name}: no exact form of {parts} is known")
     conv, norm = parts
     if norm.weight is None or norm.running_var is None:

@@ -1,10 +1,9 @@
 """From a name to a network; a thin door to timm's registry that opens on spiking networks only."""
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any
 
 import timm
 from torch import nn
@@ -12,14 +11,12 @@ from torch import nn
 from zoo import hub, models
 from zoo.arguments import plain
 
-UNTRAINED = "untrained"  # the tag of every architecture in timm's registry
-SOURCES = ("file", "url", "hf_hub_id", "hf_hub_filename", "state_dict", "source")  # timm's
-
 
 def list_models(
     filter: str | Sequence[str] = "",
+    *,
     pretrained: bool = False,
-    exclude_filters: str | Sequence[str] = "",
+    exclude_filters: str | Sequence[str] | None = None,
 ) -> list[str]:
     """Names of the networks, sorted.
 
@@ -39,7 +36,7 @@ def list_models(
     return sorted(
         name
         for name in names
-        if (not filter or _matches(name, filter)) and not _matches(name, exclude_filters)
+        if (not filter or _matches(name, filter)) and not _matches(name, exclude_filters or ())
     )
 
 
@@ -93,7 +90,7 @@ def create_model(
         if not close:
             where = f"`python -m zoo list` names all; a folder is local-dir:{name}"
         raise ValueError(f"unknown model {name!r}, {where}")
-    if not pretrained and tag in ("", UNTRAINED) and ":" not in name:
+    if not pretrained and tag in ("", hub.UNTRAINED) and ":" not in name:
         return timm.create_model(architecture, **kwargs)
     if kwargs.get("pretrained_cfg"):
         raise ValueError(
@@ -104,10 +101,8 @@ def create_model(
     files = (hub.CONFIG, hub.WEIGHTS) if pretrained else (hub.CONFIG,)
     folder = hub.locate(name, files, cache_dir)
     asked_for = hub.network_asked_for(folder)
-    if pretrained:
-        if wrong := hub.unlike_weights(folder, asked_for):
-            raise ValueError(f"{_other_weights(folder)}: {wrong[:5]} of {len(wrong)} that differ")
-        _check_overlay(kwargs.get("pretrained_cfg_overlay") or {})
+    if pretrained and (wrong := hub.unlike_weights(folder, asked_for)):
+        raise ValueError(f"{_other_weights(folder)}: {wrong[:5]} of {len(wrong)} that differ")
     try:
         return timm.create_model(f"local-dir:{folder}", pretrained=pretrained, **kwargs)
     except RuntimeError as error:
@@ -133,15 +128,6 @@ def _check_checkpoint(checkpoint: str | Path | None) -> None:
         raise ValueError(
             f"checkpoint_path: expected weights alone, got those of {folder}, whose {hub.CONFIG} "
             f"has their neurons; take create_model('local-dir:{folder}', pretrained=True)"
-        )
-
-
-def _check_overlay(overlay: Mapping[str, Any]) -> None:
-    """Raise for what timm would load other weights by, or leave the classifier random for."""
-    if wrong := sorted(overlay.keys() & {*SOURCES, "num_classes"}):
-        raise ValueError(
-            f"pretrained_cfg_overlay: expected nothing about which weights, got {wrong}; other "
-            "weights are another name, as local-dir:FOLDER, and num_classes is an argument itself"
         )
 
 

@@ -21,8 +21,9 @@ def runs_hooks(module: nn.Module) -> bool:
     """Whether somebody has hooked on to a module's forward pass, to watch it, to change what it
     gives off, or, as pruning and weight norm do, to make its weight anew from others.
     """
-    own_forward = "forward" in vars(module)  # as accelerate's add_hook_to_module leaves it
-    return own_forward or bool(module._forward_pre_hooks or module._forward_hooks)
+    forward = vars(module).get("forward")  # as accelerate sets one, and sets the class's again
+    changed = forward and getattr(forward, "__func__", None) is not type(module).forward
+    return bool(changed or module._forward_pre_hooks or module._forward_hooks)
 
 
 @contextmanager

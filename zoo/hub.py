@@ -39,6 +39,7 @@ NEEDED = LIF().constants().keys()
 RECIPE = {"model": str, "model_args": dict, "data": dict, "loss": dict, "epochs": int}
 LOGGED = ("epoch", "learning_rate", "loss", "accuracy", "seconds")
 MEASURED = {"holdout_accuracy": "held-out training images", "test_accuracy": "test images"}
+UNTRAINED = "untrained"  # the tag of every architecture in timm's registry
 RATES = "_rates"  # at the end of the tag of a network whose neurons give off rates
 ON_THE_HUB = "hub.json"  # in BUNDLED: arch.tag -> org/name@commit
 
@@ -117,8 +118,13 @@ def save_pretrained(
         raise ValueError(f"notes: expected sentences, got one string; pass [{notes!r:.50}]")
     if names := model.pretrained_cfg.get("label_names"):
         extra = {"label_names": list(names)} | extra
+    cfg = {}
+    if model.pretrained_cfg.get("tag") == UNTRAINED:  # by now it may be trained
+        cfg["tag"] = ""
+    cfg |= extra.get("pretrained_cfg", {})
     if notes or "notes" in model.pretrained_cfg:
-        extra["pretrained_cfg"] = extra.get("pretrained_cfg", {}) | {"notes": [*notes]}
+        cfg["notes"] = [*notes]
+    extra["pretrained_cfg"] = cfg
     folder = Path(folder)
     if (folder / LOG).is_file():
         raise ValueError(
