@@ -7,7 +7,7 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from export.browser import PREPROCESSOR
-from export.checks import STRIPPING
+from export.checks import STRIPPING, in_short
 from export.history import CURVES, each_run, epochs, head_weights, history_and_notes
 from export.measured import (
     how_measured,
@@ -84,7 +84,7 @@ def write_card(folder: Path, report: dict[str, Any]) -> None:
     """
     config = hub.read_config(folder)
     checks = {check["name"]: check["measured"] for check in report["checks"]}
-    text = _front_matter(config, checks, report["images"]) + _body(folder, config, report)
+    text = _front_matter(config, checks, report["images"]) + _body(folder, config, report, checks)
     ModelCard(text).save(folder / "README.md")
 
 
@@ -140,10 +140,11 @@ def _front_matter(config: dict[str, Any], checks: dict[str, Any], images: str) -
     return f"---\n{front.to_yaml()}\n---\n"
 
 
-def _body(folder: Path, config: dict[str, Any], report: dict[str, Any]) -> str:
+def _body(
+    folder: Path, config: dict[str, Any], report: dict[str, Any], checks: dict[str, Any]
+) -> str:
     cfg, args, training = config["pretrained_cfg"], config["model_args"], config.get("training", {})
     neuron = args["spike_layer"]
-    checks = {check["name"]: check["measured"] for check in report["checks"]}
     channels, height, width = cfg["input_size"]
     command = how_measured(report["images"], training)
     return TEMPLATE.read_text().format(
@@ -161,7 +162,9 @@ def _body(folder: Path, config: dict[str, Any], report: dict[str, Any]) -> str:
         command=command,
         stripping=STRIPPED * (STRIPPING in checks),
         data=DATA * ("--data-root" in command and training["data"]["name"] == "image_folder"),
-        energy=_energy(report),
+        energy=ENERGY.format(
+            operations=told_operations(report["energy"]), images=report["energy"]["images"]
+        ),
         limits=LIMITS.format(
             data=_title(training),
             classes=config["num_classes"],
@@ -186,7 +189,7 @@ def _body(folder: Path, config: dict[str, Any], report: dict[str, Any]) -> str:
         exactness=_exactness(report, checks),
         rule=report["rule"],
         images=report["images"],
-        checks="\n".join(f"| {name} | {_short(measured)} |" for name, measured in checks.items()),
+        checks="\n".join(f"| {name} | {in_short(measured)} |" for name, measured in checks.items()),
         versions=", ".join(f"{name} {version}" for name, version in report["made_with"].items()),
         epochs=_epochs(folder, training),
         training=json.dumps(each_run(training, _without_log), indent=2),
@@ -234,13 +237,6 @@ def _exactness(report: dict[str, Any], checks: dict[str, Any]) -> str:
         changed=accuracy["classes_that_changed"],
         count=accuracy["images"],
     )
-
-
-def _energy(report: dict[str, Any]) -> str:
-    if "energy" not in report:
-        return ""
-    measured = report["energy"]
-    return ENERGY.format(operations=told_operations(measured), images=measured["images"])
 
 
 def _epochs(folder: Path, training: dict[str, Any]) -> str:
@@ -307,8 +303,3 @@ def _trained_with(training: dict[str, Any]) -> str:
     if "began_with" in next(all_runs(training)):
         return "How the weights were trained that it began with is not recorded."
     return "It was trained without shortcut heads."
-
-
-def _short(measured: dict[str, Any]) -> str:
-    plain = {k: v for k, v in measured.items() if not isinstance(v, dict | list)}
-    return ", ".join(f"{key.replace('_', ' ')} {value:.6g}" for key, value in plain.items())

@@ -33,6 +33,12 @@ class Check:
     measured: dict[str, Any]
 
 
+def in_short(measured: dict[str, Any]) -> str:
+    """The numbers of what a check measured, in a line."""
+    numbers = {key: value for key, value in measured.items() if isinstance(value, int | float)}
+    return ", ".join(f"{key.replace('_', ' ')} {value:.6g}" for key, value in numbers.items())
+
+
 @dataclass(frozen=True)
 class Setting:
     """One way to run a graph."""
@@ -48,8 +54,7 @@ class Setting:
 
 def batches(images: Tensor, doing: str) -> Iterable[Tensor]:
     """Images in batches, with a progress bar where somebody watches."""
-    parts = images.split(BATCH)
-    return watched(parts, doing, len(parts))
+    return watched(images.split(BATCH), doing)
 
 
 def session(graph: Path | bytes, threads: int = 0, optimised: bool = True):

@@ -8,8 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from zoo.hub import MEASURED
-from zoo.runs import all_runs
+from zoo.runs import MEASURED, all_runs
 
 CURVES = "training.png"
 

@@ -105,8 +105,7 @@ def random_images(model: nn.Module, count: int) -> Images:
     pixels = torch.cat([values.mul_(255).round_().to(torch.uint8) for values in spread])
     pixels = pixels[torch.randperm(len(pixels), generator=draw)][: 2 * count + count // 2]
     plain, candidates = pixels[: count - count // 2], pixels[count - count // 2 :]
-    parts = candidates.split(50)
-    looked_at = watched(parts, "looking for close calls", len(parts))
+    looked_at = watched(candidates.split(50), "looking for close calls")
     close = torch.cat([_close_calls(deployed, part) for part in looked_at])
     chosen = candidates[close.argsort(descending=True)[: count // 2]]
     pixels = torch.cat([plain, chosen])

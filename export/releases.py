@@ -81,7 +81,7 @@ def _release(folder: Path) -> str:
     config, report = hub.read_config(folder), read_report(folder)
     checks = {check["name"]: check["measured"] for check in report["checks"]}
     args, (channels, height, width) = config["model_args"], config["pretrained_cfg"]["input_size"]
-    measured, on_the_hub = report.get("energy"), hub.released_on_hub()
+    on_the_hub = hub.released_on_hub()
     training = config.get("training", {})
     return RELEASE.format(
         heading=_heading(folder),
@@ -98,7 +98,7 @@ def _release(folder: Path) -> str:
         s="s" * (args["time_steps"] > 1),
         rates=of_levels(args),
         rule=report["rule"],
-        operations=told_operations(measured) if measured else "not measured",
+        operations=told_operations(report["energy"]),
         heads=f"with heads of weight {weights}: " if (weights := head_weights(training)) else "",
         history=history_and_notes(config),
         place=f"Hub, `{on_the_hub[folder.name]}`"

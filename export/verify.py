@@ -35,7 +35,7 @@ from torch import Tensor, fx, nn
 
 import zoo
 from export.browser import BROWSER_KEYS, PREPROCESSOR, browser_config, preprocessor
-from export.checks import STRIPPING, Check, batches, versions
+from export.checks import STRIPPING, Check, batches, in_short, versions
 from export.equal_bits import CERTIFICATE, check_certificate, check_exact, that_differ
 from export.folder import (
     GRAPH,
@@ -48,6 +48,7 @@ from export.graph import write_graphs
 from export.images import Images, check_asked, images_of, random_images
 from export.spike_aware import check_other_graphs, check_spike_aware
 from zoo import disk, hub
+from zoo.classifier import tensors
 from zoo.command import said_in_a_line
 from zoo.diagnostics import count_operations, firing_rates
 from zoo.diagnostics.operations import SOURCE
@@ -184,8 +185,7 @@ def check_paths(folder: Path) -> Check:
 def _words(path: Path) -> bytes:
     """A graph without the numbers of its tensors, in which any short name comes up by chance."""
     model = onnx.load(path)
-    nodes = [*model.graph.node, *(node for f in model.functions for node in f.node)]
-    for tensor in (*model.graph.initializer, *(a.t for node in nodes for a in node.attribute)):
+    for tensor in tensors(model):
         tensor.ClearField("raw_data")
     return model.SerializeToString()
 
@@ -241,9 +241,8 @@ def print_report(report: dict[str, Any]) -> None:
         "check", "", "measured", title=f"{report['rule']} rule, {escape(report['images'])}"
     )
     for check in report["checks"]:
-        short = {k: v for k, v in check["measured"].items() if isinstance(v, int | float)}
-        measured = ", ".join(f"{k.replace('_', ' ')} {v:.6g}" for k, v in short.items())
-        table.add_row(check["name"], "ok" if check["passed"] else "[red]FAILED[/red]", measured)
+        passed = "ok" if check["passed"] else "[red]FAILED[/red]"
+        table.add_row(check["name"], passed, in_short(check["measured"]))
     Console().print(table)
     if "why_not_exact" in report:
         print(f"not exact: {report['why_not_exact']}")

@@ -102,130 +102,126 @@ def wordy_sizes(hub: HubServer, repo: str) -> None:
     )
 
 
-def fault(act, what, happen, error="", **kwargs) -> Fault:
-    return Fault(act, what, happen, error, **kwargs)
-
-
 FAULTS = [
-    fault("pull", "nothing", lambda hub, repo: None),
-    fault("pull", "no such repository", no_repository, "expected a repository, found none"),
-    fault("pull", "a private repository", private_and_not_ours, "if it is private, log in with"),
-    fault(
+    Fault("pull", "nothing", lambda hub, repo: None),
+    Fault("pull", "no such repository", no_repository, "expected a repository, found none"),
+    Fault("pull", "a private repository", private_and_not_ours, "if it is private, log in with"),
+    Fault(
         "pull",
         "terms not accepted (403, GatedRepo)",
         lambda hub, repo: hub.fail(INFO, 403, {"X-Error-Code": "GatedRepo"}),
         "asks for terms to be accepted",
     ),
-    fault("pull", "401, a token of nobody", strangers_token, r"refuses this token \(401"),
-    fault("pull", "403", lambda hub, repo: hub.fail(INFO, 403), r"forbids that .*\(403"),
-    fault(
+    Fault("pull", "401, a token of nobody", strangers_token, r"refuses this token \(401"),
+    Fault("pull", "403", lambda hub, repo: hub.fail(INFO, 403), r"forbids that .*\(403"),
+    Fault(
         "pull",
         "404, no such revision",
         lambda hub, repo: hub.fail(INFO, 404, {"X-Error-Code": "RevisionNotFound"}),
         "expected a branch, a tag or a commit",
     ),
-    fault("pull", "429 with Retry-After, once", lambda hub, repo: hub.fail(INFO, 429, NOW)),
-    fault(
+    Fault("pull", "429 with Retry-After, once", lambda hub, repo: hub.fail(INFO, 429, NOW)),
+    Fault(
         "pull",
         "429 with Retry-After, always",
         lambda hub, repo: hub.fail(INFO, 429, NOW, times=ALWAYS),
         r"asks to wait \(429",
     ),
-    fault(
+    Fault(
         "pull",
         "429 with Retry-After, once, on the weights",
         lambda hub, repo: hub.fail(LARGE, 429, NOW, method="GET"),
     ),
-    fault("pull", "500, once", lambda hub, repo: hub.fail(INFO, 500)),
-    fault(
+    Fault("pull", "500, once", lambda hub, repo: hub.fail(INFO, 500)),
+    Fault(
         "pull",
         "500, always",
         lambda hub, repo: hub.fail(INFO, 500, NOW, times=ALWAYS),
         r"answers with an error \(500",
     ),
-    fault(
+    Fault(
         "pull",
         "500, always, on the weights",
         lambda hub, repo: hub.fail(LARGE, 500, times=ALWAYS),
         r"answers with an error \(500",
     ),
-    fault(
+    Fault(
         "pull",
         "no answer at all",
         lambda hub, repo: hub.cut(INFO, after=0, times=ALWAYS),
         "no answer from http",
     ),
-    fault("pull", "weights cut, once", lambda hub, repo: hub.cut(LARGE, after=100_000)),
-    fault(
+    Fault("pull", "weights cut, once", lambda hub, repo: hub.cut(LARGE, after=100_000)),
+    Fault(
         "pull",
         "weights cut by a reset, once",
         lambda hub, repo: hub.cut(LARGE, after=100_000, reset=True),
     ),
-    fault(
+    Fault(
         "pull",
         "weights cut by a reset, always",
         lambda hub, repo: hub.cut(LARGE, after=100_000, reset=True, times=ALWAYS),
         "no answer from http",
     ),
-    fault("pull", "one bit of the weights flipped, once", lambda hub, repo: hub.corrupt(LARGE)),
-    fault(
+    Fault("pull", "one bit of the weights flipped, once", lambda hub, repo: hub.corrupt(LARGE)),
+    Fault(
         "pull",
         "one bit of the weights flipped, always",
         lambda hub, repo: hub.corrupt(LARGE, times=ALWAYS),
         r"expected model\.safetensors with hash \w+, got other bytes twice",
     ),
-    fault(
+    Fault(
         "pull",
         "one bit of config.json flipped, always",
         lambda hub, repo: hub.corrupt(r"/config\.json", times=ALWAYS),
         r"expected config\.json with hash \w+, got other bytes twice",
     ),
-    fault(
+    Fault(
         "pull",
         "one bit of verification.json flipped, always",
         lambda hub, repo: hub.corrupt(r"/verification\.json", times=ALWAYS),
         r"expected verification\.json with hash \w+, got other bytes twice",
     ),
-    fault(
+    Fault(
         "pull",
         "weights that stop coming, once",
         lambda hub, repo: hub.slow(LARGE, bytes_per_second=0.1),
     ),
-    fault(
+    Fault(
         "pull", "a file named ../../evil.json", bad_name, "expected plain file names, got 'onnx/"
     ),
-    fault("pull", "a pickle in place of the weights", no_weights, "are pickles and are never load"),
-    fault("pull", "an ETag of ../../../../planted, another commit", lying_headers),
-    fault(
+    Fault("pull", "a pickle in place of the weights", no_weights, "are pickles and are never load"),
+    Fault("pull", "an ETag of ../../../../planted, another commit", lying_headers),
+    Fault(
         "pull",
         "32 MB in place of a config.json",
         more_bytes,
         r"expected config\.json with hash \w+, got other bytes twice",
     ),
-    fault("pull", "sizes that are no numbers", wordy_sizes, "up to 16777216 bytes, got 'much'"),
-    fault("pull", "a config.json of 16 MB", absurd_config, r"expected config\.json up to 16777216"),
-    fault("publish", "nothing", lambda hub, repo: None),
-    fault("publish", "401, a token of nobody", strangers_token, r"refuses this token \(401"),
-    fault("publish", "403, a token that only reads", readers_token, r"forbids that .*\(403"),
-    fault(
+    Fault("pull", "sizes that are no numbers", wordy_sizes, "up to 16777216 bytes, got 'much'"),
+    Fault("pull", "a config.json of 16 MB", absurd_config, r"expected config\.json up to 16777216"),
+    Fault("publish", "nothing", lambda hub, repo: None),
+    Fault("publish", "401, a token of nobody", strangers_token, r"refuses this token \(401"),
+    Fault("publish", "403, a token that only reads", readers_token, r"forbids that .*\(403"),
+    Fault(
         "publish",
         "404 on the commit",
         lambda hub, repo: hub.fail(r"/commit/", 404, {"X-Error-Code": "RepoNotFound"}),
         "expected a repository, found none",
     ),
-    fault(
+    Fault(
         "publish",
         "409 on the commit",
         lambda hub, repo: hub.fail(r"/commit/", 409),
         r"refuses that \(409: .*; the repository stands as it did",
     ),
-    fault(
+    Fault(
         "publish",
         "412 on the commit",
         lambda hub, repo: hub.fail(r"/commit/", 412),
         r"refuses that \(412: .*; the repository stands as it did",
     ),
-    fault(
+    Fault(
         "publish",
         "429 with Retry-After, once on each call",
         lambda hub, repo: [
@@ -233,42 +229,42 @@ FAULTS = [
             for call in ("whoami", INFO, "/preupload/", "/batch", "/commit/", "/refs", "/tag/")
         ],
     ),
-    fault("publish", "500 on the commit, once", lambda hub, repo: hub.fail(r"/commit/", 500, NOW)),
-    fault(
+    Fault("publish", "500 on the commit, once", lambda hub, repo: hub.fail(r"/commit/", 500, NOW)),
+    Fault(
         "publish",
         "500 on the commit, always",
         lambda hub, repo: hub.fail(r"/commit/", 500, NOW, times=ALWAYS),
         r"answers with an error \(500.*; the repository stands as it did",
     ),
-    fault(
+    Fault(
         "publish",
         "403 on a large file",
         lambda hub, repo: hub.fail(r"/lfs/", 403, method="PUT"),
         "the repository stands as it did",
     ),
-    fault(
+    Fault(
         "publish",
         "a large file cut, once",
         lambda hub, repo: hub.cut(r"/lfs/", after=100_000, method="PUT"),
     ),
-    fault(
+    Fault(
         "publish",
         "the commit's answer cut",
         lambda hub, repo: hub.cut(r"/commit/", after=5, method="POST"),
     ),
-    fault(
+    Fault(
         "publish",
         "a download with one bit flipped, once",
         lambda hub, repo: hub.corrupt(LARGE),
     ),
-    fault(
+    Fault(
         "publish",
         "downloads with one bit flipped, always",
         lambda hub, repo: hub.corrupt(LARGE, times=ALWAYS),
         "got other bytes twice.*has no tag, since it did not come back whole",
         committed=True,
     ),
-    fault(
+    Fault(
         "publish",
         "403 on the tag",
         lambda hub, repo: hub.fail(r"/tag/", 403),

@@ -13,7 +13,7 @@ import pytest
 import zoo
 from zoo import hub
 from zoo.data import DataConfig
-from zoo.training.config import Config, filled_up, load_config
+from zoo.training.config import Config, load_config
 from zoo.training.prepare import build_model
 from zoo.training.rehearsal import rehearse
 
@@ -168,14 +168,6 @@ def command(*arguments: str, cwd: Path) -> subprocess.CompletedProcess:
 def last_words(finished: subprocess.CompletedProcess) -> str:
     """What it said last; torch may have said before that it found a compiler and no GPU."""
     return finished.stderr.splitlines()[-1]
-
-
-def test_what_an_older_run_wrote_of_no_effect_is_left_out():
-    data = {"name": "image_folder", "size": 64, "frames": 4, "download": True, "holdout": 5}
-    assert DataConfig.recorded(data) == DataConfig(name="image_folder", holdout=5)
-    assert filled_up({"data": data})["data"]["size"] == DataConfig().size
-    events = {"name": "dvs_gesture", "size": 64, "frames": 4}
-    assert DataConfig.recorded(events).size == filled_up({"data": events})["data"]["size"] == 64
 
 
 def test_the_command_line_overrides_the_recipe_and_bad_input_ends_in_one_line(tmp_path):

@@ -13,7 +13,6 @@ import timm
 import torch
 from hub_server import HubServer
 from safetensors.torch import load_file, save_file
-from timm.utils import freeze
 
 import zoo
 from zoo import hub
@@ -252,13 +251,6 @@ def test_a_network_that_another_would_be_loaded_for_is_refused(made, layer, tmp_
 def test_a_network_that_no_name_built_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"expected a network of zoo\.create_model, got a ShortBP"):
         hub.save_pretrained(ShortBPResNet(), tmp_path)
-
-
-def test_frozen_norms_are_saved_as_any_other(tmp_path):
-    model = zoo.create_model("short_bp_resnet20_slim")
-    freeze(model, ["stages.0"])
-    hub.save_pretrained(model, tmp_path)
-    assert zoo.create_model(f"local-dir:{tmp_path}", pretrained=True)
 
 
 @pytest.mark.parametrize(

@@ -48,6 +48,15 @@ def whole(name: str, value: Any, least: int) -> int:
     return int(value)
 
 
+def is_list(values: Any, count: int, kind: Any) -> bool:
+    """Whether JSON has so many values of a kind, of which yes and no is a kind of its own."""
+    return (
+        isinstance(values, list)
+        and len(values) == count
+        and all(isinstance(value, kind) and not isinstance(value, bool) for value in values)
+    )
+
+
 def sizes(name: str, values: Sequence[int]) -> tuple[int, ...]:
     """A size for each stage.
 

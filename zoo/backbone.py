@@ -17,7 +17,7 @@ from torch.utils.checkpoint import checkpoint
 
 from zoo.arguments import flag, one_of, sizes, whole
 from zoo.heads import ShortcutHeads
-from zoo.layers import ConvNorm, DirectCoding
+from zoo.layers import ConvNorm
 from zoo.neurons import LIF
 
 COUNTER = "num_batches_tracked"  # of a norm; timm's frozen ones have none, and it is no weight
@@ -75,7 +75,7 @@ class SpikingBackbone(nn.Module):
             raise ValueError(f"global_pool: expected a name, such as 'avg', got {global_pool!r}")
         dd = {"device": device, "dtype": dtype}
         self.num_classes = num_classes
-        self.in_chans = _coding(stem).conv.in_channels
+        self.in_chans = stem[0].conv.in_channels
         self.drop_rate = drop_rate
         self.grad_checkpointing = False
 
@@ -96,7 +96,7 @@ class SpikingBackbone(nn.Module):
 
     @property
     def time_steps(self) -> int:
-        return _coding(self.stem).time_steps
+        return self.stem[0].time_steps
 
     def _stage_outputs(self, x: Tensor) -> Iterator[Tensor]:
         """The output of each stage in turn, [T, B, C, H, W]."""
@@ -251,10 +251,6 @@ def _checkpointed(block: nn.Module, x: Tensor) -> Tensor:
         return checkpoint(block, x, use_reentrant=False)
     contexts = nullcontext(), _KeepsBuffers(block)
     return checkpoint(block, x, use_reentrant=False, context_fn=lambda: contexts)
-
-
-def _coding(stem: nn.Sequential) -> DirectCoding:
-    return stem[0]
 
 
 def _head_stages(chosen: Sequence[int] | None, stages: int) -> tuple[int, ...]:

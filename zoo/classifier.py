@@ -3,6 +3,7 @@
 Shapes: C channels, H height, W width, K classes.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import onnx
 import onnxruntime
+from google.protobuf.message import Message
 from onnx.external_data_helper import uses_external_data
 from PIL import Image, ImageOps
 from torchvision.transforms import v2
@@ -132,7 +134,8 @@ def load_onnx(name: str, cache_dir: str | Path | None = None) -> Classifier:
         raise FileNotFoundError(f"{path}: expected the graph of a published network, found none")
     try:
         content = path.read_bytes()
-        if outside := tensors_outside(onnx.load_model_from_string(content)):
+        graph = onnx.load_model_from_string(content)
+        if outside := [tensor.name for tensor in tensors(graph) if uses_external_data(tensor)]:
             raise ValueError(f"weights in other files, {outside[:3]}, which no hash covers")
         session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnx's and onnxruntime's have no kind in common
@@ -174,19 +177,12 @@ def seen_of_an_image(
     return size, crop, interpolation
 
 
-def tensors_outside(model: onnx.ModelProto) -> list[str]:
-    """Names of the tensors of an ONNX file that lie in other files."""
-    nodes = [*model.graph.node, *(node for f in model.functions for node in f.node)]
-    attributes = [default for f in model.functions for default in f.attribute_proto]
-    attributes += [attribute for node in nodes for attribute in node.attribute]
-    tensors, sparse = list(model.graph.initializer), list(model.graph.sparse_initializer)
-    while attributes:
-        attribute = attributes.pop()
-        tensors += [attribute.t, *attribute.tensors]
-        sparse += [attribute.sparse_tensor, *attribute.sparse_tensors]
-        for graph in (attribute.g, *attribute.graphs):
-            tensors += graph.initializer
-            sparse += graph.sparse_initializer
-            attributes += [attribute for node in graph.node for attribute in node.attribute]
-    tensors += [part for tensor in sparse for part in (tensor.values, tensor.indices)]
-    return [tensor.name for tensor in tensors if uses_external_data(tensor)]
+def tensors(message: Message) -> Iterator[onnx.TensorProto]:
+    """Every tensor of an ONNX file or a part of one, wherever it stands."""
+    if isinstance(message, onnx.TensorProto):
+        yield message
+        return
+    for field, value in message.ListFields():
+        if field.message_type is not None:
+            for part in [value] if isinstance(value, Message) else value:
+                yield from tensors(part)

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+import tyro
 
 
 @contextmanager
@@ -26,6 +27,18 @@ def said_in_a_line(*errors: type[Exception], stopped: str = "stopped") -> Iterat
     except KeyboardInterrupt:
         print(f"\n{stopped}", file=sys.stderr)
         sys.exit(130)
+
+
+def named_first(options: type, what: str, prog: str, description: str) -> str:
+    """The argument before all options; without one, an end that says so, or shows them."""
+    if sys.argv[1:2] in (["-h"], ["--help"]):
+        tyro.cli(options, args=["--help"], prog=prog, description=description)
+    if len(sys.argv) < 2 or sys.argv[1].startswith("-"):
+        sys.exit(
+            f"error: expected {prog}, {what} before any option, got "
+            f"{' '.join(sys.argv[1:]) or 'none'}; --help shows the options"
+        )
+    return sys.argv[1]
 
 
 def check_output(folder: Path) -> None:

@@ -149,6 +149,8 @@ def _bare(model: nn.Module) -> nn.Module:
 class _Deployment:
     """Walks the network's graph once and builds the deployed one beside it."""
 
+    snaps = True  # whether weights are put on the grid
+
     def __init__(self, model: nn.Module, exact: bool):
         self.model, self.T, self.exact = model, model.time_steps, exact
         self.graph = fx.Graph()
@@ -178,8 +180,8 @@ class _Deployment:
                 values[node] = Current(self._function(operator.mul, factors, node.name))
             else:
                 raise NotExactError(f"{node.name}: no exact form of {node.target!r} is known")
-        if self.exact:
-            self._snap()
+        if self.exact and self.snaps:
+            snap(self.readers, self.T)
         deployed = fx.GraphModule(self.modules, self.graph, class_name="Deployed").eval()
         deployed.num_classes = self.model.num_classes
         deployed.pretrained_cfg = dict(self.model.pretrained_cfg)
@@ -220,12 +222,12 @@ class _Deployment:
         stem = fold_norm(*_conv_and_norm(name, [*coding]))
         stem = PixelConv(stem, mean, std, cfg["input_size"])
         stem.conv.weight.div_(stem.std)
-        if self.exact:
+        if self.exact and self.snaps:
             stem.rest = copy.deepcopy(stem.conv)
-            self._put_on_grid(stem.conv, -stem.mean, 255 - stem.mean)
+            snap_sums(stem.conv, -stem.mean, 255 - stem.mean)
             stem.rest.weight.sub_(stem.conv.weight)
             stem.rest.bias.sub_(stem.conv.bias)
-            self._put_on_grid(stem.rest, -stem.mean, 255 - stem.mean)
+            snap_sums(stem.rest, -stem.mean, 255 - stem.mean)
         return Current(self._call(name, stem, x), rounded=(stem,), repeated=True)
 
     def _fold(self, name: str, layers: TimeFold, x: Spikes) -> Spikes | Current:
@@ -350,9 +352,7 @@ class _Deployment:
         left, right = self._as_current(left), self._as_current(right)
         if left.repeated != right.repeated:
             left, right = self._at_every_step(left), self._at_every_step(right)
-        node = self.graph.create_node(
-            "call_function", operator.add, (left.node, right.node), name=f"{left.node.name}_sum"
-        )
+        node = self._function(operator.add, (left.node, right.node), f"{left.node.name}_sum")
         return Current(
             node,
             left.convs + right.convs,
@@ -402,15 +402,6 @@ class _Deployment:
         folded = FoldedLIF(self.T, x.repeated, **lif.constants())
         return Spikes(self._call(name, folded, x.node), fraction=lif.levels.bit_length() - 1)
 
-    def _snap(self) -> None:
-        snap(self.readers, self.T)
-
-    def _check_kept(self, name: str, before: Tensor, after: Tensor, grid: str) -> None:
-        check_kept(name, before, after, grid)
-
-    def _put_on_grid(self, layer: nn.Conv2d | nn.Linear, low, high, fraction: int = 0) -> None:
-        snap_sums(layer, low, high, fraction)
-
     def _head(self, name: str, head: ClassifierHead, x: Spikes) -> fx.Node:
         classifies = isinstance(head.fc, nn.Linear) and head.fc.bias is not None
         if head.global_pool.pool_type != "avg" or not classifies:
@@ -418,21 +409,16 @@ class _Deployment:
                 f"{name}: expected average pooling and a classifier with a bias, got "
                 f"{head.global_pool.pool_type!r} and {head.fc}"
             )
-        pixels = self._pixels_behind()
+        last = self.model.forward_features(self._an_image()) if self.snaps else None
+        pixels = 1 if last is None else last[0, 0].numel()
         fc = copy.deepcopy(head.fc).double()
         fc.weight.copy_(head.fc.weight / (self.T * pixels * x.times))
         fc.bias.copy_(head.fc.bias)
-        if self.exact:
+        if self.exact and self.snaps:
             before = fc.weight.clone()
-            self._put_on_grid(fc, 0, self.T * pixels * x.high, x.fraction)
-            self._check_kept(
-                name, before, fc.weight, f", for {self.T} time steps of {pixels} pixels"
-            )
+            snap_sums(fc, 0, self.T * pixels * x.high, x.fraction)
+            check_kept(name, before, fc.weight, f", for {self.T} time steps of {pixels} pixels")
         return self._call(name, SpikeCountHead(fc, self.T), x.node)
-
-    def _pixels_behind(self) -> int:
-        """Of the last feature map."""
-        return self.model.forward_features(self._an_image())[0, 0].numel()
 
     def _an_image(self) -> Tensor:
         return torch.zeros(1, *self.model.pretrained_cfg["input_size"], dtype=torch.float32)
@@ -441,21 +427,11 @@ class _Deployment:
 class _Rule(_Deployment):
     """The same walk, which asks of a neuron's constants alone whether any grid would do."""
 
+    snaps = False
+
     def _neuron(self, name: str, lif: LIF, x: Current) -> Spikes:
         check_constants(name, lif, self.T, x)
         return super()._neuron(name, lif, x)
-
-    def _snap(self) -> None:
-        pass
-
-    def _put_on_grid(self, layer: nn.Conv2d | nn.Linear, low, high, fraction: int = 0) -> None:
-        pass
-
-    def _check_kept(self, name: str, before: Tensor, after: Tensor, grid: str) -> None:
-        pass
-
-    def _pixels_behind(self) -> int:
-        return 1  # any number will do
 
 
 def _conv_and_norm(name: str, parts: list[nn.Module]) -> list[nn.Module]:

@@ -24,11 +24,12 @@ from timm.models._hub import save_config_for_hf
 from timm.utils import unwrap_model
 from torch import nn
 
+from zoo.arguments import is_list
 from zoo.backbone import COUNTER
 from zoo.disk import file_sha256
 from zoo.neurons import LIF
 from zoo.pull import MAX_BYTES, pull
-from zoo.runs import LOG, SEAL, pretrained_folder
+from zoo.runs import LOG, LOGGED, RECIPE, SEAL, is_history, pretrained_folder
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 UINT8_GRAPH = "onnx/model_uint8.onnx"
@@ -36,9 +37,6 @@ REPORT = "verification.json"  # of a published folder: what was checked, and all
 WEIGHTS_FOLDER_VARIABLE = "SHORT_BP_ZOO_WEIGHTS"
 BUNDLED = Path(__file__).parent / "weights"
 NEEDED = LIF().constants().keys()
-RECIPE = {"model": str, "model_args": dict, "data": dict, "loss": dict, "epochs": int}
-LOGGED = ("epoch", "learning_rate", "loss", "accuracy", "seconds")
-MEASURED = {"holdout_accuracy": "held-out training images", "test_accuracy": "test images"}
 UNTRAINED = "untrained"  # the tag of every architecture in timm's registry
 RATES = "_rates"  # at the end of the tag of a network whose neurons give off rates
 ON_THE_HUB = "hub.json"  # in BUNDLED: arch.tag -> org/name@commit
@@ -221,13 +219,13 @@ def read_config(folder: Path) -> dict[str, Any]:
             f"{path}: expected notes as a list in pretrained_cfg, got {cfg['notes']!r:.100}"
         )
     first = cfg.get("first_conv")
-    if not (_are(first, 1, str) or isinstance(first, str | None)):
+    if not (is_list(first, 1, str) or isinstance(first, str | None)):
         raise ValueError(f"{path}: expected first_conv as a name in pretrained_cfg, got {first!r}")
     if not isinstance(classes, int) or classes < 0:
         raise ValueError(f"{path}: expected num_classes as a number >= 0, got {classes!r}")
     size, mean, std = (cfg.get(key) for key in ("input_size", "mean", "std"))
-    if not _are(size, 3, int) or not all(
-        _are(values, size[0], int | float) and all(abs(value) <= LARGEST for value in values)
+    if not is_list(size, 3, int) or not all(
+        is_list(values, size[0], int | float) and all(abs(value) <= LARGEST for value in values)
         for values in (mean, std)
     ):
         raise ValueError(
@@ -242,11 +240,11 @@ def read_config(folder: Path) -> dict[str, Any]:
     if cfg.get("label_names") and "label_names" not in config:  # timm would take those
         raise ValueError(f"{path}: expected label_names beside pretrained_cfg, got them in it")
     labels = config.get("label_names", [])
-    if labels != [] and not _are(labels, classes, str):
+    if labels != [] and not is_list(labels, classes, str):
         raise ValueError(
             f"{path}: expected label_names as a list of {classes} names, got {labels!r:.100}"
         )
-    if "training" in config and not _is_history(config["training"]):
+    if "training" in config and not is_history(config["training"]):
         raise ValueError(
             f"{path}: expected as training a recipe with {', '.join(RECIPE)}, such as zoo.training "
             f"writes, with {', '.join(LOGGED)} in each line of its log, got "
@@ -254,44 +252,6 @@ def read_config(folder: Path) -> dict[str, Any]:
         )
     _check_sizes(path, model_args)
     return config
-
-
-def _is_history(training: Any) -> bool:
-    """Whether a run, and each that it began with, has what a card tells of it."""
-    if not is_recipe(training):
-        return False
-    began = training.get("began_with", {"training": None})
-    if not (isinstance(began, dict) and "training" in began):
-        return False
-    if not isinstance(began.get("notes", []), list):
-        return False
-    return not began["training"] or _is_history(began["training"])
-
-
-def is_recipe(training: Any) -> bool:
-    """Whether this is what a run was trained by, with the log that it has, if any."""
-    return (
-        isinstance(training, dict)
-        and all(isinstance(training.get(key), kind) for key, kind in RECIPE.items())
-        and all(isinstance(training[key].get("name"), str) for key in ("data", "loss"))
-        and isinstance(training["data"].get("title", ""), str)
-        and _are([training["loss"].get("coefficient")], 1, int | float)
-        and isinstance(log := training.get("log", []), list)
-        and all(isinstance(entry, dict) and _is_epoch(entry) for entry in log)
-    )
-
-
-def _is_epoch(entry: dict[str, Any]) -> bool:
-    measured = next((entry[key] for key in MEASURED if key in entry), None)
-    return _are([measured, *map(entry.get, LOGGED)], len(LOGGED) + 1, int | float)
-
-
-def _are(values: Any, count: int, kind: Any) -> bool:
-    return (
-        isinstance(values, list)
-        and len(values) == count
-        and all(isinstance(value, kind) and not isinstance(value, bool) for value in values)
-    )
 
 
 def _bounded(path: Path) -> bytes:

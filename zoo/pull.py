@@ -55,10 +55,6 @@ class PullError(OSError):
     """The Hub did not give what was asked for; the message says why and what to do."""
 
 
-class CorruptError(PullError):
-    """What came, or what lay in the cache, is not what the Hub has."""
-
-
 @dataclass(frozen=True)
 class Promise:
     """What a file has to be."""
@@ -253,7 +249,7 @@ def _download(
     url = hf_hub_url(repo_id, name, revision=sha)
     with answer_of_a_hub(f"{repo_id}@{sha}"):
         if not any(_arrives(url, name, promised, path) for _ in range(2)):
-            raise CorruptError(
+            raise PullError(
                 f"{repo_id}@{sha}: expected {name} with hash {promised.digest}, got other bytes "
                 "twice; they were removed again. Try later, or on another network"
             )

@@ -12,11 +12,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from zoo.arguments import is_list
 from zoo.disk import file_sha256, hashes, sync
 
 LOG = "log.jsonl"
 SEAL = "sha256.json"  # of a checkpoint: the hashes of its files
 NAME = re.compile(r"step_\d+")
+RECIPE = {"model": str, "model_args": dict, "data": dict, "loss": dict, "epochs": int}
+LOGGED = ("epoch", "learning_rate", "loss", "accuracy", "seconds")
+MEASURED = {"holdout_accuracy": "held-out training images", "test_accuracy": "test images"}
 
 
 def all_runs(training: dict[str, Any] | None) -> Iterator[dict[str, Any]]:
@@ -26,6 +30,36 @@ def all_runs(training: dict[str, Any] | None) -> Iterator[dict[str, Any]]:
     if training:
         yield from all_runs(training.get("began_with", {}).get("training"))
         yield training
+
+
+def is_history(training: Any) -> bool:
+    """Whether a run, and each that it began with, has what a card tells of it."""
+    if not is_recipe(training):
+        return False
+    began = training.get("began_with", {"training": None})
+    if not (isinstance(began, dict) and "training" in began):
+        return False
+    if not isinstance(began.get("notes", []), list):
+        return False
+    return not began["training"] or is_history(began["training"])
+
+
+def is_recipe(training: Any) -> bool:
+    """Whether this is what a run was trained by, with the log that it has, if any."""
+    return (
+        isinstance(training, dict)
+        and all(isinstance(training.get(key), kind) for key, kind in RECIPE.items())
+        and all(isinstance(training[key].get("name"), str) for key in ("data", "loss"))
+        and isinstance(training["data"].get("title", ""), str)
+        and is_list([training["loss"].get("coefficient")], 1, int | float)
+        and isinstance(log := training.get("log", []), list)
+        and all(isinstance(entry, dict) and _is_epoch(entry) for entry in log)
+    )
+
+
+def _is_epoch(entry: dict[str, Any]) -> bool:
+    measured = next((entry[key] for key in MEASURED if key in entry), None)
+    return is_list([measured, *map(entry.get, LOGGED)], len(LOGGED) + 1, int | float)
 
 
 def checkpoints(run: Path) -> list[Path]:

@@ -27,14 +27,6 @@ Split = Literal["train", "test"]
 CENTRE = 0.875  # of the shorter side of an image of imagenet is seen where it is measured
 
 
-def with_effect(data: Mapping[str, Any]) -> dict[str, Any]:
-    """What a run wrote of its data, without options that its set has no use for: older runs took
-    them.
-    """
-    name = data.get("name")
-    return {key: value for key, value in data.items() if name in FOR.get(key, (name,))}
-
-
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
     name: DatasetName = "cifar10"
@@ -85,8 +77,8 @@ class DataConfig:
     def recorded(cls, data: Mapping[str, Any]) -> "DataConfig":
         """What a run wrote of its data into config.json; what no field is called is left out."""
         known = {f.name for f in fields(cls)}
-        told = with_effect(data).items()
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in told if k in known})
+        told = {key: value for key, value in data.items() if key in known}
+        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in told.items()})
 
     def check_channels(self, channels: int) -> None:
         """Raise unless mean and std are of so many channels."""

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 import zoo
 from zoo import hub
-from zoo.command import check_output, said_in_a_line
+from zoo.command import check_output, named_first, said_in_a_line
 from zoo.data import DataConfig, load_images, normalise
 from zoo.diagnostics import count_operations, firing_rates, gradients
 from zoo.diagnostics.report import JSON, PICTURE, Report
@@ -45,7 +45,6 @@ class Options:
     """Show gradients once more with the shortcut heads at this weight; 0.25 where there are any."""
     time_steps: int = 0
     """T of a network without weights; 0 takes its own."""
-    seed: int = 0
     output: str = ""
     """Folder for diagnostics.json and diagnostics.png; runs/diagnostics/MODEL if empty."""
 
@@ -91,7 +90,7 @@ def diagnose(name: str, options: Options) -> Report:
     Raises:
         FileNotFoundError, ValueError: As zoo.create_model and zoo.data.load_images.
     """
-    torch.manual_seed(options.seed)
+    torch.manual_seed(0)
     pretrained = pretrained_name(name)
     if pretrained:  # before the images: a name that is none is what to complain of
         model, weights = zoo.create_model(pretrained, pretrained=True), "its own weights"
@@ -166,14 +165,7 @@ def _random(model: nn.Module, count: int) -> tuple[Tensor, Tensor]:
 
 
 def main() -> None:
-    if sys.argv[1:2] in (["-h"], ["--help"]):
-        tyro.cli(Options, args=["--help"], **HELP)
-    if len(sys.argv) < 2 or sys.argv[1].startswith("-"):
-        sys.exit(
-            f"error: expected {HELP['prog']}, the network before any option, got "
-            f"{' '.join(sys.argv[1:]) or 'none'}; --help shows the options"
-        )
-    name = sys.argv[1]
+    name = named_first(Options, "the network", **HELP)
     with said_in_a_line():
         default = Options(data=trained_on(name))
         options = tyro.cli(Options, default=default, args=sys.argv[2:], **HELP)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import tyro
 
-from zoo.command import said_in_a_line
+from zoo.command import named_first, said_in_a_line
 from zoo.training.allocator import keep_large_buffers
 from zoo.training.config import Config, load_config
 from zoo.training.engine import train
@@ -21,17 +21,11 @@ HELP = {
 
 
 def main() -> None:
-    if sys.argv[1:2] in (["-h"], ["--help"]):
-        tyro.cli(Config, args=["--help"], **HELP)
-    if len(sys.argv) < 2 or sys.argv[1].startswith("-"):
-        sys.exit(
-            f"error: expected {HELP['prog']}, the recipe before any option, got "
-            f"{' '.join(sys.argv[1:]) or 'none'}; --help shows the options"
-        )
+    path = named_first(Config, "the recipe", **HELP)
     overrides = [argument for argument in sys.argv[2:] if argument != "--dry-run"]
     dry = len(overrides) < len(sys.argv[2:])
     with said_in_a_line(FloatingPointError, stopped=STOPPED):
-        recipe = load_config(Path(sys.argv[1]))
+        recipe = load_config(Path(path))
         config = tyro.cli(Config, default=recipe, args=overrides, **HELP)
         first = os.environ.get("RANK", "0") == "0"
         if config.keep_large_buffers and keep_large_buffers() and first:

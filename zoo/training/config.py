@@ -13,7 +13,6 @@ import yaml
 from timm.optim import get_optimizer_info, list_optimizers
 
 from zoo.data import DataConfig
-from zoo.data.config import with_effect
 from zoo.training.augment import AugmentConfig
 from zoo.training.losses import LossConfig
 
@@ -168,7 +167,6 @@ def filled_up(recipe: dict[str, Any]) -> dict[str, Any]:
     filled = dict(recipe)
     for key, value in json.loads(json.dumps(dataclasses.asdict(Config()))).items():
         found = recipe.get(key, value)
-        found = with_effect(found) if key == "data" else found
         filled[key] = value | found if isinstance(value, dict) else found
     return filled
 

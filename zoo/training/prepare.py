@@ -27,7 +27,7 @@ class Data:
     whole: int
 
     def __post_init__(self):
-        if f"{self.name}_accuracy" not in hub.MEASURED:
+        if f"{self.name}_accuracy" not in runs.MEASURED:
             raise ValueError(f"name: expected test or holdout, got {self.name!r}")
         if not all(isinstance(name, str) for name in self.train.classes):
             raise ValueError(f"train: expected classes with names, got {self.train.classes}")

@@ -116,7 +116,7 @@ def check_run_folder(config: Config) -> None:
 def _is_recipe(path: Path) -> bool:
     """Whether a file is what a run wrote that ended before its first checkpoint."""
     try:
-        return hub.is_recipe(json.loads(path.read_text()))
+        return runs.is_recipe(json.loads(path.read_text()))
     except (OSError, ValueError):
         return False
 
