@@ -719,8 +719,8 @@ def readme(text: str) -> str:
     right = [row["accuracy, %"] for name in SMALL for row in read(name)["rows"]]
     told = (
         "Parts 2 to 4 are of networks of one or two time steps after 5 epochs of 10,000 images, "
-        f"{min(right):.0f} to {max(right):.0f} % right. Of narrow ResNet-34, {NARROW} layers with "
-        "the evolutionary loss and none, they tell the same runs."
+        f"{min(right):.0f} to {max(right):.0f} % right. What they say of narrow ResNet-34 with "
+        "the evolutionary loss and without heads is said of the same runs."
     )
     table_of_all = table(["claim", "measured", "in figures"], lines)
     return with_part(text, BEGIN, END, f"{table_of_all}\n\n{told}")
