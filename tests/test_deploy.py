@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import pytest
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from exact_networks import awaken, pixels, run_graph, settle, that_differ, ways_to_run
 from onnx.helper import get_attribute_value
 from timm.data import resolve_data_config
@@ -311,6 +312,7 @@ def test_what_hooks_do_is_not_left_out_in_silence(hook, exact):
 
 
 def test_a_network_that_accelerate_prepared_is_deployed_once_it_is_unwrapped():
+    AcceleratorState._reset_state(reset_partial_state=True)  # of a test before in this process
     model = create()
     x = pixels(model, 4)
     accelerator = Accelerator(mixed_precision="bf16", cpu=True)

@@ -17,7 +17,6 @@ from zoo.command import check_output, named_first, said_in_a_line
 from zoo.data import DataConfig, load_images, normalise
 from zoo.diagnostics import count_operations, firing_rates, gradients
 from zoo.diagnostics.report import JSON, PICTURE, Report
-from zoo.factory import UNTRAINED
 from zoo.progress import watched
 
 HELP = {
@@ -66,7 +65,7 @@ def pretrained_name(name: str) -> str | None:
     """What zoo.create_model loads with its weights, or None for a bare architecture."""
     if Path(name).is_dir():
         return f"local-dir:{name}"
-    return None if name.removesuffix(f".{UNTRAINED}") in zoo.list_models() else name
+    return None if name.removesuffix(f".{hub.UNTRAINED}") in zoo.list_models() else name
 
 
 def trained_on(name: str) -> DataConfig:
