@@ -215,8 +215,9 @@ def test_a_log_that_no_card_could_show_is_refused(folder, log):
 def test_notes_that_no_card_could_show_are_refused(folder):
     training = hub.read_config(folder)["training"]
     began = {"began_with": {"training": training, "notes": 3}}
-    with pytest.raises(ValueError, match="expected as training a recipe"):
-        hub.save_pretrained(load(folder), folder, training=training | began)
+    for other in (began, {"loss": {"name": "evolutionary"}}):  # of what weight?
+        with pytest.raises(ValueError, match="expected as training a recipe"):
+            hub.save_pretrained(load(folder), folder, training=training | other)
 
 
 def test_a_folder_with_hashes_is_not_written_over(run):

@@ -51,10 +51,14 @@ def is_recipe(training: Any) -> bool:
         and all(isinstance(training.get(key), kind) for key, kind in RECIPE.items())
         and all(isinstance(training[key].get("name"), str) for key in ("data", "loss"))
         and isinstance(training["data"].get("title", ""), str)
-        and is_list([training["loss"].get("coefficient")], 1, int | float)
+        and (training["loss"]["name"] == "vanilla" or _has_weight(training["loss"]))
         and isinstance(log := training.get("log", []), list)
         and all(isinstance(entry, dict) and _is_epoch(entry) for entry in log)
     )
+
+
+def _has_weight(loss: dict[str, Any]) -> bool:
+    return is_list([loss.get("coefficient")], 1, int | float)
 
 
 def _is_epoch(entry: dict[str, Any]) -> bool:
