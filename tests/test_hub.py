@@ -212,7 +212,7 @@ def test_a_log_that_no_card_could_show_is_refused(folder, log):
             hub.save_pretrained(load(folder), folder, training=run)
 
 
-def test_notes_that_no_card_could_show_are_refused(folder):
+def test_a_training_that_no_card_could_tell_is_refused(folder):
     training = hub.read_config(folder)["training"]
     began = {"began_with": {"training": training, "notes": 3}}
     for other in (began, {"loss": {"name": "evolutionary"}}):  # of what weight?
