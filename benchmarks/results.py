@@ -244,9 +244,10 @@ def gradient_by_layer() -> Claim:
     )
     left = [row[LEFT] for row in read("membrane_narrow")["rows"][: len(LOSSES)]]
     scale = (
-        " Where it vanishes, heads change that too, and not the scale alone. That is the gradient "
-        "with the heads' own losses in it: of the classifier's loss, after training with them, "
-        f"{left[1]:.2g} is left, and {left[0]:.2g} after training without (part 4)." * relieved
+        " Where it vanishes, heads change that too, and not the scale alone. That is with the "
+        "heads' own losses in the gradient. Without these part 4 measures another ratio, of norms "
+        f"behind stem and last stage after 5 epochs: {left[1]:.2g} is left after training with the "
+        f"evolutionary loss, {left[0]:.2g} after training without heads." * relieved
     )
     found = (
         f"Mean of |gradient| after training, geometric mean of {seeds} seeds, of one batch each, "
@@ -280,8 +281,8 @@ def gradient_by_layer() -> Claim:
         + " and ".join(f"{least[network, arm]:.2g} ({arm})" for arm in WITH_HEADS)
         + " times as much with heads, in each of the first ten; without them "
         + (
-            f"the mean over spikes falls {fell['vanilla']:.3g} times from the last layer to the "
-            "first"
+            f"the mean gradient of a spike falls {fell['vanilla']:.3g} times from the last layer "
+            "to the first"
             if fell["vanilla"] > 1
             else "none vanishes"
         )
@@ -594,7 +595,7 @@ def cost_of(content: dict[str, Any]) -> tuple[str, str, str]:
 def cost() -> Claim:
     content = read("heads")
     now, interval, by_order = cost_of(content)
-    before, earlier, _ = cost_of(read("heads_before"))
+    before, earlier, by_order_before = cost_of(read("heads_before"))
     verdict = now if now == before else UNDECIDED
     lines = [
         [row["network"], str(row["T"]), f"{row['cost in %']:+.1f} %", row[EACH]]
@@ -608,8 +609,9 @@ def cost() -> Claim:
         "head costs beside the network differs from one device to another, and a V100 was not at "
         f"hand.\n\n**The claim's network**, {COSTLY}, at both T: {interval}; "
         f"[measured before](results/heads_before.md): {earlier}. Each is the mean of both orders, "
-        f"{by_order} with the vanilla network and with the other first: they are taken to err by "
-        "as much to either side, and what differs between two measurements is in no interval. "
+        f"with the vanilla network and with the other first: now {by_order}, before "
+        f"{by_order_before}. They are taken to err by as much to either side, and what differs "
+        "between two measurements is in no interval. "
         "This replaced the plain mean when all figures were there.\n\n**The rule.** Reproduced "
         f"would be an interval that leaves 0 out and reaches {least} to {most} %; less than "
         f"claimed is one below {least} %; and both measurements have to say so. It replaced, "

@@ -20,10 +20,10 @@ SAID = (
     "MACs: of one time step, without spikes. For one image, T steps: SynOps, additions in "
     f"convolutions of spikes at a firing rate of {TYPICAL_RATE}; kept, the multiply-accumulates of "
     "pixels, averages and currents. exact: whether [its export is](exact_export.md). "
-    "`python -m zoo list` prints it, and which weights load. "
-    "after: whose method or block it has; `short_bp_resnet20_slim` is the ResNet-20 of "
-    "[He et al.](https://arxiv.org/abs/1512.03385), and of VGG, and of more than 34 layers on "
-    "ImageNet, that paper has none."
+    "`python -m zoo list` prints these figures, and which weights load. "
+    "after: whose method or block it has. Take A Shortcut Back has no VGG, no more than 34 layers "
+    "on ImageNet, and another ResNet-20 than `short_bp_resnet20_slim`, which is that of "
+    "[He et al.](https://arxiv.org/abs/1512.03385)"
 )
 
 

@@ -297,7 +297,7 @@ def _trained_with(training: dict[str, Any]) -> str:
         return "How it was trained is not recorded."
     if weights := head_weights(training):
         return (
-            f"It was trained with shortcut heads of weight {weights}; what is published here is "
+            f"It was trained with shortcut heads of weight {weights}. What is published here is "
             "the network alone."
         )
     if "began_with" in next(all_runs(training)):

@@ -5,6 +5,7 @@ both.
 
 from collections.abc import Callable
 from importlib.util import find_spec
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +36,11 @@ def history(training: dict[str, Any] | None) -> str:
 
 
 def head_weights(training: dict[str, Any] | None) -> str:
-    """Of the shortcut heads of all runs; empty where none had any, or none is recorded."""
-    losses = (run["loss"] for run in all_runs(training) if run["loss"]["name"] != "vanilla")
-    return "; then ".join(dict.fromkeys(map(_head_weight, losses)))
+    """Of the shortcut heads, run by run; empty where none had any, or none is recorded."""
+    told = [
+        weight for weight, _ in groupby(_head_weight(run["loss"]) for run in all_runs(training))
+    ]
+    return "" if told in ([], ["none"]) else "; then ".join(told)
 
 
 def epochs(training: dict[str, Any]) -> str:
@@ -113,9 +116,9 @@ def _told(run: dict[str, Any]) -> str:
 
 
 def _head_weight(loss: dict[str, Any]) -> str:
-    if loss["name"] == "shortcut":
-        return "1"
-    falls = ", in each run falling to 0" * (loss["name"] != "constant")
+    if loss["name"] in ("vanilla", "shortcut"):
+        return {"vanilla": "none", "shortcut": "1"}[loss["name"]]
+    falls = ", falling to 0 in each run" * (loss["name"] in ("evolutionary", "per_head"))
     return f"{loss['coefficient']:g}{falls}"
 
 

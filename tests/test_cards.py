@@ -127,9 +127,10 @@ def test_a_card_claims_no_more_than_the_runs_of_a_network():
     assert _trained_with(cut) == "It was trained without shortcut heads."
     heads = {"name": "evolutionary", "coefficient": 0.05}
     with_heads = cut | {"began_with": {"training": run | {"loss": heads}}}
-    assert "heads of weight 0.05, in each run falling to 0; what" in _trained_with(with_heads)
+    told = "with shortcut heads of weight 0.05, falling to 0 in each run; then none. What is"
+    assert told in _trained_with(with_heads)
     both = with_heads | {"loss": {"name": "shortcut", "coefficient": 0.05}}
-    assert "heads of weight 0.05, in each run falling to 0; then 1; what" in _trained_with(both)
+    assert "of weight 0.05, falling to 0 in each run; then 1. What is" in _trained_with(both)
     unknown = cut | {"began_with": {"sha256": "", "training": None}}
     assert "is not recorded" in _trained_with(unknown)
 

@@ -82,7 +82,7 @@ def test_what_comes_of_the_order_of_two_networks_is_no_part_of_the_heads_cost(ch
 
     changed("heads", of_order)
     assert "+8.0 % (+7.9 to +8.1 with 95 %, 8 builds)" in cost().text
-    assert "+3.0 % and +13.0 % with the vanilla network and with the other first" in cost().text
+    assert "the vanilla network and with the other first: now +3.0 % and +13.0 %," in cost().text
 
 
 def test_heads_that_make_every_depth_worse_are_said_to(changed):

@@ -321,6 +321,9 @@ def test_a_network_that_accelerate_prepared_is_deployed_once_it_is_unwrapped():
         zoo.deploy(prepared)
     unwrapped = accelerator.unwrap_model(prepared, keep_fp32_wrapper=False)
     assert torch.equal(zoo.deploy(unwrapped)(x), before)
+    another = copy.copy(unwrapped)  # which runs what it was copied from
+    with pytest.raises(ValueError, match="the network itself"):
+        zoo.deploy(another)
 
 
 def test_norms_over_processes_are_folded_as_any_other():

@@ -6,6 +6,7 @@ import pickle
 import shutil
 import subprocess
 import sys
+from functools import partial
 
 import numpy as np
 import pytest
@@ -413,12 +414,23 @@ def test_neurons_that_constants_would_not_bring_back_are_not_saved(tmp_path):
     assert not any(tmp_path.iterdir())
 
 
-def test_a_part_of_the_neurons_constants_loads_by_no_way(tmp_path):
-    layer = {"surrogate": "arctan"}
-    model = zoo.create_model("short_bp_resnet20_slim", pretrained=True, spike_layer=layer)
+def test_timms_scripts_load_no_weights_without_their_neurons():
+    name = "short_bp_resnet20_slim"
+    weights = hub.find_pretrained(f"{name}.cifar10") / hub.WEIGHTS
+    overlay = {"file": str(weights), "num_classes": -1}  # of train.py --pretrained-path
+    arguments = timm.models.resolve_model_input_args(name, pretrained_cfg_overlay=overlay)
+    with pytest.raises(ValueError, match="pretrained_cfg: expected weights alone, got those of"):
+        timm.create_model(pretrained=True, **arguments)
+
+
+def test_a_part_of_the_neurons_constants_is_not_all_of_them(tmp_path):
+    part, all_of_them = {"surrogate": "arctan"}, zoo.LIF(surrogate="arctan").constants()
+    model = zoo.create_model("short_bp_resnet20_slim", pretrained=True, spike_layer=part)
     timm.models.save_for_hf(model, tmp_path, safe_serialization=True)  # with what was named alone
     with pytest.raises(ValueError, match=r"got none of \['decay', .*hub\.save_pretrained writes"):
         timm.create_model(f"local-dir:{tmp_path}", pretrained=True)
+    for given in (all_of_them, partial(zoo.LIF, surrogate="arctan")):
+        timm.create_model(f"local-dir:{tmp_path}", pretrained=True, spike_layer=given)
 
 
 def test_a_network_saved_by_timm_alone_is_told_what_saves_it(tmp_path):

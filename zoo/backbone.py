@@ -6,6 +6,7 @@ Shapes: T time steps, B batch, C channels, H height, W width, K classes.
 import inspect
 from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import nullcontext
+from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import torch
@@ -310,20 +311,25 @@ def build(
 
     Raises:
         ValueError: features_only by another of timm's ways than the getter, which alone knows of
-            time; a config.json with a part of the neuron's constants; or other weights in
-            pretrained_cfg_overlay.
+            time; a config.json with a part of the neuron's constants; other weights in
+            pretrained_cfg_overlay; or in pretrained_cfg a file that lies beside a config.json.
     """
     saved = kwargs.get("pretrained_model_args", {}).get("spike_layer")
-    if isinstance(saved, Mapping) and (missing := LIF().constants().keys() - saved.keys()):
-        raise ValueError(
-            f"spike_layer: expected all constants of its neurons in config.json, got none of "
-            f"{sorted(missing)}, as timm alone saves it; zoo.hub.save_pretrained writes them"
-        )
+    if saved and isinstance(given := kwargs.get("spike_layer"), Mapping):
+        constants = saved | given  # what it leaves out is as it was trained
+        if missing := LIF().constants().keys() - constants.keys():
+            raise ValueError(
+                "spike_layer: expected all constants of its neurons in config.json, got none of "
+                f"{sorted(missing)}, as timm alone saves it; zoo.hub.save_pretrained writes them, "
+                "or name them here"
+            )
+        kwargs = kwargs | {"spike_layer": constants}
     overlay = kwargs.get("pretrained_cfg_overlay") or {}
     if pretrained:
         _check_overlay(overlay)
-    if saved and isinstance(given := kwargs.get("spike_layer"), Mapping):
-        kwargs = kwargs | {"spike_layer": saved | given}  # what it leaves out is as it was trained
+        source = kwargs.get("pretrained_cfg")  # timm's scripts make one with a file in it
+        file = source.get("file") if isinstance(source, Mapping) else getattr(source, "file", None)
+        check_weights_alone("pretrained_cfg", file)
     args = model_args | kwargs
     depths = args.get("depths", inspect.signature(network).parameters["depths"].default)
     out_indices = tuple(range(len(sizes("depths", depths))))
@@ -341,9 +347,22 @@ def build(
     known = cfg.get("num_classes")
     if getattr(model, "num_classes", known) != known:  # the classifier is new, for other classes
         _forget_classes(cfg, kept=overlay)
-    if (channels := getattr(model, "in_chans", 0)) == len(cfg["mean"]):
-        cfg["input_size"] = (channels, *cfg["input_size"][1:])
+    mean, size = cfg.get("mean"), cfg.get("input_size")
+    if size and isinstance(mean, Sequence) and len(mean) == getattr(model, "in_chans", 0):
+        cfg["input_size"] = (len(mean), *size[1:])
     return model
+
+
+def check_weights_alone(argument: str, file: str | Path | None) -> None:
+    """Raise for weights that lie beside what says which network they are of: timm reads such a file
+    alone, and with other neurons it is another network.
+    """
+    if file and Path(file).is_file() and (folder := Path(file).parent / "config.json").is_file():
+        folder = folder.parent
+        raise ValueError(
+            f"{argument}: expected weights alone, got those of {folder}, whose config.json has "
+            f"their neurons; take create_model('local-dir:{folder}', pretrained=True)"
+        )
 
 
 def _check_overlay(overlay: Mapping[str, Any]) -> None:

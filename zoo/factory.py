@@ -10,6 +10,7 @@ from torch import nn
 
 from zoo import hub, models
 from zoo.arguments import plain
+from zoo.backbone import check_weights_alone
 
 
 def list_models(
@@ -116,19 +117,12 @@ def create_model(
 
 
 def _check_checkpoint(checkpoint: str | Path | None) -> None:
-    """Raise for no file, and for weights that lie beside what says which network they are of: timm
-    reads them alone, and with other neurons they are another network.
-    """
+    """Raise for no file, and for weights that are not alone."""
     if checkpoint and not Path(checkpoint).is_file():
         raise FileNotFoundError(
             f"checkpoint_path: expected a file of weights, found none at {str(checkpoint)!r}"
         )
-    if checkpoint and (Path(checkpoint).parent / hub.CONFIG).is_file():
-        folder = Path(checkpoint).parent
-        raise ValueError(
-            f"checkpoint_path: expected weights alone, got those of {folder}, whose {hub.CONFIG} "
-            f"has their neurons; take create_model('local-dir:{folder}', pretrained=True)"
-        )
+    check_weights_alone("checkpoint_path", checkpoint)
 
 
 def _other_weights(folder: Path) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import MethodType
 
 from torch import nn
 from torch.utils.hooks import RemovableHandle
@@ -21,9 +22,10 @@ def runs_hooks(module: nn.Module) -> bool:
     """Whether somebody has hooked on to a module's forward pass, to watch it, to change what it
     gives off, or, as pruning and weight norm do, to make its weight anew from others.
     """
-    forward = vars(module).get("forward")  # as accelerate sets one, and sets the class's again
-    changed = forward and getattr(forward, "__func__", None) is not type(module).forward
-    return bool(changed or module._forward_pre_hooks or module._forward_hooks)
+    # accelerate sets a forward of its own, and when it unwraps a network the class's again.
+    forward, of_class = vars(module).get("forward"), MethodType(type(module).forward, module)
+    changed = forward is not None and forward != of_class
+    return changed or bool(module._forward_pre_hooks or module._forward_hooks)
 
 
 @contextmanager

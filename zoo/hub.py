@@ -247,7 +247,8 @@ def read_config(folder: Path) -> dict[str, Any]:
     if "training" in config and not is_history(config["training"]):
         raise ValueError(
             f"{path}: expected as training a recipe with {', '.join(RECIPE)}, such as zoo.training "
-            f"writes, with {', '.join(LOGGED)} in each line of its log, got "
+            "writes, with the coefficient of a loss that has one and "
+            f"{', '.join(LOGGED)} in each line of its log, got "
             f"{config['training']!r:.100}"
         )
     _check_sizes(path, model_args)

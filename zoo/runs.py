@@ -51,7 +51,7 @@ def is_recipe(training: Any) -> bool:
         and all(isinstance(training.get(key), kind) for key, kind in RECIPE.items())
         and all(isinstance(training[key].get("name"), str) for key in ("data", "loss"))
         and isinstance(training["data"].get("title", ""), str)
-        and (training["loss"]["name"] == "vanilla" or _has_weight(training["loss"]))
+        and (training["loss"]["name"] in ("vanilla", "shortcut") or _has_weight(training["loss"]))
         and isinstance(log := training.get("log", []), list)
         and all(isinstance(entry, dict) and _is_epoch(entry) for entry in log)
     )
