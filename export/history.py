@@ -37,9 +37,8 @@ def history(training: dict[str, Any] | None) -> str:
 
 def head_weights(training: dict[str, Any] | None) -> str:
     """Of the shortcut heads, run by run; empty where none had any, or none is recorded."""
-    told = [
-        weight for weight, _ in groupby(_head_weight(run["loss"]) for run in all_runs(training))
-    ]
+    weights = (_head_weight(run["loss"]) for run in all_runs(training))
+    told = [weight for weight, _ in groupby(weights)]
     return "" if told in ([], ["none"]) else "; then ".join(told)
 
 

@@ -280,6 +280,13 @@ def test_what_cannot_be_exact_says_which_layer_and_why(kwargs, message):
         zoo.deploy(create(**kwargs))
 
 
+def test_rates_pooled_by_ninths_are_refused():
+    neurons = {"decay": 1.0, "reset": "subtract", "levels": 4}
+    model = create("short_bp_resnet18_imagenet", size=64, spike_layer=neurons)
+    with pytest.raises(zoo.NotExactError, match="expected whole numbers to sum up, got averages"):
+        zoo.deploy(model)
+
+
 class Doubled(nn.Module):
     def forward(self, x):
         return x + x

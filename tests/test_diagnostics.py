@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 import zoo
 from zoo import disk, hub, runs
+from zoo.data import DataConfig, load_images, normalise
 from zoo.diagnostics import (
     count_connections,
     count_operations,
@@ -562,6 +563,16 @@ def test_what_is_asked_for_in_vain_is_refused(published, options, message):
     assert [*diagnose(published, Options(**few)).gradients] == [0]
     with pytest.raises(ValueError, match=message):
         diagnose(published, Options(**few | options))
+
+
+def test_images_are_measured_as_the_network_was_trained_on_them(tmp_path):
+    model = awaken(create(in_chans=1, num_classes=10))
+    hub.save_pretrained(model, tmp_path)
+    data = DataConfig(name="digits", mean=(78,), std=(96,))
+    found = diagnose(f"local-dir:{tmp_path}", Options(data=data, num_images=360)).firing_rates
+    x = normalise(load_images(data, "test").images, (78,), (96,))
+    assert found == pytest.approx(firing_rates(model, x.split(50)))
+    assert any(found.values())
 
 
 def test_a_run_folder_is_measured_with_the_weights_of_its_newest_checkpoint(tmp_path):

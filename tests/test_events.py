@@ -15,7 +15,7 @@ from tonic.datasets import CIFAR10DVS, DVSGesture
 import zoo
 from zoo import runs
 from zoo.data import DataConfig, load_images
-from zoo.data.events import _share, frames
+from zoo.data.events import _dataset, _share, frames
 from zoo.training.augment import AugmentConfig
 from zoo.training.engine import train
 from zoo.training.prepare import build_model
@@ -97,6 +97,20 @@ def test_a_set_of_streams_is_counted_once_and_held(gestures):
     assert len(images.classes) == 11
     tests = load_images(DataConfig(root=str(gestures), **EVENTS), "test")
     assert not torch.equal(tests.images, images.images)
+
+
+def test_streams_stand_by_their_names_however_the_disk_lists_them(gestures, monkeypatch):
+    config = DataConfig(root=str(gestures), **EVENTS)
+    expected = load_images(config, "train")
+
+    def backwards(*args):
+        found = _dataset(*args)
+        found.data.reverse()
+        found.targets.reverse()
+        return found
+
+    monkeypatch.setattr("zoo.data.events._dataset", backwards)
+    assert torch.equal(load_images(config, "train").images, expected.images)
 
 
 def test_a_run_learns_from_event_frames_and_its_network_takes_them(recipe, gestures, tmp_path):

@@ -204,6 +204,13 @@ def drawn_in(*between, **constants):
 
 
 REFUSED = {
+    "a comparison of averages that are rounded": two(
+        conv([1.0], name="c"),
+        node("AveragePool", ["c"], ["a"], name="a", kernel_shape=[3, 3], count_include_pad=1),
+        node("GreaterOrEqual", ["a", "n"], ["f"], name="f"),
+        node("Cast", ["f"], ["y"], name="y", to=1),
+        n=number(1 / 3),
+    ),
     "one bit too many": two(conv([1.0], 2.0**24)),
     "negative sums too": two(conv([-1.0], -(2.0**24) + 254)),
     "a vector runs along the width": two(

@@ -20,7 +20,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 import zoo
-from export.checks import STRIPPING
+from export.checks import STRIPPING, Check
 from export.folder import REPORT, changed_files, check_target, move_into_place, scratch_beside
 from export.publish import Options as PublishOptions
 from export.publish import PublishError, publish_to_folder
@@ -144,6 +144,14 @@ def test_a_dead_layer_is_refused_by_name_and_nothing_is_left(dead, tmp_path):
     with pytest.raises(ExportError, match=r"every spiking layer fires: .*stages\.0\.2\.spike1"):
         export(Options(source=str(dead), output=str(tmp_path / "out" / "slim")))
     assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_strip_that_changed_a_bit_is_not_exported(run, tmp_path, monkeypatch):
+    failed = Check(STRIPPING, False, {})
+    monkeypatch.setattr("export.to_onnx.check_stripping", lambda *_: failed)
+    with pytest.raises(ExportError, match=STRIPPING):
+        export(Options(source=str(run), output=str(tmp_path / "out"), num_images=20))
+    assert [*tmp_path.iterdir()] == []
 
 
 def test_a_published_folder_is_replaced_only_when_told(exported, run, tmp_path):

@@ -226,6 +226,15 @@ def test_a_crop_larger_than_the_padded_image_is_refused():
         random_crop(torch.zeros(1, 3, 6, 6), 1, 9)
 
 
+def test_where_both_mixes_are_set_each_is_drawn():
+    torch.manual_seed(0)
+    config = AugmentConfig(crop_padding=0, flip=False, mixup=1.0, cutmix=1.0)
+    pixels = torch.arange(4.0).view(4, 1, 1, 1).expand(4, 3, 8, 8)
+    mixed = [augment(config, pixels, torch.arange(4), 10)[0] for _ in range(20)]
+    whole = {all(len(image.unique()) == 1 for image in images) for images in mixed}
+    assert whole == {True, False}  # mixup blends whole images, CutMix pastes parts
+
+
 @pytest.mark.parametrize("key", ["mixup", "cutmix"])
 def test_mixes_give_shares_of_the_classes(key):
     torch.manual_seed(0)

@@ -334,6 +334,12 @@ def test_a_new_classifier_has_nothing_of_the_old_ones_classes():
     zoo.create_model(name, pretrained=True, features_only=True)
 
 
+def test_weights_of_a_shallower_network_are_refused_whatever_the_classifier(folder):
+    for others in ({"num_classes": 7}, {"features_only": True}):
+        with pytest.raises(ValueError, match=r"expected a whole network, found no \['stages\.0\.3"):
+            load(folder, depths=(4, 3, 3), **others)
+
+
 def test_names_given_to_new_classes_are_kept(tmp_path):
     named = {"tag": "flowers", "label_names": list("abcdefg")}
     model = zoo.create_model(

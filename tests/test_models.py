@@ -313,11 +313,17 @@ def test_gradient_checkpointing_goes_back_as_often_as_it_is_asked():
 
 
 def test_a_head_of_ones_own_takes_what_the_classifier_would():
-    model = zoo.create_model("short_bp_resnet20_slim").eval()
+    model = awake("short_bp_resnet20_slim")
     model.head = torch.nn.Identity()
-    x = torch.randn(2, 3, 32, 32)
+    x = images(model)
     with torch.inference_mode():
         assert torch.equal(model(x), model.forward_features(x))
+        assert model(x).any()
+
+
+def test_all_that_the_classifier_sees_may_be_dropped():
+    model = create("short_bp_resnet20_slim", drop_rate=1.0).train()
+    assert torch.equal(model(images(model)), model.head.fc.bias.expand(2, -1))
 
 
 def test_a_network_without_classes_trains_without_heads():

@@ -64,6 +64,13 @@ def test_a_current_bypasses_every_neuron_of_a_stage():
     assert last.unique().numel() > 100
 
 
+@pytest.mark.parametrize("name", zoo.list_models("att_*"))
+def test_shortcuts_beside_attention_average_before_they_convolve(name):
+    with torch.device("meta"):
+        shortcut = zoo.create_model(name).stages[1][0].shortcut
+    assert isinstance(shortcut[0], nn.AvgPool2d)
+
+
 @pytest.mark.parametrize("bf16", [False, True])
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_lean_memory_changes_no_bit_of_a_training_step(variant, bf16):

@@ -335,6 +335,15 @@ def test_a_token_that_no_header_can_hold_is_not_said_aloud(monkeypatch, token):
     )
 
 
+def test_a_commit_that_leads_elsewhere_is_refused(hub, client, exported):
+    sha = hub.create_repo("org/astray", content(exported)).branches["main"].encode()
+    hub.lie("^/api/models/org/astray", lambda r: r._replace(body=r.body.replace(sha, b"../../out")))
+    error = client.run(PULL, name="hf-hub:org/astray").error
+    hub.faults.clear()
+    assert "PullError: org/astray: expected hashes, got '../../out'" in error
+    assert client.snapshot("org/astray") == {}
+
+
 @pytest.mark.parametrize("size", [math.nan, -1, None, "12", True])
 def test_a_size_that_is_none_is_refused(hub, client, exported, size):
     if "org/sizes" not in hub.repos:

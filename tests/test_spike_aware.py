@@ -82,7 +82,7 @@ def test_another_weight_in_the_graph_is_caught(inexact, tmp_path):
 
 def test_another_bias_of_the_classifier_is_caught(inexact, tmp_path):
     def shift(bias):
-        bias += np.float32(1e-3)
+        bias += np.float32(3e-5)
 
     graph = with_another(inexact, "head.fc.bias", shift, tmp_path / "model.onnx")
     assert failed(load(inexact), graph) == {"images without a flip agree"}

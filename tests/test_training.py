@@ -354,6 +354,28 @@ def test_a_run_may_be_moved_and_saved_more_often(run, recipe, tmp_path):
     assert same(weights(copy), weights(run))
 
 
+def test_what_an_epoch_measures_is_what_it_saves(recipe, tmp_path, monkeypatch):
+    seen, evaluate = [], engine.evaluate
+
+    def watched(config, model, *args):
+        seen.append({name: tensor.clone() for name, tensor in model.state_dict().items()})
+        return evaluate(config, model, *args)
+
+    monkeypatch.setattr(engine, "evaluate", watched)
+    averaged = replace(recipe.optim, ema_decay=0.9)
+    train(replace(recipe, epochs=1, output=str(tmp_path), optim=averaged))
+    assert same(seen[-1], weights(tmp_path))
+
+
+def test_a_run_goes_on_with_its_classes_in_their_order_or_not_at_all(run, recipe, tmp_path):
+    copy, data = shutil.copytree(run, tmp_path / "copy"), load_data(recipe)
+    shutil.rmtree(checkpoints(copy)[-1])
+    first, second, *others = data.train.classes
+    swapped = replace(data, train=replace(data.train, classes=(second, first, *others)))
+    with pytest.raises(ValueError, match="began with classes: "):
+        train(replace(recipe, output=str(copy)), swapped)
+
+
 def test_a_run_goes_on_with_as_many_images_as_before_or_not_at_all(run, recipe, tmp_path):
     copy = shutil.copytree(run, tmp_path / "copy")
     shutil.rmtree(checkpoints(copy)[-1])
@@ -675,6 +697,12 @@ def test_sizes_that_differ_between_the_splits_are_refused(recipe, tmp_path):
     data = DataConfig(name="image_folder", root=str(tmp_path / "set"))
     with pytest.raises(ValueError, match=r"one size in train and test, got \[3, 8, 8\] and \[3, 6"):
         train(replace(recipe, output=str(tmp_path / "run"), data=data))
+
+
+def test_every_seed_holds_out_the_same_images(recipe):
+    data = replace(recipe.data, holdout=200)
+    one, other = (load_data(replace(recipe, data=data, seed=seed)).measured for seed in (0, 1))
+    assert torch.equal(one.images, other.images)
 
 
 def test_images_that_trained_the_weights_to_begin_with_are_not_held_out(recipe, tmp_path):
