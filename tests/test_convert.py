@@ -73,7 +73,7 @@ def assert_same(theirs: nn.Module, ours: nn.Module, size: int) -> None:
     expected, their_spikes = spikes_of(theirs, neuron.BaseNode, x.expand(T, *x.shape))
     logits, our_spikes = spikes_of(ours.eval(), zoo.LIF, x)
     assert len(our_spikes) == len(their_spikes)
-    assert all(map(torch.equal, our_spikes, their_spikes))
+    assert all(torch.equal(*pair) for pair in zip(our_spikes, their_spikes, strict=True))
     assert all(0 < spikes.mean() < 1 for spikes in our_spikes)
     assert torch.equal(logits, expected.mean(0) if expected.ndim == 3 else expected)
     assert len(logits.unique()) == logits.numel()

@@ -74,7 +74,7 @@ def test_workers_change_no_bit(images):
     for workers in (0, 2):
         feed = Feed(replace(config, workers=workers), images)
         batches.append([pixels for chunks in feed.epoch(0) for pixels, _ in chunks])
-    assert all(map(torch.equal, *batches))
+    assert all(torch.equal(*pair) for pair in zip(*batches, strict=True))
     plain = Feed(replace(config, augment=AugmentConfig()), images).epoch(0)
     as_they_come = [pixels for chunks in plain for pixels, _ in chunks]
     assert not any(map(torch.equal, batches[0], as_they_come))

@@ -70,7 +70,7 @@ def test_tar_archives_hold_the_same_images(folder, tmp_path):
         everything = list(range(len(from_files)))
         left, right = from_files.take(everything), from_tar.take(everything)
         assert from_tar.classes == from_files.classes
-        assert all(map(torch.equal, left, right))
+        assert all(torch.equal(*pair) for pair in zip(left, right, strict=True))
 
 
 def test_a_run_learns_from_files(recipe, folder, tmp_path):

@@ -151,7 +151,7 @@ def test_heads_of_other_stages_keep_their_own_start(tmp_path):
     hub.save_pretrained(slim, tmp_path)
     saved = slim.shortcut_heads.state_dict()
     same = load(tmp_path).shortcut_heads.state_dict()
-    assert all(map(torch.equal, same.values(), saved.values()))
+    assert all(torch.equal(*pair) for pair in zip(same.values(), saved.values(), strict=True))
     moved = load(tmp_path, head_stages=(1, 2)).shortcut_heads.state_dict()
     assert not torch.equal(moved["heads.0.weight"], saved["heads.0.weight"])
     assert moved.keys() == saved.keys()
@@ -160,7 +160,12 @@ def test_heads_of_other_stages_keep_their_own_start(tmp_path):
 def test_a_compiled_network_is_saved_under_the_names_of_its_own(tmp_path):
     slim = zoo.create_model("short_bp_resnet20_slim").eval()
     hub.save_pretrained(torch.compile(slim), tmp_path)
-    assert all(map(torch.equal, load(tmp_path).state_dict().values(), slim.state_dict().values()))
+    assert all(
+        torch.equal(*pair)
+        for pair in zip(
+            load(tmp_path).state_dict().values(), slim.state_dict().values(), strict=True
+        )
+    )
 
 
 def test_frozen_norms_are_saved_and_deployed_as_what_they_were(tmp_path):

@@ -215,7 +215,10 @@ def test_what_is_hooked_on_to_a_layer_does_the_same_by_either_memory(change, pla
                 optimizer.zero_grad()
                 model(images(model).abs()).square().sum().backward()
             gradients[memory, changes] = [p.grad for p in model.parameters()]
-    assert all(map(torch.equal, gradients["fast", True], gradients["lean", True]))
+    assert all(
+        torch.equal(*pair)
+        for pair in zip(gradients["fast", True], gradients["lean", True], strict=True)
+    )
     without = {g.abs().sum().item() for g in gradients["lean", False]}
     assert {g.abs().sum().item() for g in gradients["lean", True]} != without
 
@@ -238,7 +241,7 @@ def test_spikes_that_somebody_changed_are_not_remembered_as_they_were():
         model.stages[0][1].register_forward_hook(lambda _, __, spikes: spikes.mul_(3))
         model(torch.ones(2, 3, 16, 16)).sum().backward()
         gradients.append([p.grad for p in model.parameters() if p.grad is not None])
-    assert all(map(torch.equal, *gradients))
+    assert all(torch.equal(*pair) for pair in zip(*gradients, strict=True))
 
 
 class Scaled(zoo.LIF):
@@ -360,7 +363,7 @@ def test_gradients_as_a_function_by_either_memory():
             return torch.func.functional_call(model, (parameters, state), (x,)).square().sum()
 
         gradients.append(torch.func.grad(loss)(dict(model.named_parameters()), state))
-    assert all(map(torch.equal, *(g.values() for g in gradients)))
+    assert all(torch.equal(*pair) for pair in zip(*(g.values() for g in gradients), strict=True))
 
 
 def test_second_derivatives_are_given_or_refused():

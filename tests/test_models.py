@@ -225,7 +225,7 @@ def test_gradient_checkpointing_runs_blocks_again_and_changes_nothing(memory):
         results.append([*gradients, *model.buffers()])
         assert [id(buffer) for buffer in model.buffers()] == statistics
     assert len(calls) == 1 + 2
-    assert all(map(torch.equal, *results))
+    assert all(torch.equal(*pair) for pair in zip(*results, strict=True))
 
 
 def test_norms_begin_with_the_gain_and_the_last_of_a_block_with_none():
@@ -309,7 +309,7 @@ def test_gradient_checkpointing_goes_back_as_often_as_it_is_asked():
     before = [buffer.clone() for buffer in model.buffers()]
     for _ in range(2):
         loss.backward(retain_graph=True)
-    assert all(map(torch.equal, before, model.buffers()))
+    assert all(torch.equal(*pair) for pair in zip(before, model.buffers(), strict=True))
 
 
 def test_a_head_of_ones_own_takes_what_the_classifier_would():

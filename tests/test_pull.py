@@ -19,6 +19,7 @@ from hub_client import hub_client
 from hub_faults import PULL
 from hub_server import HubServer
 from huggingface_hub import constants
+from waiting import LONGEST
 
 import zoo
 from zoo import disk
@@ -498,7 +499,9 @@ def test_two_pulls_at_once_leave_each_other_alone(hub, exported, tmp_path):
         asked = len(hub.requests)
         process.stdin.write(b"\n")
         process.stdin.flush()
+        end = time.monotonic() + LONGEST
         while not any("/models/org/both" in r.path for r in hub.requests[asked:]):
+            assert time.monotonic() < end, "it asked nothing"
             time.sleep(0.05)
     time.sleep(0.5)
     first, second = pulls

@@ -130,7 +130,7 @@ def test_lean_memory_changes_no_bit_of_a_training_step():
         model = create(memory=memory).train()
         model(images(batch=8)).square().sum().backward()
         gradients.append([parameter.grad for parameter in model.parameters()])
-    assert all(map(torch.equal, *gradients))
+    assert all(torch.equal(*pair) for pair in zip(*gradients, strict=True))
     assert sum(grad.any().item() for grad in gradients[0]) > 30
 
 

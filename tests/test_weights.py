@@ -125,7 +125,10 @@ def test_the_commands_of_the_documentation_are_those_that_a_release_was_trained_
 def test_a_bare_architecture_loads_its_release(name):
     architecture = name.partition(".")[0]
     bare, tagged = (zoo.create_model(n, pretrained=True) for n in (architecture, name))
-    assert all(map(torch.equal, bare.state_dict().values(), tagged.state_dict().values()))
+    assert all(
+        torch.equal(*pair)
+        for pair in zip(bare.state_dict().values(), tagged.state_dict().values(), strict=True)
+    )
 
 
 def test_every_release_for_the_images_of_the_subset_was_counted():
