@@ -204,6 +204,13 @@ def drawn_in(*between, **constants):
 
 
 REFUSED = {
+    "averages of halves, rounded": two(
+        conv([0.5], name="c"),
+        node("AveragePool", ["c"], ["a"], name="a", kernel_shape=[3, 3], count_include_pad=1),
+        node("Mul", ["a", "n"], ["m"], name="m"),
+        node("Round", ["m"], ["y"], name="y"),
+        n=number(9),
+    ),
     "a comparison of averages that are rounded": two(
         conv([1.0], name="c"),
         node("AveragePool", ["c"], ["a"], name="a", kernel_shape=[3, 3], count_include_pad=1),
@@ -439,6 +446,7 @@ REFUSED = {
 
 SAID = {  # where another check would refuse it too
     "a bias from elsewhere": "nothing is known of this Conv",
+    "averages of halves, rounded": "y: expected numbers that are whole but for a rounding",
     "other shapes": "expected the shape of",
     "a sum of channels": "expected a sum over a fixed number of pixels",
     "a product of matrices times a number": "expected x W^T + b",

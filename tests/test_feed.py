@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 from torch.utils.data import Dataset
+from torchvision.transforms.v2 import AutoAugmentPolicy
 
 from zoo.data import ImageSet
 from zoo.training.augment import (
@@ -224,6 +225,29 @@ def test_a_small_crop_is_a_piece_of_the_image():
 def test_a_crop_larger_than_the_padded_image_is_refused():
     with pytest.raises(ValueError, match=r"augment\.crop_size: expected at most 8 pixels"):
         random_crop(torch.zeros(1, 3, 6, 6), 1, 9)
+
+
+@pytest.mark.parametrize("asked", [{"flip": True}, {"roll": 2}, {"cutout": 4}], ids=str)
+def test_each_augmentation_that_is_asked_for_is_done(asked):
+    torch.manual_seed(0)
+    images = torch.rand(64, 3, 8, 8) + 1
+    config = AugmentConfig(**{"crop_padding": 0, "flip": False} | asked)
+    changed, _ = augment(config, images, torch.arange(64), 64)
+    assert not torch.equal(changed, images)
+
+
+@pytest.mark.parametrize("name", ["CIFAR10", "IMAGENET"])
+def test_a_policy_is_that_of_its_name(name):
+    policy = image_policy(f"autoaugment_{name.lower()}", (0, 0, 0))
+    assert policy.policy is AutoAugmentPolicy[name]
+
+
+def test_each_piece_of_a_step_and_each_process_draws_its_own(images):
+    whole = Feed(Config(batch_size=30, gradient_accumulation=3), images)
+    ranks = [Feed(Config(batch_size=30), images, rank, 3) for rank in range(3)]
+    for feeds in ([whole], ranks):
+        drawn = {float(torch.rand(1)) for feed in feeds for _ in next(feed.epoch(0))}
+        assert len(drawn) == 3
 
 
 def test_where_both_mixes_are_set_each_is_drawn():

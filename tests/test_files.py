@@ -45,6 +45,22 @@ def config(root: Path) -> DataConfig:
     return DataConfig(name="imagenet", root=str(root), size=32, **RGB)
 
 
+def test_a_run_sees_other_crops_in_each_epoch_than_are_measured(folder):
+    images = load_images(config(folder), "train")
+    feed = Feed(Config(batch_size=16, device="cpu"), images)
+    seen = [images.take(range(16))[0]]
+    seen += [pixels for epoch in (0, 1) for pixels, _ in next(feed.epoch(epoch))]
+    assert len({image.numpy().tobytes() for pixels in seen for image in pixels}) == 3 * 16
+
+
+@pytest.mark.parametrize("mode", ["L", "CMYK"])
+def test_an_image_of_other_colours_is_seen_in_three(folder, tmp_path, mode):
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    Image.new(mode, (40, 40)).save(copy / "val" / "n01" / "other.jpg")
+    images = load_images(config(copy), "test")
+    assert images.take(range(len(images)))[0].shape == (9, 3, 32, 32)
+
+
 def test_a_measured_image_is_always_the_same_and_a_trained_one_follows_its_seed(folder):
     images = load_images(config(folder), "train")
     assert (len(images), images.classes, images.shape) == (16, ("n01", "n02"), (3, 32, 32))

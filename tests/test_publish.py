@@ -300,6 +300,13 @@ def test_what_was_published_can_be_verified_by_who_downloads_it(hub, client, fol
     assert not (tmp_path / "there" / ".cache").exists()
 
 
+def test_a_version_is_one_more_than_the_highest(hub, client, folder):
+    publish(client, folder, "org/many")
+    repo = hub.repos["org/many"]
+    repo.tags = dict.fromkeys(("v2", "v10"), repo.resolve("main").parent)
+    assert publish(client, folder, "org/many").value.startswith("published org/many as v11 at ")
+
+
 def test_hidden_files_on_the_hub_are_nobodys_business(hub, client, folder):
     files = {name: (folder / name).read_bytes() for name in disk.files(folder)}
     hidden = {".gitignore": b"of its owner", ".eval_results/first.yaml": b"of the Hub"}

@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -697,6 +698,37 @@ def test_sizes_that_differ_between_the_splits_are_refused(recipe, tmp_path):
     data = DataConfig(name="image_folder", root=str(tmp_path / "set"))
     with pytest.raises(ValueError, match=r"one size in train and test, got \[3, 8, 8\] and \[3, 6"):
         train(replace(recipe, output=str(tmp_path / "run"), data=data))
+
+
+def test_every_seed_begins_with_weights_of_its_own(recipe, tmp_path):
+    few = replace(recipe.data, limit=64)
+    still = replace(recipe, epochs=1, data=few, optim=replace(recipe.optim, lr=0.0))
+    for seed in (0, 1):
+        train(replace(still, seed=seed, output=str(tmp_path / str(seed))))
+    one, other = (weights(tmp_path / seed)["head.fc.weight"] for seed in "01")
+    assert not torch.equal(one, other)
+
+
+def test_processes_share_gradients_with_a_steps_last_piece(recipe, monkeypatch):
+    taken, alone = [], []
+    config = replace(recipe, gradient_accumulation=3, loss=LossConfig(name="vanilla"))
+    network = zoo.create_model(recipe.model, in_chans=1)
+    learner = Learner(config, network, 1, make_accelerator(config))
+
+    def apart(*_):
+        alone.append(len(taken))
+        return nullcontext()
+
+    monkeypatch.setattr(Accelerator, "no_sync", apart)
+    piece = torch.zeros(2, 1, 8, 8, dtype=torch.uint8), torch.arange(2)
+    learner.step((taken.append(1) or piece for _ in range(3)), 0, 6)
+    assert alone == [1, 2]
+
+
+def test_a_run_refuses_the_folder_of_one_with_other_pixels(run, recipe):
+    data = replace(recipe.data, mean=(79,))
+    with pytest.raises(ValueError, match=r"with data\.mean\.0 78 in place of 79"):
+        train(replace(recipe, output=str(run), data=data))
 
 
 def test_every_seed_holds_out_the_same_images(recipe):

@@ -3,15 +3,17 @@
 import copy
 import sys
 from pathlib import Path
+from statistics import pstdev
 
 import pytest
+import torch
 
 from zoo import hub
 from zoo.runs import all_runs
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
 
-from twins import check_twin
+from twins import check_twin, row
 
 NAME = "short_bp_resnet20_slim.cifar10"
 RELEASED = hub.read_config(hub.find_pretrained(NAME))["training"]
@@ -46,3 +48,11 @@ def test_a_twin_of_another_budget_is_refused(twin, tmp_path):
     next(all_runs(twin))["epochs"] += 1
     with pytest.raises(ValueError, match="run 1, epochs: 55, not 54"):
         check_twin(tmp_path, twin, NAME, RELEASED)
+
+
+def test_a_row_says_how_far_the_release_is_ahead_and_how_sure_that_is():
+    ours, twin = torch.tensor([[1, 1, 1, 0], [1, 0, 0, 1]]).bool()
+    found = row(NAME, ours, twin)
+    assert (found["only with heads"], found["only the twin"]) == (2, 1)
+    assert found["points to twin"] == 25
+    assert found["error over images"] == pytest.approx(100 * pstdev([0, 1, 1, -1]) / 2)

@@ -22,7 +22,7 @@ import export.equal_bits
 import export.verify
 import zoo
 from export.browser import preprocessor
-from export.checks import allowed_gap, logits_of, session
+from export.checks import Setting, allowed_gap, logits_of, session
 from export.equal_bits import check_certificate, check_exact
 from export.folder import GRAPH, GRAPHS, READABLE_GRAPH, REPORT, changed_files
 from export.images import Images, data_images
@@ -398,6 +398,21 @@ def test_a_tenth_of_the_images_or_one_may_have_another_class(
     monkeypatch.setattr(export.equal_bits, "logits_of", some_changed)
     shown = Images(PIXELS[:images], IMAGES[:images], None, f"{images} images")
     assert keeps_the_accuracy(folder, model, deployed, shown) == passed
+
+
+def test_a_graph_is_run_in_the_setting_that_is_named(folder, monkeypatch):
+    seen, own = set(), onnxruntime.InferenceSession.run
+
+    def run(running, names, feed):
+        how = running.get_session_options()
+        how = how.intra_op_num_threads, how.graph_optimization_level
+        seen.add((len(feed["pixel_values"]), *how))
+        return own(running, names, feed)
+
+    monkeypatch.setattr(onnxruntime.InferenceSession, "run", run)
+    RUN(folder / GRAPH, IMAGES[:15], Setting(7, 1, False))
+    plain = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    assert seen == {(7, 1, plain), (1, 1, plain)}
 
 
 def test_accuracies_may_differ_by_a_quarter_of_a_point_or_an_image():
