@@ -357,8 +357,8 @@ def check_weights_alone(argument: str, file: str | Path | None) -> None:
     """Raise for weights that lie beside what says which network they are of: timm reads such a file
     alone, and with other neurons it is another network.
     """
-    if file and Path(file).is_file() and (folder := Path(file).parent / "config.json").is_file():
-        folder = folder.parent
+    folder = Path(file or "").parent
+    if file and Path(file).is_file() and (folder / "config.json").is_file():
         raise ValueError(
             f"{argument}: expected weights alone, got those of {folder}, whose config.json has "
             f"their neurons; take create_model('local-dir:{folder}', pretrained=True)"

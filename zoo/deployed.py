@@ -409,8 +409,7 @@ class _Deployment:
                 f"{name}: expected average pooling and a classifier with a bias, got "
                 f"{head.global_pool.pool_type!r} and {head.fc}"
             )
-        last = self.model.forward_features(self._an_image()) if self.snaps else None
-        pixels = 1 if last is None else last[0, 0].numel()
+        pixels = self.model.forward_features(self._an_image())[0, 0].numel() if self.snaps else 1
         fc = copy.deepcopy(head.fc).double()
         fc.weight.copy_(head.fc.weight / (self.T * pixels * x.times))
         fc.bias.copy_(head.fc.bias)
