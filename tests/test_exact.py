@@ -191,6 +191,16 @@ def average(**attributes):
     return two(conv([1.0], name="c"), pooled)
 
 
+def average_times(weight, times):
+    return two(
+        conv([weight], name="c"),
+        node("AveragePool", ["c"], ["a"], name="a", kernel_shape=[3, 3], count_include_pad=1),
+        node("Mul", ["a", "n"], ["m"], name="m"),
+        node("Round", ["m"], ["y"], name="y"),
+        n=number(times),
+    )
+
+
 def drawn_in(*between, **constants):
     """An addition that rounds behind a convolution c and nodes b that a runtime may take out."""
     return two(
@@ -204,13 +214,7 @@ def drawn_in(*between, **constants):
 
 
 REFUSED = {
-    "averages of halves, rounded": two(
-        conv([0.5], name="c"),
-        node("AveragePool", ["c"], ["a"], name="a", kernel_shape=[3, 3], count_include_pad=1),
-        node("Mul", ["a", "n"], ["m"], name="m"),
-        node("Round", ["m"], ["y"], name="y"),
-        n=number(9),
-    ),
+    "averages of halves, rounded": average_times(0.5, 9),
     "a comparison of averages that are rounded": two(
         conv([1.0], name="c"),
         node("AveragePool", ["c"], ["a"], name="a", kernel_shape=[3, 3], count_include_pad=1),
@@ -260,20 +264,8 @@ REFUSED = {
     "averages of nothing but padding": average(pads=[0, 0, 2, 2]),
     "averages beyond the border": average(ceil_mode=1, count_include_pad=1),
     "averages with holes": average(dilations=[2, 2]),
-    "averages times another number": two(
-        conv([1.0], name="c"),
-        node("AveragePool", ["c"], ["a"], name="a", kernel_shape=[3, 3], count_include_pad=1),
-        node("Mul", ["a", "n"], ["m"], name="m"),
-        node("Round", ["m"], ["y"], name="y"),
-        n=number(8),
-    ),
-    "averages of far too much": two(
-        conv([-7001.0], name="c"),
-        node("AveragePool", ["c"], ["a"], name="a", kernel_shape=[3, 3], count_include_pad=1),
-        node("Mul", ["a", "n"], ["m"], name="m"),
-        node("Round", ["m"], ["y"], name="y"),
-        n=number(9),
-    ),
+    "averages times another number": average_times(1.0, 8),
+    "averages of far too much": average_times(-7001.0, 9),
     "numbers next to nothing": two(
         conv([1.0], name="c"),
         node("Mul", ["q", "n"], ["m"], name="m"),
@@ -419,13 +411,7 @@ REFUSED = {
         axes=np.int64([2, 3]),
         one=np.ones((1, 1, 1, 1), np.float32),
     ),
-    "averages times a number that does so": two(
-        conv([1.0], name="c"),
-        node("AveragePool", ["c"], ["a"], name="a", kernel_shape=[3, 3], count_include_pad=1),
-        node("Mul", ["a", "n"], ["m"], name="m"),
-        node("Round", ["m"], ["y"], name="y"),
-        n=np.full((1, 1, 1, 1, 1), 9, np.float32),
-    ),
+    "averages times a number that does so": average_times(1.0, np.full((1, 1, 1, 1, 1), 9)),
     "a factor that a runtime may take for 0": two(
         conv([2.0**20], name="c"),
         node("Mul", ["c", "small"], ["m"], name="m"),

@@ -21,6 +21,8 @@ from zoo.heads import ShortcutHeads
 from zoo.layers import ConvNorm
 from zoo.neurons import LIF
 
+CONFIG = "config.json"  # beside weights: the network they are of
+NEEDED = LIF().constants().keys()  # in its spike_layer
 COUNTER = "num_batches_tracked"  # of a norm; timm's frozen ones have none, and it is no weight
 Memory = Literal["fast", "lean"]
 LEAN = {"fast": False, "lean": True}
@@ -317,7 +319,7 @@ def build(
     saved = kwargs.get("pretrained_model_args", {}).get("spike_layer")
     if saved and isinstance(given := kwargs.get("spike_layer"), Mapping):
         constants = saved | given  # what it leaves out is as it was trained
-        if missing := LIF().constants().keys() - constants.keys():
+        if missing := NEEDED - constants.keys():
             raise ValueError(
                 "spike_layer: expected all constants of its neurons in config.json, got none of "
                 f"{sorted(missing)}, as timm alone saves it; zoo.hub.save_pretrained writes them, "
@@ -358,7 +360,7 @@ def check_weights_alone(argument: str, file: str | Path | None) -> None:
     alone, and with other neurons it is another network.
     """
     folder = Path(file or "").parent
-    if file and Path(file).is_file() and (folder / "config.json").is_file():
+    if file and Path(file).is_file() and (folder / CONFIG).is_file():
         raise ValueError(
             f"{argument}: expected weights alone, got those of {folder}, whose config.json has "
             f"their neurons; take create_model('local-dir:{folder}', pretrained=True)"

@@ -25,18 +25,17 @@ from timm.utils import unwrap_model
 from torch import nn
 
 from zoo.arguments import is_list
-from zoo.backbone import COUNTER
+from zoo.backbone import CONFIG, COUNTER, NEEDED
 from zoo.disk import file_sha256
 from zoo.neurons import LIF
 from zoo.pull import MAX_BYTES, pull
 from zoo.runs import LOG, LOGGED, RECIPE, SEAL, is_history, pretrained_folder
 
-CONFIG, WEIGHTS = "config.json", "model.safetensors"
+WEIGHTS = "model.safetensors"
 UINT8_GRAPH = "onnx/model_uint8.onnx"
 REPORT = "verification.json"  # of a published folder: what was checked, and all hashes
 WEIGHTS_FOLDER_VARIABLE = "SHORT_BP_ZOO_WEIGHTS"
 BUNDLED = Path(__file__).parent / "weights"
-NEEDED = LIF().constants().keys()
 UNTRAINED = "untrained"  # the tag of every architecture in timm's registry
 RATES = "_rates"  # at the end of the tag of a network whose neurons give off rates
 ON_THE_HUB = "hub.json"  # in BUNDLED: arch.tag -> org/name@commit
