@@ -355,6 +355,16 @@ def build(
     return model
 
 
+def check_created(model: nn.Module) -> None:
+    """Raise for what is no network of zoo.create_model; timm's build alone gives it a
+    pretrained_cfg.
+    """
+    if not (isinstance(model, SpikingBackbone) and hasattr(model, "pretrained_cfg")):
+        raise ValueError(
+            f"model: expected a network of zoo.create_model, got a {type(model).__name__}"
+        )
+
+
 def check_weights_alone(argument: str, file: str | Path | None) -> None:
     """Raise for weights that lie beside what says which network they are of: timm reads such a file
     alone, and with other neurons it is another network.

@@ -25,7 +25,7 @@ from timm.utils import unwrap_model
 from torch import Tensor, fx, nn
 
 from zoo.attention import ChannelSpatialAttention, Gate
-from zoo.backbone import SpikingBackbone
+from zoo.backbone import check_created
 from zoo.currents import Current, Reader, Spikes, check_constants, check_kept, check_threshold, snap
 from zoo.folded import (
     CutPool2d,
@@ -139,10 +139,7 @@ def _bare(model: nn.Module) -> nn.Module:
             "with its unwrap_model(model, keep_fp32_wrapper=False)"
         )
     model = strip_heads(model)
-    if not (isinstance(model, SpikingBackbone) and hasattr(model, "pretrained_cfg")):
-        raise ValueError(
-            f"model: expected a network of zoo.create_model, got a {type(model).__name__}"
-        )
+    check_created(model)
     return unfreeze_batch_norm_2d(model).eval()
 
 

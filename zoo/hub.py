@@ -25,7 +25,7 @@ from timm.utils import unwrap_model
 from torch import nn
 
 from zoo.arguments import is_list
-from zoo.backbone import CONFIG, COUNTER, NEEDED
+from zoo.backbone import CONFIG, COUNTER, NEEDED, check_created
 from zoo.disk import file_sha256
 from zoo.neurons import LIF
 from zoo.pull import MAX_BYTES, pull
@@ -102,10 +102,7 @@ def save_pretrained(
         OSError: The folder cannot be written to.
     """
     model = unwrap_model(model)  # of torch.compile or DistributedDataParallel, with other names
-    if not (hasattr(model, "time_steps") and hasattr(model, "pretrained_cfg")):
-        raise ValueError(
-            f"model: expected a network of zoo.create_model, got a {type(model).__name__}"
-        )
+    check_created(model)
     model_args = {
         "time_steps": model.time_steps,
         "spike_layer": neuron_constants(model),
