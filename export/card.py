@@ -43,10 +43,13 @@ EPOCHS = """{curves}
 
 BROWSER = """
 In a browser or in Node, by @huggingface/transformers, with `folder` the name of a repository on the
-Hub:
+Hub; without the comment signs, a folder on the disk of Node:
 
 ```js
-import {{ AutoImageProcessor, AutoModel, RawImage }} from "@huggingface/transformers";
+import {{ AutoImageProcessor, AutoModel, RawImage, env }} from "@huggingface/transformers";
+
+// env.allowRemoteModels = false;
+// env.localModelPath = "";
 
 const processor = await AutoImageProcessor.from_pretrained(folder);
 const model = await AutoModel.from_pretrained(folder);
@@ -57,11 +60,16 @@ const {{ logits }} = await model(await processor(await RawImage.read("image.png"
 ENERGY = """## Energy
 
 An image takes {operations}, over all time
-steps, counted on {images} of the images in the network as trained; on the exact grid the first
-convolution has a second part. That is arithmetic alone: memory, which costs more, is in no such
+steps, counted on {images} of the images in the network as trained; the second convolution of pixels
+that exact graphs have is not counted. That is arithmetic alone: memory, which costs more, is in no such
 figure, and neither are norms, pooling and what goes on inside a neuron.
 
 """
+
+LABELS = """
+Logits are in the order of `label_names` in `config.json`: {names}.
+"""
+NAMED = 10  # labels on a card, of so many at most
 
 LIMITS = """- It was trained on {data} and knows nothing else: any image gets one of its {classes}
   labels.
@@ -159,6 +167,7 @@ def _body(
         trained_with=_trained_with(training),
         mode=MODES[channels],
         browser=BROWSER.format() if (folder / PREPROCESSOR).is_file() else "",
+        labels=_labels(config),
         command=command,
         stripping=STRIPPED * (STRIPPING in checks),
         data=DATA * ("--data-root" in command and training["data"]["name"] == "image_folder"),
@@ -201,7 +210,7 @@ batch size and number of threads, on any numbers: norms are folded into convolut
 weight is a whole multiple of a power of two, chosen so that no sum of a convolution needs more than
 the 24 bits that fp32 has; a neuron adds two numbers at a time, for which there is one order only.
 `model.safetensors` holds the weights as they were trained; `zoo.deploy(model)` puts them on the
-grid, which changed {changed} of {count} classes.
+grid, which changed the predicted class of {changed} of {count} images.
 
 The certificate, for the worst that any input could bring about: no such sum needs more than
 {needed} bits. The largest sum of any layer is {largest:.4g} (in `{where}`).
@@ -246,6 +255,14 @@ def _epochs(folder: Path, training: dict[str, Any]) -> str:
     return table and EPOCHS.format(
         curves=curves if (folder / CURVES).is_file() else "", table=table
     )
+
+
+def _labels(config: dict[str, Any]) -> str:
+    """Which logit is which class, where that is known."""
+    if not (names := config.get("label_names")):
+        return ""
+    told = ", ".join(names[:NAMED]) + ", ..." * (len(names) > NAMED)
+    return LABELS.format(names=told)
 
 
 def _without_log(run: dict[str, Any]) -> dict[str, Any]:

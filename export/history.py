@@ -53,7 +53,7 @@ def epochs(training: dict[str, Any]) -> str:
     if not lines:
         return ""
     logs = [entry for run in all_runs(training) for entry in run.get("log", [])]
-    head = f"| run | epoch | learning rate | loss | training, % | {_label(logs)}, % | minutes |"
+    head = f"| run | epoch | learning rate at its end | loss | training, % | {_label(logs)}, % | minutes |"
     return "\n".join([head, "|---|---|---|---|---|---|---|", *lines])
 
 
@@ -122,9 +122,9 @@ def _head_weight(loss: dict[str, Any]) -> str:
 
 
 def of_levels(model_args: dict[str, Any]) -> str:
-    """What is to be said of neurons that give off rates."""
+    """What is to be said of neurons that give off rates in place of spikes."""
     levels = model_args.get("spike_layer", {}).get("levels", 1)
-    return f", rates of {levels} levels" if levels > 1 else ""
+    return f", rates k / {levels} in place of spikes" if levels > 1 else ""
 
 
 def _label(entries: list[dict[str, Any]]) -> str:

@@ -39,7 +39,7 @@ RELEASE = """## {heading}
 | | |
 |---|---|
 | network | {architecture}, {parameters:.2f} M parameters, {classes} classes, {size} |
-| neurons | LIF, {time_steps} time step{s}, {constants}{rates} |
+| neurons | `zoo.LIF`, {time_steps} time step{s}, {constants}{rates} |
 | export | {rule} rule |
 | an image takes, as trained | {operations} |
 | trained | {heads}{history} |

@@ -209,7 +209,7 @@ def test_a_card_needs_no_matplotlib_and_no_log(exported, monkeypatch, tmp_path):
     write_card(tmp_path / "stripped", json.loads((exported / "verification.json").read_text()))
     card = (tmp_path / "stripped" / "README.md").read_text()
     assert not (tmp_path / "stripped" / "training.png").exists()
-    assert "3 epochs at T = 2.\n\n```json" in card
+    assert "3 epochs at T = 2.\n\n<details>" in card
 
 
 def test_a_card_copes_with_a_set_of_images_and_a_network_that_it_does_not_know(exported, tmp_path):
@@ -243,17 +243,21 @@ def test_every_snippet_of_a_card_runs_as_it_stands(exported, card, tmp_path):
     Image.new("L", (8, 8), 200).save(folder / "image.png")
     snippets = re.findall(r"```python\n(.*?)```", card, flags=re.S)
     assert len(snippets) == 3
-    code = "import torch\npixel_values = torch.zeros(2, 1, 8, 8)\n" + "\n".join(snippets)
     run = subprocess.run(
-        [sys.executable, "-c", code + "\nprint(logits.shape)"],
+        [sys.executable, "-c", "\nprint(logits.shape)\n".join([*snippets, ""])],
         cwd=folder,
         capture_output=True,
         text=True,
         env={"PYTHONPATH": str(ROOT), "PATH": ""},
     )
     assert run.returncode == 0, run.stderr
-    assert len(run.stdout.splitlines()) == 6
-    assert run.stdout.splitlines()[-1] == "(1, 10)"
+    first, *labels, _, last = run.stdout.splitlines()
+    assert (first, len(labels), last) == ("torch.Size([1, 10])", 5, "(1, 10)")
+
+
+def test_a_card_says_which_logit_is_which_class(card):
+    names = ", ".join(map(str, range(10)))
+    assert f"\nLogits are in the order of `label_names` in `config.json`: {names}.\n" in card
 
 
 def test_a_card_names_the_command_that_measures_it_anew(card):
@@ -274,7 +278,7 @@ def test_a_release_has_a_section_with_its_numbers(exported, tmp_path, monkeypatc
     name = "short_bp_resnet20_slim.digits"
     assert f"## [{name}](zoo/weights/{name}/README.md)" in text
     assert re.search(r"Top-1 on 360 test images of digits: [\d.]+ %", text)[0] in card
-    assert "| neurons | LIF, 2 time steps, decay 0.5, v_threshold 1.0, reset zero |" in text
+    assert "| neurons | `zoo.LIF`, 2 time steps, decay 0.5, v_threshold 1.0, reset zero |" in text
     assert "| where | the package |" in text
     assert disk.file_sha256(exported / "model.safetensors") in text
 
