@@ -15,15 +15,14 @@ from zoo.progress import watched
 
 PAGE = Path(__file__).with_suffix(".md")
 BEGIN, END = "<!-- python docs/networks.py writes this -->", "<!-- as far as here -->"
-HEAD = "| | parameters | MACs | SynOps | kept | T | input | exact | after |"
+HEAD = "| | parameters | MACs | SynOps | MACs left | T | input | exact | method of |"
 SAID = (
     "MACs: of one time step, without spikes. For one image, T steps: SynOps, additions in "
-    f"convolutions of spikes at a firing rate of {TYPICAL_RATE}; kept, the multiply-accumulates of "
-    "pixels, averages and currents. exact: whether [its export is](exact_export.md). "
-    "`python -m zoo list` prints these figures, and which weights load. "
-    "after: whose method or block it has. Take A Shortcut Back has no VGG, no more than 34 layers "
-    "on ImageNet, and another ResNet-20 than `short_bp_resnet20_slim`, which is that of "
-    "[He et al.](https://arxiv.org/abs/1512.03385)"
+    f"convolutions of spikes at a firing rate of {TYPICAL_RATE}; MACs left, the "
+    "multiply-accumulates of pixels, averages and currents. exact: whether [its export "
+    "is](exact_export.md). `python -m zoo list` prints these figures, and which weights load. "
+    "Take A Shortcut Back has no VGG, no more than 34 layers on ImageNet, and another ResNet-20 "
+    "than `short_bp_resnet20_slim`, which is that of [He et al.](https://arxiv.org/abs/1512.03385)"
 )
 
 

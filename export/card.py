@@ -61,8 +61,8 @@ ENERGY = """## Energy
 
 An image takes {operations}, over all time
 steps, counted on {images} of the images in the network as trained; the second convolution of pixels
-that exact graphs have is not counted. That is arithmetic alone: memory, which costs more, is in no such
-figure, and neither are norms, pooling and what goes on inside a neuron.
+that exact graphs have is not counted. That is arithmetic alone: memory, which costs more, is in no
+such figure, and neither are norms, pooling and what goes on inside a neuron.
 
 """
 

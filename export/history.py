@@ -53,7 +53,8 @@ def epochs(training: dict[str, Any]) -> str:
     if not lines:
         return ""
     logs = [entry for run in all_runs(training) for entry in run.get("log", [])]
-    head = f"| run | epoch | learning rate at its end | loss | training, % | {_label(logs)}, % | minutes |"
+    shares = f"training, % | {_label(logs)}, %"
+    head = f"| run | epoch | learning rate at its end | loss | {shares} | minutes |"
     return "\n".join([head, "|---|---|---|---|---|---|---|", *lines])
 
 

@@ -81,7 +81,7 @@ def test_what_comes_of_the_order_of_two_networks_is_no_part_of_the_heads_cost(ch
         return {results.EACH: builds[row["T"] == 4]}
 
     changed("heads", of_order)
-    assert "+8.0 % (+7.9 to +8.1 with 95 %, 8 builds)" in cost().text
+    assert "+8.0 % (95 % interval +7.9 to +8.1, 8 builds)" in cost().text
     assert "the vanilla network and with the other first: now +3.0 % and +13.0 %," in cost().text
 
 
@@ -100,10 +100,10 @@ def test_a_difference_in_either_network_stands_beside_its_verdict(changed):
     def better(row):
         return {"accuracy, %": 60.0 if "evolutionary" in row["arm"] else 50.0, "deviation": 1.0}
 
-    assert membrane().verdict == "no difference shown there"
+    assert membrane().verdict == "no difference shown for these blocks"
     changed("membrane", better)
     claim = membrane()
-    assert claim.verdict == "no difference shown there"
+    assert claim.verdict == "no difference shown for these blocks"
     assert "+10.0 (+7.7 to +12.3), not shown, for spikes added (SEW)" in claim.in_short
     changed("membrane_before", better)
     claim = membrane()

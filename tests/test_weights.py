@@ -98,8 +98,10 @@ def commands() -> list[list[str]]:
     """What docs/training.md says to be trained for the releases, in its order."""
     page = (ROOT / "docs" / "training.md").read_text()
     block = page.partition("## How the releases came about")[2].split("```")[1]
-    lines = block.replace("\\\n", " ").splitlines()
-    return [shlex.split(line.removeprefix("python -m zoo.training ")) for line in lines if line]
+    function, *lines = block.replace("\\\n", " ").split("\n")[1:]
+    every = '"$@" --data.root FOLDER_OR_TAR --compile'
+    assert function == f"train() {{ python -m zoo.training {every}; }}"
+    return [[*shlex.split(line)[1:], "--compile"] for line in lines if line]
 
 
 def what_bits_depend_on(recipe: dict) -> dict:
@@ -114,7 +116,7 @@ def test_the_commands_of_the_documentation_are_those_that_a_release_was_trained_
     for recipe, *options in commands():
         recipe = load_config(ROOT / recipe)
         if recipe.model == config["architecture"]:
-            said.append(tyro.cli(Config, default=recipe, args=["--compile", *options]))
+            said.append(tyro.cli(Config, default=recipe, args=options))
             assert said[-1].start_from in runs, "it begins with a run that came before"
             runs = {said[-1].output}
     recipes = [json.loads(json.dumps(asdict(recipe))) for recipe in said]

@@ -74,11 +74,12 @@ def list_zoo(filter: str = "", json: bool = False) -> None:
     if json:
         print(json_format.dumps([asdict(found) for found in entries], indent=2))
         return
-    headers = ("weights", "MACs", "T", "SynOps", "kept", "input", "tags", "exact")
+    headers = ("params", "MACs", "T", "SynOps", "left", "input", "weights", "exact")
     said = (
         "MACs: of one time step, without spikes. For one image, T steps: SynOps, additions where "
-        f"spikes are convolved, at a firing rate of {TYPICAL_RATE}; kept, the multiply-accumulates "
-        "of pixels, averages and currents. tags: weights that load. exact: whether the export is."
+        f"spikes are convolved, at a firing rate of {TYPICAL_RATE}; left, the "
+        "multiply-accumulates of pixels, averages and currents. weights: tags of those that load. "
+        "exact: whether the export is."
     )
     columns = (Column(header, no_wrap=True) for header in headers)
     name = Column("name", overflow="fold")
