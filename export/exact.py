@@ -6,7 +6,9 @@ A value that needs at most 24 bits is exact in fp32, in every runtime, layout, b
 threads; the first that may need more is refused by name. Only an addition of two numbers may round,
 where no runtime would make it part of a longer sum: IEEE rounds it the same everywhere, and fused
 with a multiplication as well, since no product here is ever rounded. Runtimes multiply constant
-factors with each other before they meet a value, too: fp32 has to hold all such products.
+factors with each other before they meet a value, too: fp32 has to hold all such products. They add
+up constants first, too, and multiply both terms of an addition apart: where a constant was added,
+no other may be, and only powers of two multiply, before the next longer sum.
 Shapes: C channels.
 """
 
@@ -125,6 +127,7 @@ class _Proof:
                 self.ranges[value.name] = None
         self.scaled: set[str] = set()  # any floats times a constant
         self.long: set[str] = set()  # sums, and what a runtime may take for one
+        self.shifted: set[str] = set()  # numbers with a constant added, and what is made of them
         self.factors: dict[str, tuple[float, float]] = {}  # _factors of the node that gives it
         self.rows: dict[str, Row] = {}
 
@@ -151,6 +154,8 @@ class _Proof:
             if node.op_type in LONG_SUMS or self._passes_on_a_sum(node):
                 self.long.update(node.output)
                 self._check_factors(node)
+            if self._is_shifted(node):
+                self.shifted.update(node.output)
         for output in self.outputs:
             self._of(output.name)
         if not self.rows:
@@ -179,6 +184,30 @@ class _Proof:
     def _passes_on_a_sum(self, node: onnx.NodeProto) -> bool:
         """Whether a runtime may take this node out, or into a sum, and what comes behind it too."""
         return not _ends(node) and not self.long.isdisjoint(node.input)
+
+    def _is_shifted(self, node: onnx.NodeProto) -> bool:
+        """Whether a runtime may find the constant that is added here, or was before, behind this
+        node too: not behind longer sums, and not behind a product of two tensors.
+        """
+        added = node.op_type in ("Add", "Sub", "Sum")
+        tensors = [name for name in node.input if name not in self.constants]
+        if added and len(tensors) < len(node.input):
+            return True
+        passes = added or (len(tensors) == 1 and node.op_type not in LONG_SUMS)
+        return passes and not _ends(node) and not self.shifted.isdisjoint(tensors)
+
+    def _check_shifts(self, node: onnx.NodeProto) -> None:
+        """Raise where a constant is added to what has one added already, or multiplies it and might
+        round one of both terms alone.
+        """
+        constants = [self.constants[name] for name in node.input if name in self.constants]
+        powers = all(np.isin(np.frexp(c)[0], (-0.5, 0.5)).all() for c in constants)
+        moves_the_point = node.op_type == "Mul" and powers
+        if constants and not moves_the_point and not self.shifted.isdisjoint(node.input):
+            raise InexactError(
+                f"{node.name}: expected numbers that no constant was added to before, which a "
+                "runtime may first add this one to, or multiply by it"
+            )
 
     def _factors(self, node: onnx.NodeProto) -> tuple[float, float]:
         """Bits before the point and behind it that a product of any constants from the last end up
@@ -296,6 +325,7 @@ class _Proof:
         )
 
     def _of_sum(self, node, *parts) -> _Range:
+        self._check_shifts(node)
         like = next(part for part in parts if part not in self.constants)
         ranges = [self._operand(part, like) for part in parts]
         return _Range(
@@ -305,28 +335,31 @@ class _Proof:
         )
 
     def _of_add(self, node, left, right) -> _Range:
+        self._check_shifts(node)
         left, right = self._operand(left, right), self._operand(right, left)
         fraction = np.maximum(left.fraction, right.fraction)
         return self._alone(node, _Range(left.low + right.low, left.high + right.high, fraction))
 
     def _of_sub(self, node, left, right) -> _Range:
+        self._check_shifts(node)
         left, right = self._operand(left, right), self._operand(right, left)
         fraction = np.maximum(left.fraction, right.fraction)
         return self._alone(node, _Range(left.low - right.high, left.high - right.low, fraction))
 
     def _alone(self, node, x: _Range) -> _Range:
-        """What an addition of two numbers gives: x, or x rounded, unless an operand is a longer
-        sum, into which a runtime may draw the addition.
+        """What an addition of two numbers gives: x, or x rounded, unless an operand is a constant,
+        or a longer sum, into which a runtime may draw the addition.
         """
         reach = np.maximum(-x.low, x.high)
         if (reach * np.exp2(x.fraction) <= 2**BITS).all():
             return x
-        if not self.long.isdisjoint(node.input):
+        if not (self.long | self.constants.keys()).isdisjoint(node.input):
             return x
         low, high = x.low - np.abs(x.low) * ULP, x.high + np.abs(x.high) * ULP
         return _Range(low, high, x.fraction, rounded=True)
 
     def _of_mul(self, node, left, right) -> _Range | None:
+        self._check_shifts(node)
         if left in self.ranges and right in self.constants:
             x = self.ranges[left]
             if x is None:

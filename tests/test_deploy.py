@@ -495,6 +495,14 @@ def test_one_channel_comes_as_torch_on_arm_takes_no_winograd_for():
     assert seen == [False, False]
 
 
+def test_one_channel_behind_neurons_is_not_exact_where_torch_on_arm_takes_winograd():
+    model = zoo.create_model("short_bp_resnet20_slim", widths=(1, 4, 4))
+    message = r"stages\.0\.0\.conv1: expected more than one channel, which torch on ARM"
+    with pytest.raises(zoo.NotExactError, match=message):
+        zoo.deploy(model)
+    assert why_not_exact(zoo.create_model("short_bp_resnet20_slim", widths=(2, 4, 4))) is None
+
+
 def test_fewer_bits_by_the_environment_are_refused(monkeypatch):
     monkeypatch.setenv("ONEDNN_DEFAULT_FPMATH_MODE", "bf16")
     with pytest.raises(ValueError, match="got BF16 by ONEDNN_DEFAULT_FPMATH_MODE; unset it and st"):

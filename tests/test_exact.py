@@ -214,6 +214,37 @@ def drawn_in(*between, **constants):
 
 
 REFUSED = {
+    "a factor behind a number added to a sum": two(
+        conv([401.0], name="c"),
+        node("Add", ["c", "shift"], ["a"], name="a"),
+        node("Mul", ["a", "n"], ["m"], name="m"),
+        node("MaxPool", ["m"], ["y"], name="y", kernel_shape=[1, 1]),
+        shift=np.full((1, 1, 1, 1), -51000, np.float32),
+        n=number(257 / 256),
+    ),
+    "an addition of a number that rounds": two(
+        conv([1.0], name="c"),
+        pool(),
+        node("Mul", ["q", "small"], ["m"], name="m"),
+        node("Add", ["m", "one"], ["z"], name="z"),
+        small=number(2.0**-24),
+        one=number(1),
+    ),
+    "numbers added one after the other": two(
+        conv([1.0], name="c"),
+        node("Add", ["c", "far"], ["f"], name="f"),
+        node("Sub", ["f", "far"], ["b"], name="b"),
+        node("Add", ["b", "eighth"], ["y"], name="y"),
+        far=number(2.0**23),
+        eighth=number(0.125),
+    ),
+    "a sum of numbers one of which was added to before": two(
+        conv([1.0], name="c"),
+        node("Sub", ["c", "n"], ["s"], name="s"),
+        node("Add", ["s", "c"], ["a"], name="a"),
+        node("Sum", ["a", "n"], ["y"], name="y"),
+        n=number(0.5),
+    ),
     "averages of halves, rounded": average_times(0.5, 9),
     "a comparison of averages that are rounded": two(
         conv([1.0], name="c"),
@@ -453,6 +484,19 @@ def test_small_graphs_that_round_or_are_not_known_are_refused(what):
         certify(small(nodes, constants, kind=UINT8))
     assert ("found nothing that adds up" in str(refusal.value)) == (what == "nothing to add up")
     assert SAID.get(what, "") in str(refusal.value)
+
+
+def test_a_power_of_two_behind_an_added_number_is_exact():
+    for factor in (0.25, -2):
+        nodes, constants = two(
+            conv([1.0], name="c"),
+            node("Sub", ["one", "c"], ["s"], name="s"),
+            node("Mul", ["s", "n"], ["y"], name="y"),
+            one=number(1),
+            n=number(factor),
+        )
+        layers = [row.layer for row in certify(small(nodes, constants, kind=UINT8))]
+        assert layers == ["c"]
 
 
 def floats(*nodes, **constants):

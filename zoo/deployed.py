@@ -237,6 +237,10 @@ class _Deployment:
         if not parts:
             return x
         conv = fold_norm(*_conv_and_norm(name, parts))
+        if self.exact and (conv.in_channels, conv.kernel_size, conv.stride) == (1, (3, 3), (1, 1)):
+            raise NotExactError(
+                f"{name}: expected more than one channel, which torch on ARM convolves by Winograd"
+            )
         conv.weight.div_(x.times)
         return Current(self._call(f"{name}.conv", conv, x.node), convs=((conv, x),))
 
