@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from zoo.command import check_output, said_in_a_line
+from zoo.training.__main__ import main as train_by_command
 
 ROOT = Path(__file__).parent.parent
 
@@ -27,6 +28,18 @@ def test_a_fault_of_a_device_says_where_it_came_up(capsys):
         with pytest.raises(SystemExit), said_in_a_line():
             raise error("what: expected this, got that")
         assert capsys.readouterr().err == ""
+
+
+def test_a_run_that_memory_is_too_small_for_says_which_option_takes_less(monkeypatch):
+    def train(config):
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr("zoo.training.__main__.train", train)
+    recipe = str(ROOT / "configs/digits_demo.yaml")
+    monkeypatch.setattr(sys, "argv", ["train", recipe, "--no-keep-large-buffers"])
+    with pytest.raises(SystemExit) as stopped:
+        train_by_command()
+    assert stopped.value.code.startswith("error: CUDA out of memory.; a larger --gradient-acc")
 
 
 def test_a_fault_of_ours_is_no_line():

@@ -1,12 +1,16 @@
 """Which images make up a step, and what is done to them."""
 
+import io
 import multiprocessing
 import re
 import signal
+import sys
 from dataclasses import replace
 
 import pytest
 import torch
+from rich.console import Console
+from rich.progress import Progress
 from torch.utils.data import Dataset
 from torchvision.transforms.v2 import AutoAugmentPolicy
 
@@ -114,6 +118,19 @@ def test_a_worker_hears_no_signal_from_its_first_moment():
     batches = _read(Masks(), [torch.arange(2)], Config(workers=1, device="cpu"))
     assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == before
     assert list(batches) == [[True, True]]
+
+
+class Streams(Masks):
+    def __getitems__(self, indices):
+        return [(sys.stdout, sys.stderr) == (sys.__stdout__, sys.__stderr__) for _ in indices]
+
+
+@pytest.mark.usefixtures("start_method")
+def test_a_worker_writes_past_the_progress_bar_whose_locks_it_may_have_inherited():
+    with Progress(console=Console(force_terminal=True, file=io.StringIO())):
+        assert sys.stderr is not sys.__stderr__
+        batches = _read(Streams(), [torch.arange(2)], Config(workers=1, device="cpu"))
+        assert list(batches) == [[True, True]]
 
 
 class Broken(Masks):

@@ -36,7 +36,8 @@ class DataConfig:
     root: str = "data"
     """Where it lies: a folder, or for image_folder also a .tar, .tar.gz or .tar.xz."""
     download: bool = False
-    """Let torchvision or tonic fetch the set into root, where they can."""
+    """Let torchvision or tonic fetch the set into root, where they can; of several nodes into one
+    that they share."""
     size: int = 224
     """Height and width of imagenet's images and of event frames, these at most 128, in pixels."""
     frames: int = 10

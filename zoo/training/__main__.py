@@ -4,6 +4,7 @@ import os
 import sys
 from pathlib import Path
 
+import torch
 import tyro
 
 from zoo.command import named_first, said_in_a_line
@@ -36,8 +37,13 @@ def main() -> None:
             losses = ", ".join(f"{loss:.3f}" for loss in rehearse(config))
             if first:
                 print(f"{sys.argv[1]}: all was built; losses of two steps on noise: {losses}")
-        else:
+            return
+        try:
             train(config)
+        except torch.OutOfMemoryError as error:
+            raise torch.OutOfMemoryError(
+                f"{error}; a larger --gradient-accumulation takes a step in smaller pieces"
+            ) from None
 
 
 if __name__ == "__main__":

@@ -82,7 +82,8 @@ class Config:
     """python -m zoo.training tells glibc's allocator to keep freed buffers; on a CPU a step then
     takes far less time."""
     workers: int = 0
-    """Processes that read and augment single images; 0 does it between the steps."""
+    """Processes that read and augment single images, for each one that trains; 0 does it between
+    the steps."""
     checkpoint_minutes: float = 10.0
     """How often a checkpoint is written inside an epoch; one is written after each epoch anyway."""
     trackers: tuple[str, ...] = ()

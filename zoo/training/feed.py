@@ -9,6 +9,7 @@ Shapes: B images of a chunk, C channels, H height, W width.
 
 import hashlib
 import signal
+import sys
 from collections.abc import Iterator, Sequence
 from multiprocessing import resource_tracker
 
@@ -100,6 +101,7 @@ def _read(images: Dataset, batches: Sequence[Tensor], config: Config) -> Iterato
         batch_sampler=[batch.tolist() for batch in batches],
         collate_fn=_as_they_are,
         num_workers=config.workers,
+        worker_init_fn=_past_the_bar,
         pin_memory=config.device != "cpu" and torch.cuda.is_available(),
     )
     # It is the loop's to end a run, and a signal to the whole group reaches the workers too: these
@@ -112,6 +114,13 @@ def _read(images: Dataset, batches: Sequence[Tensor], config: Config) -> Iterato
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
     return _ended(batches) if config.workers else batches
+
+
+def _past_the_bar(_: int) -> None:
+    """Let a worker warn on the streams themselves: those of the progress bar have locks, which the
+    bar's thread may have held when the worker was forked, and nobody would free.
+    """
+    sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__
 
 
 def _ended(batches: Iterator) -> Iterator:

@@ -58,7 +58,7 @@ def classification_loss(
     Args:
         logits: [B, K].
         side_logits: Logits of the shortcut heads, [heads, B, K]; None for a network without.
-        labels: [B].
+        labels: [B], or shares of the classes [B, K].
         weight: What head_weight gives at this iteration.
     """
 

@@ -93,9 +93,10 @@ def load_data(config: Config) -> Data:
     else:
         other, name = load_images(config.data, "test"), "test"
         if other.classes != train_set.classes:
+            alone = sorted({*train_set.classes} ^ {*other.classes})
             raise ValueError(
-                f"data.root: expected the same classes in train and test, got "
-                f"{train_set.classes} and {other.classes}"
+                f"data.root: expected the same classes in train and test, got {len(alone)} that "
+                f"only one of them has: {', '.join(alone[:3])}"
             )
         if other.shape != train_set.shape:
             raise ValueError(
@@ -166,7 +167,9 @@ def build_model(config: Config, images: ImageSet | ImageFiles) -> nn.Module:
     if found != expected:
         raise ValueError(
             f"start_from: expected a network for images of {C} channels and {expected[1]} classes, "
-            f"got one for {found[0]} channels and {found[1]} classes"
+            f"got one for {found[0]} channels and {found[1]} classes; zoo.create_model(NAME, "
+            f"pretrained=True, num_classes={expected[1]}, in_chans={C}) is one, and "
+            "zoo.hub.save_pretrained writes it"
         )
     if config.loss.needs_heads and not model.shortcut_heads.heads:
         raise ValueError(

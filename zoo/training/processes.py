@@ -43,6 +43,8 @@ def make_accelerator(config: Config) -> Accelerator:
             "processes: expected torchrun, or accelerate's MULTI_GPU or MULTI_CPU, in which each "
             f"holds the whole network, got {accelerator.distributed_type.value}"
         )
+    if accelerator.device.type == "cuda":  # one size of image, of batches two or three
+        torch.backends.cudnn.benchmark = True
     found = [str(tracker) for tracker in accelerator.log_with]
     if missing := [name for name in config.trackers if name not in found]:
         raise ValueError(f"trackers: expected packages that are installed, got {missing}")
