@@ -287,11 +287,12 @@ def gradient_by_layer() -> Claim:
     told = LINE.join(
         f"in {network} each of the first ten layers has with heads at least "
         + " and ".join(f"{least[network, arm]:.2g} ({arm})" for arm in WITH_HEADS)
-        + " times the gradient that it has without, which "
+        + " times the gradient that it has without; "
         + (
-            f"falls {fell['vanilla']:.3g} times from the last layer to the first"
+            f"without heads the mean gradient of a spike falls {fell['vanilla']:.3g} times from "
+            "the last layer to the first"
             if fell["vanilla"] > 1
-            else "does not vanish there"
+            else "without heads none vanishes"
         )
         for network, fell in falls.items()
     )
