@@ -29,6 +29,7 @@ OPSET = 20  # whose rules these are
 ROUNDED = {"Conv", "Gemm", "MatMul", "AveragePool", "ReduceSum", "Sum", "Add", "Sub", "Mul"}
 SUMS = {"Conv", "Gemm", "MatMul", "ReduceSum", "Sum", "Add"}
 PRODUCTS = {"Conv", "Gemm", "MatMul", "Mul"}
+ADDITIONS = {"Add", "Sub", "Sum"}
 LONG_SUMS = {"Conv", "Gemm", "MatMul", "AveragePool", "ReduceSum", "Sum"}
 # Nothing behind one becomes part of the sum before it.
 ENDS = {"Round", "Floor", "GreaterOrEqual", "Cast"}
@@ -136,6 +137,8 @@ class _Proof:
             rule: Callable | None = getattr(self, f"_of_{node.op_type.lower()}", None)
             if node.domain or rule is None:
                 raise InexactError(f"{node.name}: nothing is known of {node.op_type!r}")
+            if node.op_type in ADDITIONS | {"Mul"}:
+                self._check_shifts(node)
             attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
             try:
                 result = rule(node, *node.input, **attributes)
@@ -189,7 +192,7 @@ class _Proof:
         """Whether a runtime may find the constant that is added here, or was before, behind this
         node too: not behind longer sums, and not behind a product of two tensors.
         """
-        added = node.op_type in ("Add", "Sub", "Sum")
+        added = node.op_type in ADDITIONS
         tensors = [name for name in node.input if name not in self.constants]
         if added and len(tensors) < len(node.input):
             return True
@@ -325,7 +328,6 @@ class _Proof:
         )
 
     def _of_sum(self, node, *parts) -> _Range:
-        self._check_shifts(node)
         like = next(part for part in parts if part not in self.constants)
         ranges = [self._operand(part, like) for part in parts]
         return _Range(
@@ -335,13 +337,11 @@ class _Proof:
         )
 
     def _of_add(self, node, left, right) -> _Range:
-        self._check_shifts(node)
         left, right = self._operand(left, right), self._operand(right, left)
         fraction = np.maximum(left.fraction, right.fraction)
         return self._alone(node, _Range(left.low + right.low, left.high + right.high, fraction))
 
     def _of_sub(self, node, left, right) -> _Range:
-        self._check_shifts(node)
         left, right = self._operand(left, right), self._operand(right, left)
         fraction = np.maximum(left.fraction, right.fraction)
         return self._alone(node, _Range(left.low - right.high, left.high - right.low, fraction))
@@ -359,7 +359,6 @@ class _Proof:
         return _Range(low, high, x.fraction, rounded=True)
 
     def _of_mul(self, node, left, right) -> _Range | None:
-        self._check_shifts(node)
         if left in self.ranges and right in self.constants:
             x = self.ranges[left]
             if x is None:
