@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from ablation import KEPT
 from ablation import LOSSES as ABLATED
 from arms import TRAINED_ON
+from depth import WIDTHS
 from gradients import ARMS, MOMENTS, OF, WITH_HEADS, chosen
 from measure import RESULTS, run_script
 from membrane_narrow import LEFT
@@ -734,11 +735,11 @@ def readme(text: str) -> str:
     right = [row["accuracy, %"] for name in SMALL for row in read(name)["rows"]]
     told = (
         "Vanilla: trained without heads. Shortcut: with heads of weight 1 to the end. "
-        "Evolutionary: with heads whose weight falls to 0. Narrow: of 8 to 64 channels. Claims 2 "
-        "to 4 are of networks of one or two time steps after 5 epochs of 10,000 images, "
-        f"{min(right):.0f} to {max(right):.0f} % right, and share the runs of narrow ResNet-34 "
-        "without heads and with the evolutionary loss: on it they are no three independent "
-        "findings."
+        "Evolutionary: with heads whose weight falls to 0. Narrow: of "
+        f"{WIDTHS[0]} to {WIDTHS[-1]} channels. Claims 2 to 4 are of networks of one or two time "
+        f"steps after 5 epochs of 10,000 images, {min(right):.0f} to {max(right):.0f} % right, and "
+        "share the runs of narrow ResNet-34 without heads and with the evolutionary loss: on it "
+        "they are no three independent findings."
     )
     table_of_all = table(["claim", "measured", "in figures"], lines)
     return with_part(text, BEGIN, END, f"{table_of_all}\n\n{told}")
