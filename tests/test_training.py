@@ -373,7 +373,7 @@ def test_a_run_goes_on_with_its_classes_in_their_order_or_not_at_all(run, recipe
     shutil.rmtree(checkpoints(copy)[-1])
     first, second, *others = data.train.classes
     swapped = replace(data, train=replace(data.train, classes=(second, first, *others)))
-    with pytest.raises(ValueError, match="began with classes: "):
+    with pytest.raises(ValueError, match=f"began with class 0: {first}; .* got {second}; "):
         train(replace(recipe, output=str(copy)), swapped)
 
 

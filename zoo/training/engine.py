@@ -6,7 +6,6 @@ import signal
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -90,172 +89,226 @@ def train(config: Config, data: Data | None = None) -> dict[str, Any]:
             put_back(run)
         accelerator.wait_for_everyone()
         check_run_folder(config)  # another run may have begun in it while the data were read
-        entry = _train(config, data, accelerator, stop)
+        log = Run(config, data, accelerator, stop).train()
         end(accelerator)
     if stop.came is signal.SIGINT:  # so that no script goes on as if the run had ended
         raise KeyboardInterrupt
-    return entry
+    return log[-1] if log else {}
 
 
-def _train(
-    config: Config, data: Data, accelerator: Accelerator, stop: StopSignal
-) -> dict[str, Any]:
-    run = Path(config.output)
-    feed = Feed(config, data.train, accelerator.process_index, accelerator.num_processes)
-    found = runs.newest_checkpoint(run)
-    check_shared(accelerator, found)
-    torch.manual_seed(config.seed)
-    if accelerator.device.type == "cuda":  # a process may train more than once
-        torch.cuda.reset_peak_memory_stats(accelerator.device)
-    training = dataclasses.asdict(config) | origin(config, found, data)
-    # A run goes on with the arguments that it began with, of which some may be start_from's.
-    begun = dataclasses.replace(config, start_from=str(found)) if found else config
-    learner = Learner(config, build_model(begun, data.train), feed.steps, accelerator)
-    training["built_with"] = {
-        "time_steps": learner.model.time_steps,
-        "spike_layer": hub.neuron_constants(learner.model),
-    }
-    position = Position()
-    fed = {
-        "images": len(data.train),
-        "classes": list(data.train.classes),
-        "pieces of a step": feed.chunks,
-    }
-    if found:
-        trainer, state = load_checkpoint(found)
-        for key, before in state["fed"].items():
-            if fed[key] != before:
-                raise ValueError(
-                    f"output: {run} began with {key}: {before}; expected the same data, and as "
-                    f"many processes as then, got {fed[key]}; or choose another --output"
-                )
-        learner.load_state_dict(trainer)
-        position = Position(**state["position"])
-    if accelerator.is_main_process:
-        disk.write(run / RESOLVED, json.dumps(dataclasses.asdict(config), indent=2))
-        write_log(run, position.log)
-    accelerator.wait_for_everyone()
-    if config.trackers:
-        accelerator.init_trackers(run.name)
+class Run:
+    """One process's part in a run: what it trains, how far it has come, and what it says of that.
 
-    def save() -> None:
-        """Write a checkpoint of this position, for all processes."""
-        own = torch.tensor(position.sums, dtype=torch.float64, device=accelerator.device)
-        sums = accelerator.reduce(own, "sum")
-        if not accelerator.is_main_process:
-            return
-        if broken := _not_finite(learner.model):
-            raise FloatingPointError(
-                f"after epoch {position.epoch}, step {position.step}: expected finite weights, got "
-                f"others in {broken[0]} and {len(broken) - 1} more; "
-                "try a lower optim.lr or precision: fp32"
-            )
-        now = dataclasses.replace(position, sums=sums.tolist())
-        save_checkpoint(
-            run,
-            learner.measured,
-            learner.state_dict(),
-            {
-                "iteration": position.epoch * feed.steps + position.step,
-                "fed": fed,
-                "position": dataclasses.asdict(now),
-            },
-            label_names=list(data.train.classes),
-            training=training | {"log": [in_short(entry) for entry in position.log]},
+    Raises:
+        ValueError: As train, of what is built or what the newest checkpoint says.
+    """
+
+    def __init__(self, config: Config, data: Data, accelerator: Accelerator, stop: StopSignal):
+        self.config, self.data, self.accelerator, self.stop = config, data, accelerator, stop
+        self.folder = Path(config.output)
+        self.feed = Feed(config, data.train, accelerator.process_index, accelerator.num_processes)
+        self.found = runs.newest_checkpoint(self.folder)
+        check_shared(accelerator, self.found)
+        torch.manual_seed(config.seed)
+        if accelerator.device.type == "cuda":  # a process may train more than once
+            torch.cuda.reset_peak_memory_stats(accelerator.device)
+        self.training = dataclasses.asdict(config) | origin(config, self.found, data)
+        # A run goes on with the arguments that it began with, of which some may be start_from's.
+        begun = dataclasses.replace(config, start_from=str(self.found)) if self.found else config
+        network = build_model(begun, data.train)
+        self.learner = Learner(config, network, self.feed.steps, accelerator)
+        self.training["built_with"] = {
+            "time_steps": self.learner.model.time_steps,
+            "spike_layer": hub.neuron_constants(self.learner.model),
+        }
+        self.fed = {
+            "images": len(data.train),
+            "classes": list(data.train.classes),
+            "pieces of a step": self.feed.chunks,
+        }
+        self.position = self._go_on_from(self.found) if self.found else Position()
+        self.progress = _progress(accelerator)
+        self.bar = self.progress.add_task(
+            "", total=config.epochs * self.feed.steps, completed=self._iteration
         )
-        write_log(run, position.log)
+        self.stopping = False
 
-    with _progress(accelerator) as progress:
-        say = partial(progress.console.print, markup=False, highlight=False, soft_wrap=True)
-        done = position.epoch * feed.steps + position.step
-        bar = progress.add_task("", total=config.epochs * feed.steps, completed=done)
-        ended = position.epoch == config.epochs
-        if ended:
-            say(
-                f"{run}: has ended after {config.epochs} epochs; another --output, and "
-                f"--start-from {run}, begin with its weights"
-            )
-        elif found:
-            say(f"{run}: going on after epoch {position.epoch}, step {position.step}")
-        if not ended and (advice := against_slow_bf16(config, accelerator.device)):
-            say(f"warning: {advice}")
-        if not ended and (advice := against_a_seed_again(config.seed, training)):
-            say(f"warning: {advice}")
-        saved, stopping = time.perf_counter(), False
+    def _go_on_from(self, checkpoint: Path) -> Position:
+        """Put the learner where a checkpoint left it; each process has its share of the sums."""
+        trainer, state = load_checkpoint(checkpoint)
+        before, now = _each(state["fed"]), _each(self.fed)
+        for key in before | now:
+            if before.get(key) != now.get(key):
+                raise ValueError(
+                    f"output: {self.folder} began with {key}: {before.get(key)}; expected the same "
+                    f"data, and as many processes as then, got {now.get(key)}; or choose another "
+                    "--output"
+                )
+        self.learner.load_state_dict(trainer)
+        position = Position(**state["position"])
+        position.sums = [total / self.accelerator.num_processes for total in position.sums]
+        return position
+
+    def train(self) -> list[dict[str, Any]]:
+        """The epochs that are left, or those until a process is asked to end; the run's log."""
+        config, accelerator = self.config, self.accelerator
+        if accelerator.is_main_process:
+            disk.write(self.folder / RESOLVED, json.dumps(dataclasses.asdict(config), indent=2))
+            write_log(self.folder, self.position.log)
+        accelerator.wait_for_everyone()
+        if config.trackers:
+            accelerator.init_trackers(self.folder.name)
+        with self.progress:
+            self._say_where_it_stands()
+            self.saved = time.perf_counter()
+            for epoch in range(self.position.epoch, config.epochs):
+                self._take_steps(epoch)
+                if not self.stopping:
+                    self._end_epoch()
+                if self.stopping:
+                    break
+            if self.stopping and self.position.epoch < config.epochs:
+                by = self.stop.came.name if self.stop.came else "a signal to another"
+                self._say(f"stopped on {by} {self._so_far}; the same command goes on from there")
+        return self.position.log
+
+    def _take_steps(self, epoch: int) -> None:
+        """The steps of an epoch that are left, with checkpoints on the way."""
+        config, feed, learner, position = self.config, self.feed, self.learner, self.position
         # Where asking costs nothing every step asks whether it is the last for now.
-        cheap = accelerator.num_processes == 1 or accelerator.device.type == "cpu"
-        for epoch in range(position.epoch, config.epochs):
-            began = time.perf_counter() - position.seconds
-            sums = _sums_of(position, learner)
-            for step, chunks in enumerate(feed.epoch(epoch, position.step), position.step):
-                iteration = epoch * feed.steps + step
-                sums += learner.step(chunks, iteration, feed.images_of(step))
-                last = step + 1 == feed.steps  # a checkpoint follows, unless measuring is put off
-                if last or step % GLANCE == 0:
-                    seen = min((step + 1) * config.batch_size, feed.seen)
-                    speed = seen / (time.perf_counter() - began)
-                    share = accelerator.num_processes / seen
-                    progress.update(
-                        bar,
-                        completed=iteration + 1,
-                        description=f"epoch {epoch + 1}/{config.epochs}  "
-                        f"loss {share * sums[0]:.3f}  accuracy {100 * share * sums[1]:.2f} %  "
-                        f"{speed:.0f} images/s  {peak_memory(accelerator.device):.0f} MiB",
-                    )
-                if last or cheap or step % GLANCE == 0:
-                    due = time.perf_counter() - saved > 60 * config.checkpoint_minutes and not last
-                    due, stopping = agreed(accelerator, due, bool(stop.came))
-                    if due or stopping:
-                        position.step, position.sums = step + 1, sums.tolist()
-                        position.seconds = time.perf_counter() - began
-                        save()
-                        saved = time.perf_counter()
-                        if not progress.console.is_terminal:  # where no bar moves
-                            say(progress.tasks[bar].description)
-                    if stopping:
-                        break
-            if stopping:
-                break
-            loss, correct, *heads = (accelerator.reduce(sums, "sum") / feed.seen).tolist()
-            seconds = time.perf_counter() - began  # behind what waits for a GPU
-            measured = evaluate(
-                config, learner.measured, data.measured, accelerator, stop, progress
+        cheap = self.accelerator.num_processes == 1 or self.accelerator.device.type == "cpu"
+        began = time.perf_counter() - position.seconds
+        sums = self._tensor(position.sums or [0.0] * (2 + learner.heads))
+        for step, chunks in enumerate(feed.epoch(epoch, position.step), position.step):
+            iteration = epoch * feed.steps + step
+            sums += learner.step(chunks, iteration, feed.images_of(step))
+            last = step + 1 == feed.steps  # a checkpoint follows, unless measuring is put off
+            glance = last or step % GLANCE == 0
+            if glance:
+                self._show(epoch, step, sums, began)
+            if glance or cheap:
+                due = time.perf_counter() - self.saved > 60 * config.checkpoint_minutes and not last
+                due, self.stopping = agreed(self.accelerator, due, bool(self.stop.came))
+                if last or due or self.stopping:
+                    position.step, position.sums = step + 1, sums.tolist()  # waits for a GPU
+                    position.seconds = time.perf_counter() - began
+                if due or self.stopping:
+                    self._save()
+                    if not self.progress.console.is_terminal:  # where no bar moves
+                        self._print(self.progress.tasks[self.bar].description)
+                if self.stopping:
+                    break
+
+    def _end_epoch(self) -> None:
+        """Measure the network, and log the epoch; put off where the run is asked to end meanwhile,
+        and trains alone.
+        """
+        config, data, learner, position = self.config, self.data, self.learner, self.position
+        measured = evaluate(
+            config, learner.measured, data.measured, self.accelerator, self.stop, self.progress
+        )
+        if measured is None:
+            self.stopping = True
+            self._save()
+            return
+        accuracy, rates = measured
+        loss, correct, *heads = (self._sums() / self.feed.seen).tolist()
+        entry = {
+            "epoch": position.epoch + 1,
+            "loss": loss,
+            "accuracy": 100 * correct,
+            f"{data.name}_accuracy": accuracy,
+            "head_accuracies": [100 * head for head in heads],
+            "learning_rate": learner.learning_rate,
+            "head_weight": learner.head_weight((position.epoch + 1) * self.feed.steps - 1),
+            "firing_rates": rates,
+            "images_per_second": self.feed.seen / position.seconds,
+            "seconds": position.seconds,
+            "peak_mib": peak_memory(self.accelerator.device),
+            "machine": machine(self.accelerator.device, self.accelerator.num_processes),
+        }
+        for line in _told(entry, data.name):
+            self._print(line)
+        self.accelerator.log(flat(entry), step=entry["epoch"])
+        self.position = Position(epoch=entry["epoch"], log=[*position.log, entry])
+        self._save()
+        (self.stopping,) = agreed(self.accelerator, bool(self.stop.came))
+
+    def _save(self) -> None:
+        """Write a checkpoint of this position, for all processes."""
+        position = dataclasses.replace(self.position, sums=self._sums().tolist())
+        if self.accelerator.is_main_process:
+            if broken := _not_finite(self.learner.model):
+                raise FloatingPointError(
+                    f"{self._so_far}: expected finite weights, got others in {broken[0]} and "
+                    f"{len(broken) - 1} more; try a lower optim.lr or precision: fp32"
+                )
+            save_checkpoint(
+                self.folder,
+                self.learner.measured,
+                self.learner.state_dict(),
+                {
+                    "iteration": self._iteration,
+                    "fed": self.fed,
+                    "position": dataclasses.asdict(position),
+                },
+                label_names=self.fed["classes"],
+                training=self.training | {"log": [in_short(entry) for entry in position.log]},
             )
-            if measured is None:
-                position.step, position.sums, position.seconds = feed.steps, sums.tolist(), seconds
-                save()
-                stopping = True
-                break
-            accuracy, rates = measured
-            entry = {
-                "epoch": epoch + 1,
-                "loss": loss,
-                "accuracy": 100 * correct,
-                f"{data.name}_accuracy": accuracy,
-                "head_accuracies": [100 * head for head in heads],
-                "learning_rate": learner.learning_rate,
-                "head_weight": learner.head_weight((epoch + 1) * feed.steps - 1),
-                "firing_rates": rates,
-                "images_per_second": feed.seen / seconds,
-                "seconds": seconds,
-                "peak_mib": peak_memory(accelerator.device),
-                "machine": machine(accelerator.device, accelerator.num_processes),
-            }
-            for line in _told(entry, data.name):
-                say(line)
-            accelerator.log(flat(entry), step=epoch + 1)
-            position = Position(epoch=epoch + 1, log=[*position.log, entry])
-            save()
-            saved = time.perf_counter()
-            (stopping,) = agreed(accelerator, bool(stop.came))
-            if stopping:
-                break
-        if stopping and position.epoch < config.epochs:
-            say(
-                f"{run}: stopped on {stop.came.name if stop.came else 'a signal to another'} after "
-                f"epoch {position.epoch}, step {position.step}; the same command goes on from there"
+            write_log(self.folder, position.log)
+        self.saved = time.perf_counter()
+
+    def _sums(self) -> Tensor:
+        """Position's over all processes."""
+        return self.accelerator.reduce(self._tensor(self.position.sums), "sum")
+
+    def _tensor(self, sums: list[float]) -> Tensor:
+        return torch.tensor(sums, dtype=torch.float64, device=self.accelerator.device)
+
+    @property
+    def _iteration(self) -> int:
+        return self.position.epoch * self.feed.steps + self.position.step
+
+    @property
+    def _so_far(self) -> str:
+        return f"after epoch {self.position.epoch}, step {self.position.step}"
+
+    def _show(self, epoch: int, step: int, sums: Tensor, began: float) -> None:
+        """Move the bar, and say beside it how the epoch goes."""
+        seen = min((step + 1) * self.config.batch_size, self.feed.seen)
+        share = self.accelerator.num_processes / seen
+        self.progress.update(
+            self.bar,
+            completed=epoch * self.feed.steps + step + 1,
+            description=f"epoch {epoch + 1}/{self.config.epochs}  "
+            f"loss {share * sums[0]:.3f}  accuracy {100 * share * sums[1]:.2f} %  "
+            f"{seen / (time.perf_counter() - began):.0f} images/s  "
+            f"{peak_memory(self.accelerator.device):.0f} MiB",
+        )
+
+    def _say_where_it_stands(self) -> None:
+        """What is known before the first step, or that there is none left."""
+        config = self.config
+        if self.position.epoch == config.epochs:
+            self._say(
+                f"has ended after {config.epochs} epochs; another --output, and --start-from "
+                f"{self.folder}, begin with its weights"
             )
-    return position.log[-1] if position.log else {}
+            return
+        if self.found:
+            self._say(f"going on {self._so_far}")
+        for advice in (
+            against_slow_bf16(config, self.accelerator.device),
+            against_a_seed_again(config.seed, self.training),
+        ):
+            if advice:
+                self._print(f"warning: {advice}")
+
+    def _say(self, what: str) -> None:
+        self._print(f"{self.folder}: {what}")
+
+    def _print(self, line: str) -> None:
+        self.progress.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 @torch.inference_mode()
@@ -294,6 +347,12 @@ def _not_finite(model: nn.Module) -> list[str]:
     return [name for name, tensor in model.state_dict().items() if not tensor.isfinite().all()]
 
 
+def _each(fed: dict[str, Any]) -> dict[str, Any]:
+    """What a run is fed with, its classes one by one: there may be a thousand."""
+    classes = {f"class {index}": name for index, name in enumerate(fed["classes"])}
+    return {key: value for key, value in fed.items() if key != "classes"} | classes
+
+
 def _told(entry: dict[str, Any], measured: str) -> Iterator[str]:
     """What is said of an epoch, and of layers in which it left no neuron that fires."""
     epoch, rates = entry["epoch"], entry["firing_rates"]
@@ -308,13 +367,6 @@ def _told(entry: dict[str, Any], measured: str) -> Iterator[str]:
             f"warning: after epoch {epoch} no neuron fires in {len(silent)} of {len(rates)} "
             f"layers: {names}"
         )
-
-
-def _sums_of(position: Position, learner: Learner) -> Tensor:
-    """Where the sums of an epoch begin: each process has its share of those of a checkpoint."""
-    sums = position.sums or [0.0] * (2 + learner.heads)
-    total = torch.tensor(sums, dtype=torch.float64, device=learner.accelerator.device)
-    return total / learner.accelerator.num_processes
 
 
 def _progress(accelerator: Accelerator) -> Progress:
