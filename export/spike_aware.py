@@ -7,6 +7,7 @@ Shapes: T time steps, N images, B batch, K classes.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
@@ -59,6 +60,43 @@ def _potentials(model: nn.Module) -> Iterator[list[tuple[Tensor, float]]]:
         yield found
 
 
+@dataclass
+class Flips:
+    """Where two computations of one network's potentials put them on different sides of a
+    threshold.
+    """
+
+    count: int = 0
+    images: int = 0
+    """With a flip anywhere."""
+    first_margin: float = 0.0
+    """The largest distance from the threshold at which an image's first flip happened."""
+    finite: bool = True
+
+    def find(self, ours: list[tuple[Tensor, float]], theirs: list[Tensor]) -> Tensor:
+        """Which images of a batch have a flip, [B].
+
+        Args:
+            ours: Potential [B, ...] and threshold of every spiking layer and step, in their order.
+            theirs: The other's potentials.
+        """
+        flipped = torch.zeros(len(theirs[0]), dtype=torch.bool)
+        for (v, threshold), other in zip(ours, theirs, strict=True):
+            v, other = v - threshold, other - threshold
+            self.finite = self.finite and bool(v.isfinite().all() and other.isfinite().all())
+            flip = (v >= 0) != (other >= 0)
+            if not flip.any():
+                continue
+            self.count += int(flip.sum())
+            first = flip & ~flipped.view(-1, *[1] * (flip.ndim - 1))
+            if first.any():
+                margins = torch.maximum(v.abs(), other.abs())[first]
+                self.first_margin = max(self.first_margin, float(margins.max()))
+            flipped |= flip.flatten(1).any(1)
+        self.images += int(flipped.sum())
+        return flipped
+
+
 @torch.inference_mode()
 def check_spike_aware(
     model: nn.Module, graph: Path, images: Tensor, labels: Tensor | None
@@ -74,88 +112,79 @@ def check_spike_aware(
     published = session(graph, THREADS)
     instrumented_graph, names = _with_potentials(graph)
     instrumented = session(instrumented_graph, THREADS)
-
-    flips = flipped_images = 0
-    finite = True
-    first_margin = quiet_gap = 0.0
-    torch_logits, onnx_logits = [], []
+    flips, quiet_gap = Flips(), 0.0
+    ours, theirs = [], []
     for x in batches(images, "onnxruntime against PyTorch"):
         # Without oneDNN torch would take NNPACK's Winograd, farther off than the rule lets it be.
         with _potentials(model) as potentials, torch.backends.nnpack.flags(enabled=False):
             expected = model(x)
         feed = {"pixel_values": x.numpy()}
-        logits, *theirs = instrumented.run(["logits", *names], feed)
-        if len(theirs) != len(potentials):
-            measured = {"in_graph": len(theirs), "in_network": len(potentials)}
+        logits, *others = map(torch.from_numpy, instrumented.run(["logits", *names], feed))
+        if len(others) != len(potentials):
+            measured = {"in_graph": len(others), "in_network": len(potentials)}
             return [Check("graph has every spiking layer and step", False, measured)]
-        flipped = torch.zeros(len(x), dtype=torch.bool)
-        for (ours, threshold), other in zip(potentials, theirs, strict=True):
-            ours, other = ours - threshold, torch.from_numpy(other) - threshold
-            finite = finite and bool(ours.isfinite().all() and other.isfinite().all())
-            flip = (ours >= 0) != (other >= 0)
-            if not flip.any():
-                continue
-            flips += int(flip.sum())
-            first = flip & ~flipped.view(-1, *[1] * (flip.ndim - 1))
-            if first.any():
-                margins = torch.maximum(ours.abs(), other.abs())[first]
-                first_margin = max(first_margin, float(margins.max()))
-            flipped |= flip.flatten(1).any(1)
-        flipped_images += int(flipped.sum())
-        gap = (expected - torch.from_numpy(logits)).abs().amax(1)[~flipped]
+        quiet = ~flips.find(potentials, others)
+        gap = (expected - logits).abs().amax(1)[quiet]
         quiet_gap = max(quiet_gap, float(gap.max()) if len(gap) else 0.0)
-        torch_logits.append(expected)
-        onnx_logits.append(torch.from_numpy(published.run(["logits"], feed)[0]))
+        ours.append(expected)
+        theirs.append(torch.from_numpy(published.run(["logits"], feed)[0]))
+    ours, theirs = torch.cat(ours), torch.cat(theirs)
+    checks = [*_of_spikes(flips, quiet_gap, ours, theirs), _of_classes(ours, theirs)]
+    return checks if labels is None else [*checks, _of_accuracy(ours, theirs, labels)]
 
-    ours, theirs = torch.cat(torch_logits), torch.cat(onnx_logits)
-    changed = int((ours.argmax(1) != theirs.argmax(1)).sum())
-    allowed_changes = max(1, int(len(images) * (100 - AGREEMENT) / 100))
-    counts = {"images": len(images), "images_with_flips": flipped_images, "flips": flips}
-    checks = [
+
+def _of_spikes(flips: Flips, quiet_gap: float, ours: Tensor, theirs: Tensor) -> list[Check]:
+    """What flips explain: logits, [N, K], of images without one differ by quiet_gap at most."""
+    counts = {"images": len(ours), "images_with_flips": flips.images, "flips": flips.count}
+    return [
         Check(
             "potentials and logits are finite",
-            finite and bool(ours.isfinite().all() and theirs.isfinite().all()),
-            {"images": len(images)},
+            flips.finite and bool(ours.isfinite().all() and theirs.isfinite().all()),
+            {"images": len(ours)},
         ),
         Check(
             "images without a flip agree",
-            quiet_gap <= TOLERANCE and flipped_images < len(images),
+            quiet_gap <= TOLERANCE and flips.images < len(ours),
             counts | {"largest_logit_difference": quiet_gap, "allowed": TOLERANCE},
         ),
         Check(
             "every first flip is at the threshold",
-            first_margin <= TOLERANCE,
-            {"largest_distance_from_threshold": first_margin, "allowed": TOLERANCE},
-        ),
-        Check(
-            "classes agree",
-            changed <= allowed_changes,
-            {
-                "batch": BATCH,
-                "threads": THREADS,
-                "images": len(images),
-                "classes_that_changed": changed,
-                "allowed_changes": allowed_changes,
-                "images_with_another_logit": int((ours != theirs).any(1).sum()),
-                "largest_logit_difference": float((ours - theirs).abs().max()),
-            },
+            flips.first_margin <= TOLERANCE,
+            {"largest_distance_from_threshold": flips.first_margin, "allowed": TOLERANCE},
         ),
     ]
-    if labels is not None:
-        accuracy = {
-            "trained_percent": accuracy_of(ours, labels),
-            "onnxruntime_percent": accuracy_of(theirs, labels),
-        }
-        gap = abs(accuracy["trained_percent"] - accuracy["onnxruntime_percent"])
-        allowed = allowed_gap(len(images))
-        checks.append(
-            Check(
-                "accuracy is the same",
-                gap <= allowed,
-                accuracy | {"images": len(images), "allowed_points": allowed},
-            )
-        )
-    return checks
+
+
+def _of_classes(ours: Tensor, theirs: Tensor) -> Check:
+    changed = int((ours.argmax(1) != theirs.argmax(1)).sum())
+    allowed_changes = max(1, int(len(ours) * (100 - AGREEMENT) / 100))
+    return Check(
+        "classes agree",
+        changed <= allowed_changes,
+        {
+            "batch": BATCH,
+            "threads": THREADS,
+            "images": len(ours),
+            "classes_that_changed": changed,
+            "allowed_changes": allowed_changes,
+            "images_with_another_logit": int((ours != theirs).any(1).sum()),
+            "largest_logit_difference": float((ours - theirs).abs().max()),
+        },
+    )
+
+
+def _of_accuracy(ours: Tensor, theirs: Tensor, labels: Tensor) -> Check:
+    accuracy = {
+        "trained_percent": accuracy_of(ours, labels),
+        "onnxruntime_percent": accuracy_of(theirs, labels),
+    }
+    gap = abs(accuracy["trained_percent"] - accuracy["onnxruntime_percent"])
+    allowed = allowed_gap(len(labels))
+    return Check(
+        "accuracy is the same",
+        gap <= allowed,
+        accuracy | {"images": len(labels), "allowed_points": allowed},
+    )
 
 
 def check_other_graphs(folder: Path, images: Images) -> Check:
