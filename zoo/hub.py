@@ -201,38 +201,9 @@ def read_config(folder: Path) -> dict[str, Any]:
         )
     if wrong := sorted(TAKEN & model_args.keys()) + ["custom_load"] * bool(custom):
         raise ValueError(f"{path}: expected arguments of the network, got {wrong}")
-    if offset := cfg.get("label_offset"):  # timm would cut the classifier
-        raise ValueError(f"{path}: expected no label_offset in pretrained_cfg, got {offset!r}")
-    if (layer := cfg.get("classifier", "head.fc")) != "head.fc":  # timm would leave it random
-        raise ValueError(f"{path}: expected classifier 'head.fc' in pretrained_cfg, got {layer!r}")
-    for key in ("paper_ids", "paper_name"):
-        if not isinstance(cfg.get(key), str | None):
-            raise ValueError(
-                f"{path}: expected {key} as a text in pretrained_cfg, got {cfg[key]!r:.100}"
-            )
-    if not isinstance(cfg.get("notes"), list | None):
-        raise ValueError(
-            f"{path}: expected notes as a list in pretrained_cfg, got {cfg['notes']!r:.100}"
-        )
-    first = cfg.get("first_conv")
-    if not (is_list(first, 1, str) or isinstance(first, str | None)):
-        raise ValueError(f"{path}: expected first_conv as a name in pretrained_cfg, got {first!r}")
+    _check_pretrained_cfg(path, cfg)
     if not isinstance(classes, int) or classes < 0:
         raise ValueError(f"{path}: expected num_classes as a number >= 0, got {classes!r}")
-    size, mean, std = (cfg.get(key) for key in ("input_size", "mean", "std"))
-    if not is_list(size, 3, int) or not all(
-        is_list(values, size[0], int | float) and all(abs(value) <= LARGEST for value in values)
-        for values in (mean, std)
-    ):
-        raise ValueError(
-            f"{path}: expected input_size as three whole numbers, mean and std as one up to "
-            f"{LARGEST} for each channel in pretrained_cfg, got {size!r:.100}, {mean!r:.100} and "
-            f"{std!r:.100}"
-        )
-    if not all(1 <= side <= MAX_SIDE for side in size):
-        raise ValueError(
-            f"{path}: expected input_size in pretrained_cfg from 1 to {MAX_SIDE}, got {size!r}"
-        )
     if cfg.get("label_names") and "label_names" not in config:  # timm would take those
         raise ValueError(f"{path}: expected label_names beside pretrained_cfg, got them in it")
     labels = config.get("label_names", [])
@@ -249,6 +220,40 @@ def read_config(folder: Path) -> dict[str, Any]:
         )
     _check_sizes(path, model_args)
     return config
+
+
+def _check_pretrained_cfg(path: Path, cfg: dict[str, Any]) -> None:
+    """Raise ValueError where timm's part of a config.json would make timm, or a card, go wrong."""
+    if offset := cfg.get("label_offset"):  # timm would cut the classifier
+        raise ValueError(f"{path}: expected no label_offset in pretrained_cfg, got {offset!r}")
+    if (layer := cfg.get("classifier", "head.fc")) != "head.fc":  # timm would leave it random
+        raise ValueError(f"{path}: expected classifier 'head.fc' in pretrained_cfg, got {layer!r}")
+    for key in ("paper_ids", "paper_name"):
+        if not isinstance(cfg.get(key), str | None):
+            raise ValueError(
+                f"{path}: expected {key} as a text in pretrained_cfg, got {cfg[key]!r:.100}"
+            )
+    if not isinstance(cfg.get("notes"), list | None):
+        raise ValueError(
+            f"{path}: expected notes as a list in pretrained_cfg, got {cfg['notes']!r:.100}"
+        )
+    first = cfg.get("first_conv")
+    if not (is_list(first, 1, str) or isinstance(first, str | None)):
+        raise ValueError(f"{path}: expected first_conv as a name in pretrained_cfg, got {first!r}")
+    size, mean, std = (cfg.get(key) for key in ("input_size", "mean", "std"))
+    if not is_list(size, 3, int) or not all(
+        is_list(values, size[0], int | float) and all(abs(value) <= LARGEST for value in values)
+        for values in (mean, std)
+    ):
+        raise ValueError(
+            f"{path}: expected input_size as three whole numbers, mean and std as one up to "
+            f"{LARGEST} for each channel in pretrained_cfg, got {size!r:.100}, {mean!r:.100} and "
+            f"{std!r:.100}"
+        )
+    if not all(1 <= side <= MAX_SIDE for side in size):
+        raise ValueError(
+            f"{path}: expected input_size in pretrained_cfg from 1 to {MAX_SIDE}, got {size!r}"
+        )
 
 
 def _bounded(path: Path) -> bytes:
