@@ -9,8 +9,12 @@ import pytest
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
-import results  # noqa: E402
-from results import cost, depth, differences, membrane, twins, within  # noqa: E402
+from claims import claim as told  # noqa: E402
+from claims.cost import EACH, cost  # noqa: E402
+from claims.depth import DEPTH_BEFORE, depth  # noqa: E402
+from claims.differences import differences, within  # noqa: E402
+from claims.membrane import membrane  # noqa: E402
+from claims.twins import NOTES, TWIN_NOTES, twins  # noqa: E402
 
 
 def arm(accuracy: float, deviation: float) -> dict[str, float]:
@@ -43,9 +47,9 @@ def test_points_from_which_a_difference_is_shown_are_those_that_show_it(deviatio
 @pytest.fixture
 def changed(monkeypatch, tmp_path):
     """Puts another table in the place of one."""
-    for path in results.RESULTS.glob("*.json"):
+    for path in told.RESULTS.glob("*.json"):
         (tmp_path / path.name).write_text(path.read_text())
-    monkeypatch.setattr(results, "RESULTS", tmp_path)
+    monkeypatch.setattr(told, "RESULTS", tmp_path)
 
     def change(name: str, of_row) -> None:
         content = json.loads((tmp_path / f"{name}.json").read_text())
@@ -66,7 +70,7 @@ def changed(monkeypatch, tmp_path):
 )
 def test_the_cost_of_heads_is_judged_by_the_network_of_the_claim(changed, builds, verdict):
     def of_claim(row):
-        return {results.EACH: builds} if row["network"] == "short_bp_resnet20" else {}
+        return {EACH: builds} if row["network"] == "short_bp_resnet20" else {}
 
     changed("heads", of_claim)
     if verdict != "less than claimed, on a CPU":  # as it was before
@@ -78,7 +82,7 @@ def test_the_cost_of_heads_is_judged_by_the_network_of_the_claim(changed, builds
 def test_what_comes_of_the_order_of_two_networks_is_no_part_of_the_heads_cost(changed):
     def of_order(row):
         builds = ("+2.9, +13.1, +3.1, +12.9", "+3.1, +12.9, +2.9, +13.1")
-        return {results.EACH: builds[row["T"] == 4]}
+        return {EACH: builds[row["T"] == 4]}
 
     changed("heads", of_order)
     assert "+8.0 % (95 % interval +7.9 to +8.1, 8 builds)" in cost().text
@@ -89,7 +93,7 @@ def test_heads_that_make_every_depth_worse_are_said_to(changed):
     def worse(row):
         return {"accuracy, %": 10.0 if "evolutionary" in row["arm"] else 50.0, "deviation": 1.0}
 
-    for name in ("depth", *results.DEPTH_BEFORE):
+    for name in ("depth", *DEPTH_BEFORE):
         changed(name, worse)
     claim = depth()
     assert claim.verdict == "not reproduced at this size"
@@ -112,7 +116,7 @@ def test_a_difference_in_either_network_stands_beside_its_verdict(changed):
 
 
 def test_what_a_release_or_its_twin_alone_has_to_say_is_said_of_that_one(changed):
-    changed("twins", lambda row: {results.NOTES: "Warmed up.", results.TWIN_NOTES: "Rounded once."})
+    changed("twins", lambda row: {NOTES: "Warmed up.", TWIN_NOTES: "Rounded once."})
     text = twins().text
     assert " Of short_bp_resnet20_slim.cifar10 alone: Warmed up." in text
     assert " Of short_bp_resnet20_slim.cifar10's twin alone: Rounded once." in text
