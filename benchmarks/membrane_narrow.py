@@ -8,7 +8,7 @@ of block. The neuron is the same in all, and every block begins as its shortcut;
 begin at the threshold, as in its paper. Beside the accuracy stands what of the classifier's
 gradient is left at the stem.
 
-Heads help a kind of block if they make it better by the rule of results.py, over these three pairs.
+Heads help a kind of block if they make it better by the rule of claims, over these three pairs.
 """
 
 import statistics
