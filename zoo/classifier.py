@@ -13,12 +13,12 @@ import onnx
 import onnxruntime
 from google.protobuf.message import Message
 from onnx.external_data_helper import uses_external_data
-from PIL import Image, ImageOps
+from PIL import Image
 from torchvision.transforms import v2
 
 from zoo import hub
 from zoo.arguments import whole
-from zoo.picture import NOT_WHOLE, decode
+from zoo.picture import NOT_WHOLE, decode, upright
 from zoo.preprocessing import middle
 
 MODES = {1: "L", 3: "RGB"}  # PIL's, by the number of channels
@@ -108,7 +108,7 @@ def _opened(image: Image.Image | Path | str | np.ndarray) -> Image.Image:
         image.load()
     except NOT_WHOLE as error:
         raise ValueError(f"image: expected a whole image, got {error}") from None
-    return ImageOps.exif_transpose(image)
+    return upright(image)
 
 
 def load_onnx(name: str, cache_dir: str | Path | None = None) -> Classifier:

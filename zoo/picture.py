@@ -3,10 +3,19 @@
 from pathlib import Path
 from typing import IO
 
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
-# What PIL raises of a damaged image: SyntaxError of a PNG, RuntimeError of an AVIF.
-NOT_WHOLE = (OSError, SyntaxError, RuntimeError, Image.DecompressionBombError)
+# What PIL raises of a damaged image: SyntaxError and ValueError of a PNG, RuntimeError of an AVIF.
+NOT_WHOLE = (OSError, SyntaxError, ValueError, RuntimeError, Image.DecompressionBombError)
+TURNS = {  # by EXIF's orientation, all that is not upright
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 def decode(file: IO[bytes], key: str, place: Path | str) -> Image.Image:
@@ -30,5 +39,14 @@ def decode(file: IO[bytes], key: str, place: Path | str) -> Image.Image:
         raise ValueError(f"{key}: expected a whole image, got {place}: {error}") from None
     if image.mode[0] in "IF":  # PIL would clip their values to 255
         raise ValueError(f"{key}: expected 8 bits a channel, got {image.mode} in {place}")
-    ImageOps.exif_transpose(image, in_place=True)
-    return image
+    return upright(image)
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """An image turned as its camera says; as it is where its EXIF says nothing that can be read."""
+    try:
+        # PIL's exif_transpose writes all tags anew, and stops at one that is no EXIF.
+        turn = TURNS.get(image.getexif().get(ExifTags.Base.Orientation))
+    except Exception:  # of as many kinds as there are ways to write it wrongly
+        return image
+    return image if turn is None else image.transpose(turn)
