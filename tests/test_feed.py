@@ -145,6 +145,18 @@ def test_an_image_that_a_worker_cannot_read_ends_the_workers_and_is_said_in_a_li
     assert not multiprocessing.active_children()
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_what_is_closed_early_leaves_no_worker(images, workers):
+    config = Config(batch_size=8, workers=workers, device="cpu")
+    epoch, measured = Feed(config, images).epoch(0), measured_batches(config, images)
+    chunks = next(epoch)
+    next(chunks), next(measured)
+    assert len(multiprocessing.active_children()) == 2 * workers
+    epoch.close(), measured.close()
+    assert not multiprocessing.active_children()
+    assert not list(chunks)
+
+
 def test_what_is_random_differs_between_seeds_epochs_steps_and_images():
     noise = torch.randint(256, (3, 8, 8), dtype=torch.uint8, generator=torch.manual_seed(0))
     same = ImageSet(noise.expand(30, 3, 8, 8).contiguous(), torch.arange(30), ("a",))
@@ -263,7 +275,8 @@ def test_each_piece_of_a_step_and_each_process_draws_its_own(images):
     whole = Feed(Config(batch_size=30, gradient_accumulation=3), images)
     ranks = [Feed(Config(batch_size=30), images, rank, 3) for rank in range(3)]
     for feeds in ([whole], ranks):
-        drawn = {float(torch.rand(1)) for feed in feeds for _ in next(feed.epoch(0))}
+        epochs = [feed.epoch(0) for feed in feeds]
+        drawn = {float(torch.rand(1)) for epoch in epochs for _ in next(epoch)}
         assert len(drawn) == 3
 
 

@@ -49,7 +49,8 @@ def test_a_run_sees_other_crops_in_each_epoch_than_are_measured(folder):
     images = load_images(config(folder), "train")
     feed = Feed(Config(batch_size=16, device="cpu"), images)
     seen = [images.take(range(16))[0]]
-    seen += [pixels for epoch in (0, 1) for pixels, _ in next(feed.epoch(epoch))]
+    for epoch in map(feed.epoch, (0, 1)):
+        seen += [pixels for pixels, _ in next(epoch)]
     assert len({image.numpy().tobytes() for pixels in seen for image in pixels}) == 3 * 16
 
 
@@ -281,7 +282,7 @@ def test_an_image_that_is_gone_is_named(folder, tmp_path, workers):
     (tmp_path / "set" / "train" / "n01" / "0.jpg").unlink()
     feed = Feed(Config(batch_size=16, workers=workers, device="cpu"), images)
     with pytest.raises(ValueError, match=r"^data\.root: expected to read .*n01/0\.jpg, got: .*$"):
-        [*next(feed.epoch(0))]
+        [[*chunks] for chunks in feed.epoch(0)]
 
 
 @pytest.mark.parametrize(("size", "crop"), [(224, 0.875), (160, 0.875), (32, 0.875), (32, 1.0)])

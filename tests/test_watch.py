@@ -1,6 +1,7 @@
 """What a run says about itself: curves, firing rates, and what breaks."""
 
 import json
+import multiprocessing
 from dataclasses import replace
 
 import pytest
@@ -90,6 +91,14 @@ def test_the_layer_is_named_without_the_other_processes():
     first_broken(model, torch.randn(2, 3, 16, 16))
     assert len(waits) > 20
     assert not any(waits)
+
+
+def test_a_run_that_breaks_leaves_no_worker_that_its_process_would_wait_for(recipe, tmp_path):
+    wild = replace(recipe.optim, name="sgd", lr=1e38)
+    config = replace(recipe, output=str(tmp_path), optim=wild, workers=1)
+    with pytest.raises(FloatingPointError) as error:  # whose traceback holds on to the images
+        train(config)
+    assert not multiprocessing.active_children(), error
 
 
 def test_weights_that_are_not_finite_are_never_saved(recipe, tmp_path):

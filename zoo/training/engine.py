@@ -5,6 +5,7 @@ import json
 import signal
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -179,25 +180,29 @@ class Run:
         cheap = self.accelerator.num_processes == 1 or self.accelerator.device.type == "cpu"
         began = time.perf_counter() - position.seconds
         sums = self._tensor(position.sums or [0.0] * (2 + learner.heads))
-        for step, chunks in enumerate(feed.epoch(epoch, position.step), position.step):
-            iteration = epoch * feed.steps + step
-            sums += learner.step(chunks, iteration, feed.images_of(step))
-            last = step + 1 == feed.steps  # a checkpoint follows, unless measuring is put off
-            glance = last or step % GLANCE == 0
-            if glance:
-                self._show(epoch, step, sums, began)
-            if glance or cheap:
-                due = time.perf_counter() - self.saved > 60 * config.checkpoint_minutes and not last
-                due, self.stopping = agreed(self.accelerator, due, bool(self.stop.came))
-                if last or due or self.stopping:
-                    position.step, position.sums = step + 1, sums.tolist()  # waits for a GPU
-                    position.seconds = time.perf_counter() - began
-                if due or self.stopping:
-                    self._save()
-                    if not self.progress.console.is_terminal:  # where no bar moves
-                        self._print(self.progress.tasks[self.bar].description)
-                if self.stopping:
-                    break
+        with closing(feed.epoch(epoch, position.step)) as steps:
+            for step, chunks in enumerate(steps, position.step):
+                iteration = epoch * feed.steps + step
+                sums += learner.step(chunks, iteration, feed.images_of(step))
+                last = step + 1 == feed.steps  # a checkpoint follows, unless measuring is put off
+                glance = last or step % GLANCE == 0
+                if glance:
+                    self._show(epoch, step, sums, began)
+                if glance or cheap:
+                    due = (
+                        time.perf_counter() - self.saved > 60 * config.checkpoint_minutes
+                        and not last
+                    )
+                    due, self.stopping = agreed(self.accelerator, due, bool(self.stop.came))
+                    if last or due or self.stopping:
+                        position.step, position.sums = step + 1, sums.tolist()  # waits for a GPU
+                        position.seconds = time.perf_counter() - began
+                    if due or self.stopping:
+                        self._save()
+                        if not self.progress.console.is_terminal:  # where no bar moves
+                            self._print(self.progress.tasks[self.bar].description)
+                    if self.stopping:
+                        break
 
     def _end_epoch(self) -> None:
         """Measure the network, and log the epoch; put off where the run is asked to end meanwhile,
@@ -329,8 +334,9 @@ def evaluate(
     correct = torch.zeros((), dtype=torch.float64, device=accelerator.device)
     share = accelerator.process_index, accelerator.num_processes
     bar = progress.add_task("measuring", total=len(images))
-    with first_firing_rates(model) as rates:
-        for pixels, labels in measured_batches(config, images, *share):
+    batches = measured_batches(config, images, *share)
+    with first_firing_rates(model) as rates, closing(batches):
+        for pixels, labels in batches:
             if stop.came and accelerator.num_processes == 1:
                 progress.remove_task(bar)
                 return None

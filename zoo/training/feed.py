@@ -10,7 +10,8 @@ Shapes: B images of a chunk, C channels, H height, W width.
 import hashlib
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
 from multiprocessing import resource_tracker
 
 import torch
@@ -61,9 +62,10 @@ class Feed:
         """How many images a step has, over all processes."""
         return min(self.config.batch_size, len(self.images) - step * self.config.batch_size)
 
-    def epoch(self, epoch: int, first_step: int = 0) -> Iterator[Iterator[tuple[Tensor, Tensor]]]:
+    def epoch(self, epoch: int, first_step: int = 0) -> Generator[Iterator[tuple[Tensor, Tensor]]]:
         """This process's chunks of each step from first_step on: uint8 images [B, C, H, W] and
-        labels [B]. torch's generator is seeded anew for each chunk when it is handed out.
+        labels [B]. torch's generator is seeded anew for each chunk when it is handed out. Close
+        what is not taken to its end: a process whose workers wait for more does not exit.
         """
         config, seed = self.config, (self.config.seed, epoch)
         draw = torch.Generator().manual_seed(seed_of(*seed))
@@ -75,15 +77,16 @@ class Feed:
             for turn in turns
         ]
         policy = image_policy(config.augment.auto, config.data.mean)
-        chunks = _read(_Training(self.images, policy, seed), wanted, config)
-        for step in range(first_step, self.steps):
-            yield _seeded(chunks, [(*seed, step, turn) for turn in turns])
+        with closing(_read(_Training(self.images, policy, seed), wanted, config)) as chunks:
+            for step in range(first_step, self.steps):
+                yield _seeded(chunks, [(*seed, step, turn) for turn in turns])
 
 
 def measured_batches(
     config: Config, images: ImageSet | ImageFiles, rank: int = 0, processes: int = 1
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """One process's share of the images that are measured: uint8 [B, C, H, W] and labels [B].
+) -> Generator[tuple[Tensor, Tensor]]:
+    """One process's share of the images that are measured: uint8 [B, C, H, W] and labels [B]; to be
+    closed as an epoch is.
 
     Their order is drawn once and for all, so that the first batch, whose firing rates are told, has
     something of many classes.
@@ -95,7 +98,7 @@ def measured_batches(
     return _read(_Measured(images), batches, config)
 
 
-def _read(images: Dataset, batches: Sequence[Tensor], config: Config) -> Iterator:
+def _read(images: Dataset, batches: Sequence[Tensor], config: Config) -> Generator:
     loader = DataLoader(
         images,
         batch_sampler=[batch.tolist() for batch in batches],
@@ -113,7 +116,7 @@ def _read(images: Dataset, batches: Sequence[Tensor], config: Config) -> Iterato
         batches = iter(loader)
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-    return _ended(batches) if config.workers else batches
+    return _ended(batches) if config.workers else (batch for batch in batches)
 
 
 def _past_the_bar(_: int) -> None:
@@ -123,7 +126,7 @@ def _past_the_bar(_: int) -> None:
     sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__
 
 
-def _ended(batches: Iterator) -> Iterator:
+def _ended(batches: Iterator) -> Generator:
     """Batches whose workers end with them: at its exit Python would send those that an error leaves
     the signal that they block, and wait.
 

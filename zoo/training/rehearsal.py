@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from contextlib import closing
 from typing import Any
 
 import torch
@@ -63,12 +64,12 @@ def rehearse(config: Config) -> list[float]:
     feed = Feed(config, images, accelerator.process_index, accelerator.num_processes)
     torch.manual_seed(config.seed)
     learner = Learner(config, build_model(config, images), feed.steps, accelerator)
-    losses, steps = [], feed.epoch(0)
-    if first:
-        steps = watched(steps, "two steps on noise", feed.steps)
-    for step, chunks in enumerate(steps):
-        sums = accelerator.reduce(learner.step(chunks, step, batch), "sum")
-        losses.append(float(sums[0]) / batch)
+    losses = []
+    with closing(feed.epoch(0)) as steps:
+        watching = watched(steps, "two steps on noise", feed.steps) if first else steps
+        for step, chunks in enumerate(watching):
+            sums = accelerator.reduce(learner.step(chunks, step, batch), "sum")
+            losses.append(float(sums[0]) / batch)
     unseen = Progress(disable=True)
     evaluate(config, learner.measured, images, accelerator, StopSignal(), unseen)
     del learner
