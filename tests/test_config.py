@@ -73,6 +73,10 @@ def test_every_recipe_passes_its_rehearsal(path):
             "compile: expected false beside sync_",
         ),
         ("batch_size: 0", "batch_size: expected a finite number >= 1, got 0"),
+        (
+            "{batch_size: 3, gradient_accumulation: 4}",
+            "batch_size: expected at least an image for each of 4 accumulations, got 3",
+        ),
         ("data: {holdout: -5}", "data.holdout: expected a number >= 0, got -5"),
         ("data: {std: [0]}", "data.std: expected numbers > 0, got (0,)"),
         ("loss: {label_smoothing: 3}", "loss.label_smoothing: expected a number in [0, 1), got 3"),

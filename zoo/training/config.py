@@ -101,6 +101,11 @@ class Config:
         _at_least("epochs", self.epochs, 1)
         _at_least("batch_size", self.batch_size, 1)
         _at_least("gradient_accumulation", self.gradient_accumulation, 1)
+        if self.batch_size < self.gradient_accumulation:
+            raise ValueError(
+                f"batch_size: expected at least an image for each of {self.gradient_accumulation} "
+                f"accumulations, got {self.batch_size}"
+            )
         _at_least("workers", self.workers, 0)
         if not self.checkpoint_minutes >= 0:
             raise ValueError(
