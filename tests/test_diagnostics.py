@@ -427,6 +427,13 @@ def test_frozen_layers_show_the_gradients_that_they_would_have():
     assert not model.stem[0].conv.weight.requires_grad
 
 
+def test_a_layer_of_one_weight_has_a_gradient_without_variance():
+    model = nn.Sequential(nn.Linear(1, 1, bias=False), nn.Linear(1, 2))
+    first, _ = gradients(model, torch.ones(4, 1), torch.tensor([0, 1, 1, 1]))
+    assert (first.layer, first.variance) == ("0", 0)
+    assert first.mean > 0
+
+
 def test_heads_carry_gradient_to_the_first_layer():
     model, x, labels = create(shortcut_heads=True), images(batch=8), torch.arange(8)
     alone, helped = (gradients(model, x, labels, weight)[0].mean for weight in (0, 1))
@@ -563,6 +570,12 @@ def test_what_is_asked_for_in_vain_is_refused(published, options, message):
     assert [*diagnose(published, Options(**few)).gradients] == [0]
     with pytest.raises(ValueError, match=message):
         diagnose(published, Options(**few | options))
+
+
+def test_a_network_without_classes_is_refused(tmp_path):
+    hub.save_pretrained(create(num_classes=0), tmp_path)
+    with pytest.raises(ValueError, match=f"{tmp_path}: expected a network of some classes, got"):
+        diagnose(f"local-dir:{tmp_path}", Options(random_pixels=True))
 
 
 def test_images_are_measured_as_the_network_was_trained_on_them(tmp_path):

@@ -98,6 +98,8 @@ def diagnose(name: str, options: Options) -> Report:
                 f"time_steps: expected none for weights of T = {model.time_steps}, got "
                 f"{options.time_steps}; a bare architecture takes any"
             )
+        if not model.num_classes:
+            raise ValueError(f"{name}: expected a network of some classes, got one without any")
     try:
         found = None if options.random_pixels else load_images(options.data, "test")
     except FileNotFoundError as error:

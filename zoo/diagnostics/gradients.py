@@ -19,7 +19,7 @@ from zoo.neurons import LIF
 
 @dataclass(frozen=True)
 class Gradient:
-    """Mean and variance of |dL/dx| over the elements of one layer's x."""
+    """Mean and variance of |dL/dx| over the elements of one layer's x; of one element 0."""
 
     layer: str
     of: Literal["weights", "spikes"]
@@ -79,7 +79,7 @@ def gradients(
             logits = logits + head_weight * side_logits.sum(0)
         cross_entropy(logits, labels).backward()
     return [
-        Gradient(name, of, float(grad.mean()), float(grad.var()))
+        Gradient(name, of, float(grad.mean()), float(grad.var()) if grad.numel() > 1 else 0.0)
         for (name, of), grad in found.items()
         if grad is not None and not name.startswith("shortcut_heads.")
     ]
