@@ -139,8 +139,8 @@ class _Proof:
                 raise InexactError(f"{node.name}: nothing is known of {node.op_type!r}")
             if node.op_type in ADDITIONS | {"Mul"}:
                 self._check_shifts(node)
-            attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
             try:
+                attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
                 result = rule(node, *node.input, **attributes)
             except InexactError:
                 raise
@@ -154,9 +154,9 @@ class _Proof:
             ranges = self.whole if node.op_type == "GreaterOrEqual" else self.ranges
             ranges.update(dict.fromkeys(node.output, result))
             self.factors.update(dict.fromkeys(node.output, self._factors(node)))
+            self._check_factors(node)
             if node.op_type in LONG_SUMS or self._passes_on_a_sum(node):
                 self.long.update(node.output)
-                self._check_factors(node)
             if self._is_shifted(node):
                 self.shifted.update(node.output)
         for output in self.outputs:
@@ -294,6 +294,12 @@ class _Proof:
     def _weights(self, weight: str, bias: str) -> list[np.ndarray]:
         if (np.signbit(self.constants[bias]) & (self.constants[bias] == 0)).any():
             raise InexactError(f"{bias}: expected 0, beside which no sum is -0, got -0")
+        shapes = [self.constants[name].shape for name in (weight, bias)]
+        if shapes[1] != shapes[0][:1]:  # some runtimes broadcast it, others read past its end
+            raise InexactError(
+                f"{bias}: expected a number for each output of a weight {list(shapes[0])}, got "
+                f"{list(shapes[1])}"
+            )
         return [self.constants[name].astype(np.float64) for name in (weight, bias)]
 
     def _of_constant(self, node, value) -> None:
@@ -427,7 +433,7 @@ class _Proof:
 
     def _of_gemm(self, node, x, weight, bias, transB=0, alpha=1.0, beta=1.0, transA=0) -> _Range:
         x, (weight, bias) = self._of(x), self._weights(weight, bias)
-        if (transA, transB, alpha, beta) != (0, 1, 1.0, 1.0) or bias.shape != weight.shape[:1]:
+        if (transA, transB, alpha, beta) != (0, 1, 1.0, 1.0):
             raise InexactError(f"{node.name}: expected x W^T + b")
         low, high = (np.broadcast_to(v, weight.shape[1])[None] for v in (x.low, x.high))
         coarsest = np.full(len(weight), x.fraction.max())

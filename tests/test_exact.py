@@ -450,6 +450,28 @@ REFUSED = {
         small=number(2.0**-140),
         large=number(2.0**120),
     ),
+    "factors of which a runtime may make 0": two(
+        conv([2.0**40], 2.0**40, name="c"),
+        node("Round", ["c"], ["r"], name="r"),
+        node("Mul", ["r", "small"], ["m"], name="m"),
+        node("Mul", ["m", "smaller"], ["n"], name="n"),
+        node("GreaterOrEqual", ["n", "limit"], ["f"], name="f"),
+        node("Cast", ["f"], ["y"], name="y", to=1),
+        small=number(2.0**-50),
+        smaller=number(2.0**-100),
+        limit=number(101 * 2.0**-110),
+    ),
+    "factors of which a runtime may make infinity": two(
+        conv([1.0], name="c"),
+        node("Round", ["c"], ["r"], name="r"),
+        node("Mul", ["r", "small"], ["m"], name="m"),
+        node("Mul", ["m", "large"], ["n"], name="n"),
+        node("Mul", ["n", "large"], ["y"], name="y"),
+        small=number(2.0**-120),
+        large=number(2.0**70),
+    ),
+    "a bias for every other channel": two(conv([1.0, 1.0]), **{"y.b": np.ones(1, np.float32)}),
+    "more biases than channels": two(conv([1.0]), **{"y.b": np.ones(3, np.float32)}),
     "which of equal pixels is the largest": two(
         conv([1.0]), node("MaxPool", ["y"], ["p", "i"], name="p", kernel_shape=[2, 2])
     ),
@@ -471,6 +493,10 @@ SAID = {  # where another check would refuse it too
     "a number that moves the channels to another axis": "one: expected a number, or one for each",
     "averages times a number that does so": "n: expected a number, or one for each",
     "a factor that a runtime may take for 0": "small: expected finite numbers that no runtime",
+    "factors of which a runtime may make 0": "n: expected constants that a runtime may multiply",
+    "factors of which a runtime may make infinity": "y: expected constants that a runtime may",
+    "a bias for every other channel": "y.b: expected a number for each output of a weight [2, 1, ",
+    "more biases than channels": "y.b: expected a number for each output of a weight [1, 1, 1, 1]",
     "which of equal pixels is the largest": "p: expected fp32 from this MaxPool",
     "numbers of 16 bits": "h: expected numbers of fp32 or int64, got float16",
     "a bias of -0": "y.b: expected 0, beside which no sum is -0",
@@ -484,6 +510,13 @@ def test_small_graphs_that_round_or_are_not_known_are_refused(what):
         certify(small(nodes, constants, kind=UINT8))
     assert ("found nothing that adds up" in str(refusal.value)) == (what == "nothing to add up")
     assert SAID.get(what, "") in str(refusal.value)
+
+
+def test_an_attribute_of_no_function_is_refused():
+    first, constants = conv([1.0])
+    first.attribute.add(name="group", ref_attr_name="g", type=onnx.AttributeProto.INT)
+    with pytest.raises(InexactError, match="y: nothing is known of this Conv"):
+        certify(small([first], constants, kind=UINT8))
 
 
 def test_a_power_of_two_behind_an_added_number_is_exact():
