@@ -24,6 +24,7 @@ from zoo.data import normalise
 from zoo.deployed import why_not_exact
 from zoo.folded import FoldedLIF, PixelConv, _rounds
 from zoo.grid import whole_pixels
+from zoo.layers import ConvNorm
 from zoo.models.short_bp_resnet import ShortBPResNet
 
 
@@ -305,6 +306,65 @@ def test_layers_that_somebody_put_there_are_no_traceback(layer, other, message):
     model.set_submodule(layer, other(model.get_submodule(layer)))
     with pytest.raises(zoo.NotExactError, match=message):
         zoo.deploy(model.eval())
+
+
+class Standardised(ConvNorm):
+    def forward(self, x):
+        return super().forward(x - x.mean())
+
+
+def standardised(conv: ConvNorm) -> ConvNorm:
+    conv.__class__ = Standardised
+    return conv
+
+
+def with_a_tensor(lif: zoo.LIF) -> zoo.LIF:
+    lif.v_threshold = torch.ones(16, 1, 1)
+    return lif
+
+
+def padded_by_name(conv: nn.Conv2d) -> nn.Conv2d:
+    return nn.Conv2d(16, 16, 3, padding="same", bias=False)
+
+
+@pytest.mark.parametrize(
+    ("layer", "change", "message"),
+    [
+        ("stages.0.0.conv1", standardised, "no exact form of Standardised is known here"),
+        (
+            "stages.0.0.spike1",
+            with_a_tensor,
+            r"expected numbers, got tensors for \['v_threshold'\]",
+        ),
+        ("stages.0.0.conv1.conv", padded_by_name, "a number of zeros around its images"),
+    ],
+)
+@pytest.mark.parametrize("exact", [True, False])
+def test_what_a_layer_computes_otherwise_is_not_left_out_in_silence(layer, change, message, exact):
+    model = create()
+    model.set_submodule(layer, change(model.get_submodule(layer)))
+    assert model.eval()(torch.zeros(1, 3, 16, 16)).isfinite().all()
+    with pytest.raises(zoo.NotExactError, match=message):
+        zoo.deploy(model, exact=exact)
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("stem.1", "stages.0.0.spike1"),
+        ("stages.0.0.conv1", "stages.0.0.conv2"),
+        ("stages.0.0", "stages.0.1"),
+    ],
+)
+@pytest.mark.parametrize("exact", [True, False])
+def test_a_layer_in_two_places_is_refused_which_would_be_on_the_grid_of_one(first, second, exact):
+    model = create(depths=(2, 1, 1))
+    model.set_submodule(second, model.get_submodule(first))
+    assert model.eval()(torch.zeros(1, 3, 16, 16)).isfinite().all()
+    with pytest.raises(zoo.NotExactError, match=f"{first}.*: expected a layer of its own in each"):
+        zoo.deploy(model, exact=exact)
+    if exact:
+        assert "expected a layer of its own" in why_not_exact(model)
 
 
 @pytest.mark.parametrize("hook", [prune_a_layer, halve_a_layer])

@@ -89,7 +89,8 @@ def deploy(model: nn.Module, exact: bool = True) -> fx.GraphModule:
     Raises:
         NotExactError: Some layer cannot be exact in fp32; the message names it and says why.
         ValueError: The network is none of zoo.create_model, its weights are not finite, or a module
-            has a hook on its forward pass, or a forward of its own, which would be lost.
+            stands in two places, or has a hook on its forward pass, or a forward of its own, which
+            would be lost.
     """
     model = _bare(model).cpu().float()
     model.set_grad_checkpointing(False)
@@ -185,28 +186,33 @@ class _Deployment:
         return deployed.float().requires_grad_(False)
 
     def _call(self, name: str, module: nn.Module, *x: fx.Node) -> fx.Node:
+        if name in self.modules:
+            raise NotExactError(
+                f"{name}: expected a layer of its own in each place, got one for two"
+            )
         self.modules[name] = module
         return self.graph.call_module(name, x)
 
     def _module(self, name: str, x: Spikes | Current | fx.Node, *others: Spikes):
         module = self.model.get_submodule(name)
-        if isinstance(module, SpikeAttention):
+        kind = type(module)  # a subclass may compute something else
+        if kind is SpikeAttention:
             return self._spike_attention(name, module, x, *others)
-        if isinstance(module, DirectCoding) and isinstance(x, fx.Node):
+        if kind is DirectCoding and isinstance(x, fx.Node):
             return self._pixels(name, module, x)
-        if type(module) is LIF and isinstance(x, Current):
+        if kind is LIF and isinstance(x, Current):
             return self._neuron(name, module, x)
-        if isinstance(module, TimeFold) and isinstance(x, Spikes):
+        if kind in (TimeFold, ConvNorm) and isinstance(x, Spikes):
             return self._fold(name, module, x)
-        if isinstance(module, TimeFold) and isinstance(x, Current):
+        if kind in (TimeFold, ConvNorm) and isinstance(x, Current):
             return self._fold_current(name, module, x)
-        if isinstance(module, Gate | ChannelSpatialAttention) and isinstance(x, Current):
+        if kind in (Gate, ChannelSpatialAttention) and isinstance(x, Current):
             return self._attention(name, module, x)
-        if isinstance(module, ClassifierHead) and isinstance(x, Spikes):
+        if kind is ClassifierHead and isinstance(x, Spikes):
             return self._head(name, module, x)
-        if isinstance(module, nn.Identity):
+        if kind is nn.Identity:
             return x
-        raise NotExactError(f"{name}: no exact form of {type(module).__name__} is known here")
+        raise NotExactError(f"{name}: no exact form of {kind.__name__} is known here")
 
     def _pixels(self, name: str, coding: DirectCoding, x: fx.Node) -> Current:
         cfg = self.model.pretrained_cfg
@@ -232,7 +238,7 @@ class _Deployment:
         parts = list(layers)
         if _is_plain_maximum(parts[0]):  # of whole multiples it is one of them
             x = replace(x, node=self._call(f"{name}.pool", parts.pop(0), x.node))
-        elif isinstance(parts[0], nn.AvgPool2d):
+        elif type(parts[0]) is nn.AvgPool2d:
             x = self._pool(f"{name}.pool", self._at_size(name, parts.pop(0)), x)
         if not parts:
             return x
@@ -247,7 +253,7 @@ class _Deployment:
     def _fold_current(self, name: str, layers: TimeFold, x: Current) -> Current:
         """A 1x1 convolution of a current with its norm, and a pool before it."""
         parts = list(layers)
-        is_pooled = isinstance(parts[0], nn.AvgPool2d)
+        is_pooled = type(parts[0]) is nn.AvgPool2d
         pool = self._at_size(name, parts.pop(0)) if is_pooled else None
         conv, norm = _conv_and_norm(name, parts)
         limit = norm.bias.abs().double() + SIGMAS * norm.weight.abs().double()
@@ -397,14 +403,17 @@ class _Deployment:
         return self._channels(node.all_input_nodes[0])
 
     def _neuron(self, name: str, lif: LIF, x: Current) -> Spikes:
+        constants = lif.constants()
+        if tensors := [key for key, value in constants.items() if isinstance(value, Tensor)]:
+            raise NotExactError(f"{name}: expected numbers, got tensors for {tensors}")
         if self.exact:
             check_threshold(name, lif)
             self.readers.append(Reader(name, lif, x))
-        folded = FoldedLIF(self.T, x.repeated, **lif.constants())
+        folded = FoldedLIF(self.T, x.repeated, **constants)
         return Spikes(self._call(name, folded, x.node), fraction=lif.levels.bit_length() - 1)
 
     def _head(self, name: str, head: ClassifierHead, x: Spikes) -> fx.Node:
-        classifies = isinstance(head.fc, nn.Linear) and head.fc.bias is not None
+        classifies = type(head.fc) is nn.Linear and head.fc.bias is not None
         if head.global_pool.pool_type != "avg" or not classifies:
             raise NotExactError(
                 f"{name}: expected average pooling and a classifier with a bias, got "
@@ -430,8 +439,9 @@ class _Rule(_Deployment):
     snaps = False
 
     def _neuron(self, name: str, lif: LIF, x: Current) -> Spikes:
+        spikes = super()._neuron(name, lif, x)
         check_constants(name, lif, self.T, x)
-        return super()._neuron(name, lif, x)
+        return spikes
 
 
 def _conv_and_norm(name: str, parts: list[nn.Module]) -> list[nn.Module]:
@@ -441,14 +451,18 @@ def _conv_and_norm(name: str, parts: list[nn.Module]) -> list[nn.Module]:
     conv, norm = parts
     if norm.weight is None or norm.running_var is None:
         raise NotExactError(f"{name}: expected a norm with a gain and statistics, got {norm}")
-    if (conv.groups, conv.dilation, conv.padding_mode) != (1, (1, 1), "zeros"):
-        raise NotExactError(f"{name}: expected a convolution without groups or holes, got {conv}")
+    plain = (conv.groups, conv.dilation, conv.padding_mode) == (1, (1, 1), "zeros")
+    if not plain or isinstance(conv.padding, str):
+        raise NotExactError(
+            f"{name}: expected a convolution without groups or holes and a number of zeros around "
+            f"its images, got {conv}"
+        )
     return parts
 
 
 def _is_plain_maximum(pool: nn.Module) -> bool:
     return (
-        isinstance(pool, nn.MaxPool2d)
+        type(pool) is nn.MaxPool2d
         and pool.dilation == 1
         and not (pool.ceil_mode or pool.return_indices)
     )
