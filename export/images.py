@@ -118,8 +118,8 @@ def _close_calls(deployed: fx.GraphModule, pixels: Tensor) -> Tensor:
     calls = torch.zeros(len(pixels))
 
     def count(layer: FoldedLIF, inputs: tuple[Tensor], _) -> None:
-        v, step = layer.potentials(inputs[0]), layer.v_threshold / layer.levels
-        distance = (v - (v / step).round().clamp(1, layer.levels) * step).abs()
+        steps = layer.potentials(inputs[0]) * (layer.levels / layer.v_threshold)
+        distance = (steps - steps.round().clamp(1, layer.levels)).abs()
         calls.add_((distance <= CLOSE).transpose(0, 1).flatten(1).sum(1))
 
     layers = [module for module in deployed.modules() if isinstance(module, FoldedLIF)]

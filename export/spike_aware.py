@@ -1,7 +1,7 @@
 """The rule for graphs that cannot be exact: what differs must have started at a threshold.
 
-Images without a flipped spike agree to 1e-5, every first flip starts within 1e-5 of the threshold,
-and 99 % of the classes agree, or all but one of so few.
+Images without a flipped spike agree to 1e-5, every first flip starts no further from a threshold
+than 1e-5 times it, and 99 % of the classes agree, or all but one of so few.
 Shapes: T time steps, N images, B batch, K classes.
 """
 
@@ -29,7 +29,7 @@ from export.images import Images
 from zoo.hooks import hooks
 from zoo.neurons import LIF
 
-TOLERANCE = 1e-5  # of a logit without flips, and of a potential at its first flip
+TOLERANCE = 1e-5  # of a logit without flips, and at a first flip of a threshold's size
 AGREEMENT = 99.0  # percent of images with the same class
 THREADS = 1  # of onnxruntime: more may add up in another order from run to run
 
@@ -70,7 +70,9 @@ class Flips:
     images: int = 0
     """With a flip anywhere."""
     first_margin: float = 0.0
-    """The largest distance from the threshold at which an image's first flip happened."""
+    """The largest distance from its threshold, in thresholds, at which an image's first flip
+    happened.
+    """
     finite: bool = True
 
     def find(self, ours: list[tuple[Tensor, float]], theirs: list[Tensor]) -> Tensor:
@@ -90,7 +92,7 @@ class Flips:
             self.count += int(flip.sum())
             first = flip & ~flipped.view(-1, *[1] * (flip.ndim - 1))
             if first.any():
-                margins = torch.maximum(v.abs(), other.abs())[first]
+                margins = torch.maximum(v.abs(), other.abs())[first] / threshold
                 self.first_margin = max(self.first_margin, float(margins.max()))
             flipped |= flip.flatten(1).any(1)
         self.images += int(flipped.sum())

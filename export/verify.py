@@ -12,8 +12,8 @@ not the weights' is never run.
 One flipped spike changes a logit, so that closeness of logits proves nothing: it fails on correct
 graphs and passes on wrong ones. A graph by the exact rule carries a proof that no sum in it depends
 on its order (export/exact.py), and its bits are then compared. One that cannot be exact is held to
-the spike-aware rule: images without a flip agree to 1e-5, every first flip starts within 1e-5 of
-the threshold, and 99 % of the classes agree, or all but one of so few.
+the spike-aware rule: images without a flip agree to 1e-5, every first flip starts no further from a
+threshold than 1e-5 times it, and 99 % of the classes agree, or all but one of so few.
 """
 
 import json

@@ -11,6 +11,7 @@ import pytest
 import torch
 from digits_images import IMAGES, PIXELS
 from exact_networks import changed
+from torch import nn
 
 import zoo
 from export.graph import write_graph
@@ -78,6 +79,21 @@ def test_another_weight_in_the_graph_is_caught(inexact, tmp_path):
     name = "stages.0.0.conv1.conv.weight"
     graph = with_another(inexact, name, grow, tmp_path / "model.onnx")
     assert "every first flip is at the threshold" in failed(load(inexact), graph)
+
+
+@pytest.mark.parametrize("unit", [2.0**-20, 2.0**10])
+def test_a_threshold_in_another_unit_is_held_to_the_same_rule(inexact, tmp_path, unit):
+    neurons = {"v_threshold": unit}
+    model = zoo.create_model(f"local-dir:{inexact}", pretrained=True, spike_layer=neurons).eval()
+    with torch.no_grad():
+        for norm in (module for module in model.modules() if isinstance(module, nn.BatchNorm2d)):
+            norm.weight.mul_(unit), norm.bias.mul_(unit)
+    plain = write_graph(zoo.deploy(model, exact=False))
+    onnx.save(plain, tmp_path / "plain.onnx")
+    assert failed(model, tmp_path / "plain.onnx") == set()
+    wrong = changed(plain, "stages.0.0.conv1.conv.weight", lambda weight: weight.__imul__(1.001))
+    onnx.save(wrong, tmp_path / "wrong.onnx")
+    assert "every first flip is at the threshold" in failed(model, tmp_path / "wrong.onnx")
 
 
 def test_another_bias_of_the_classifier_is_caught(inexact, tmp_path):
