@@ -4,6 +4,7 @@ Shapes: N images, K classes.
 """
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -28,6 +29,8 @@ from export.exact import InexactError, certify
 from export.folder import GRAPH, GRAPHS, READABLE_GRAPH, UINT8_GRAPH
 from export.images import Images
 from export.ledger import Ledger
+from zoo.folded import MembraneConv
+from zoo.hooks import hooks
 
 BEYOND = 1.5  # times an image's floats: some beyond the pixels, some between two of them
 CERTIFICATE = "no sum depends on its order"
@@ -72,12 +75,29 @@ def that_differ(logits: Tensor, others: Tensor) -> int:
     return int((logits.view(torch.int32) != others.view(torch.int32)).any(1).sum())
 
 
+@contextmanager
+def _sums_cut_off(deployed: fx.GraphModule) -> Iterator[dict[str, int]]:
+    """Counts the sums of each convolution of a current that are beyond its limit, by its name."""
+    counts: dict[str, int] = {}
+
+    def count(name: str, limit: Tensor):
+        def hook(_, __, sums: Tensor) -> None:
+            counts[name] = counts.get(name, 0) + int((sums.abs() > limit).sum())
+
+        return hook
+
+    convs = [(n, m) for n, m in deployed.named_modules() if isinstance(m, MembraneConv)]
+    with hooks(*(m.convs[0].register_forward_hook(count(n, m.limit)) for n, m in convs)):
+        yield counts
+
+
 @torch.inference_mode()
 def check_exact(
     folder: Path, model: nn.Module, deployed: fx.GraphModule, images: Images, found: Path | None
 ) -> Iterator[Check]:
     """Equal bits in every setting, and what snapping did to the network that was trained."""
-    exact = logits_of(deployed, images.values, "PyTorch")
+    with _sums_cut_off(deployed) as cut_off:
+        exact = logits_of(deployed, images.values, "PyTorch")
     channels_last = "PyTorch, channels_last"
     ways = {
         channels_last: lambda: logits_of(
@@ -136,4 +156,7 @@ def check_exact(
         gap = abs(measured["trained_percent"] - measured["onnxruntime_percent"])
         measured["allowed_points"] = allowed_gap(len(exact))
         kept = kept and gap <= measured["allowed_points"]
+    if cut_off:
+        measured["sums_cut_off"] = sum(cut_off.values())
+        kept = kept and not measured["sums_cut_off"]
     yield Check("the grid keeps the accuracy", kept, measured)

@@ -14,7 +14,7 @@ import onnxruntime
 import pytest
 import torch
 from digits_images import IMAGES, PIXELS
-from exact_networks import changed
+from exact_networks import awaken, changed, pixels, settle
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
@@ -25,9 +25,11 @@ from export.browser import preprocessor
 from export.checks import Setting, allowed_gap, logits_of, session
 from export.equal_bits import check_certificate, check_exact
 from export.folder import GRAPH, GRAPHS, READABLE_GRAPH, REPORT, changed_files
-from export.images import Images, data_images
+from export.graph import write_graphs
+from export.images import Images, _normalised, data_images
 from export.verify import check_paths, check_stripping, print_report, verify
 from zoo.disk import hashes
+from zoo.folded import MembraneConv
 from zoo.hub import BUNDLED
 from zoo.runs import checkpoints
 
@@ -448,6 +450,29 @@ def test_a_grid_that_loses_accuracy_fails_however_few_classes_change(folder, mon
     neither = torch.full_like(ours, 10)
     images = Images(PIXELS[:20], IMAGES[:20], neither, "20 images")
     assert keeps_the_accuracy(folder, model, deployed, images)
+
+
+@pytest.mark.parametrize("nearer", [0, 12])  # by how many powers of two a limit is
+def test_a_sum_that_the_grid_cuts_off_fails(tmp_path, monkeypatch, nearer):
+    monkeypatch.setattr(export.equal_bits, "CHANGED", 100.0)
+    cfg = {"input_size": (3, 16, 16)}
+    sizes = dict(depths=(1, 1), widths=(8, 16), time_steps=2)
+    model = zoo.create_model("ms_resnet18_cifar", **sizes, pretrained_cfg_overlay=cfg)
+    settle(awaken(model))
+    deployed = zoo.deploy(model)
+    for conv in deployed.modules():
+        if isinstance(conv, MembraneConv):
+            conv.limit.mul_(2.0**-nearer)
+    for path, graph in write_graphs(deployed).items():
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        onnx.save(graph, tmp_path / path)
+    shown = pixels(model, 20)
+    images = Images(shown, _normalised(model, shown), None, "20 random images")
+    checks = {c.name: c for c in check_exact(tmp_path, model, deployed, images, None)}
+    assert checks["equal bits in every setting"].passed
+    kept = checks["the grid keeps the accuracy"]
+    assert kept.passed == (nearer == 0)
+    assert (kept.measured["sums_cut_off"] > 0) == (nearer > 0)
 
 
 def keeps_the_accuracy(folder, network, deployed, images) -> bool:
