@@ -21,9 +21,16 @@ from pathlib import Path, PurePosixPath
 from typing import Annotated
 
 import tyro
-from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
+from huggingface_hub import (
+    CommitOperationAdd,
+    CommitOperationDelete,
+    HfApi,
+    constants,
+    set_client_factory,
+)
 from huggingface_hub.errors import RepositoryNotFoundError
 from huggingface_hub.utils import validate_repo_id
+from huggingface_hub.utils._http import default_client_factory
 
 import zoo
 from export.folder import (
@@ -51,6 +58,7 @@ from zoo.pull import (
     explain,
     fetch,
     hash_of,
+    info_of,
     is_passing,
     matches,
     pull,
@@ -58,6 +66,7 @@ from zoo.pull import (
 )
 
 VERSION = re.compile(r"v(\d+)")
+PATIENCE = 6  # times what a download waits for its next bytes: a commit takes a Hub longer
 
 
 class PublishError(Exception):
@@ -201,7 +210,7 @@ def plan(api: HfApi, folder: Path, repo_id: str, private: bool) -> Plan:
     """
     digests = hashes(folder)
     try:
-        info = retried(lambda: api.model_info(repo_id, files_metadata=True))
+        info = retried(lambda: info_of(api, repo_id, files_metadata=True))
         refs = retried(lambda: api.list_repo_refs(repo_id))
     except RepositoryNotFoundError:
         return Plan(None, digests, tuple(digests), (), (), None, "v1")
@@ -252,8 +261,16 @@ def check_replaced(repo_id: str, found: Plan) -> None:
         )
 
 
+def _client():
+    """huggingface_hub's, which by itself waits for an answer for ever."""
+    client = default_client_factory()
+    client.timeout = PATIENCE * constants.HF_HUB_DOWNLOAD_TIMEOUT
+    return client
+
+
 def publish_to_hub(options: Options) -> str:
-    """Look what is missing, send it in one commit, download that, verify it, tag it.
+    """Look what is missing, send it in one commit, download that, verify it, tag it. From here on
+    no request of this process waits longer than PATIENCE says.
 
     Returns:
         What happened, or would.
@@ -267,6 +284,7 @@ def publish_to_hub(options: Options) -> str:
     validate_repo_id(repo_id)
     check_asked(options.num_images)
     check_verified(Path(options.folder))
+    set_client_factory(_client)
     api = HfApi(library_name="short-bp-zoo", library_version=zoo.__version__)
     try:
         with answer_of_a_hub(repo_id):

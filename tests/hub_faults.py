@@ -188,6 +188,17 @@ FAULTS = [
         lambda hub, repo: hub.slow(LARGE, bytes_per_second=0.1),
     ),
     Fault(
+        "pull",
+        "an answer that stops coming, once",
+        lambda hub, repo: hub.slow(INFO, bytes_per_second=0.1),
+    ),
+    Fault(
+        "pull",
+        "an answer that stops coming, always",
+        lambda hub, repo: hub.slow(INFO, bytes_per_second=0.1, times=ALWAYS),
+        "no answer from http",
+    ),
+    Fault(
         "pull", "a file named ../../evil.json", bad_name, "expected plain file names, got 'onnx/"
     ),
     Fault("pull", "a pickle in place of the weights", no_weights, "are pickles and are never load"),
@@ -228,6 +239,25 @@ FAULTS = [
             hub.fail(call, 429, NOW)
             for call in ("whoami", INFO, "/preupload/", "/batch", "/commit/", "/refs", "/tag/")
         ],
+    ),
+    Fault(
+        "publish",
+        "an answer that stops coming, once on each call",
+        lambda hub, repo: [
+            hub.slow(call, bytes_per_second=0.1, method=method)
+            for call, method in (
+                ("whoami", "GET"),
+                (INFO, "GET"),
+                ("/refs", "GET"),
+                ("/commit/", "POST"),
+            )
+        ],
+    ),
+    Fault(
+        "publish",
+        "an answer that stops coming, always",
+        lambda hub, repo: hub.slow("whoami", bytes_per_second=0.1, times=ALWAYS),
+        "no answer from http.*nothing was sent",
     ),
     Fault("publish", "500 on the commit, once", lambda hub, repo: hub.fail(r"/commit/", 500, NOW)),
     Fault(

@@ -15,6 +15,7 @@ from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from hub_client import hub_client
 from hub_faults import PULL
 from hub_server import HubServer
@@ -226,7 +227,7 @@ def test_processes_that_nothing_locks_do_not_break_each_other(
     served, promises, monkeypatch, tmp_path
 ):
     """As on a network's disk where flock does nothing; one of them fails on the way."""
-    monkeypatch.setattr("zoo.pull.WeakFileLock", lambda path: nullcontext())
+    monkeypatch.setattr("zoo.pull.WeakFileLock", lambda path, timeout: nullcontext())
     together = threading.Barrier(4)
 
     def before(name):
@@ -252,6 +253,18 @@ def test_processes_that_nothing_locks_do_not_break_each_other(
     assert [*ended.values()] == [folder] * 3
     assert content(folder) == FILES
     assert not [*folder.parent.parent.glob(".pull.*")]
+
+
+def test_a_lock_that_nobody_lets_go_of_holds_nobody_up_for_ever(
+    served, promises, monkeypatch, tmp_path
+):
+    """As on a disk without flock, where the file of a process that was killed stays."""
+    monkeypatch.setattr("zoo.pull.LONGEST_LOCK", 0.5)
+    lock = tmp_path / ".locks" / "models--org--x" / "fetch.lock"
+    lock.parent.mkdir(parents=True)
+    with FileLock(lock), pytest.warns(UserWarning, match=r"fetch\.lock: expected a lock within"):
+        folder = fetch("org/x", SHA, promises, tmp_path)
+    assert content(folder) == FILES
 
 
 def test_what_another_program_brought_meanwhile_stays(served, promises, tmp_path):

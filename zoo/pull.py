@@ -16,11 +16,11 @@ import shutil
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
-from typing import BinaryIO, TypeVar
+from typing import Any, BinaryIO, TypeVar
 from urllib.parse import urlsplit
 
 from huggingface_hub import HfApi, constants, get_token, hf_hub_url
@@ -39,6 +39,7 @@ from zoo import disk
 MAX_BYTES, MAX_LARGE_BYTES = 2**24, 2**32  # of a JSON file, and of any other
 WAITS = (0.5, 2.0)  # seconds before a request is sent a second and a third time
 LONGEST_WAIT = 60.0  # that a Hub may ask for
+LONGEST_LOCK = 600.0  # seconds that another process may take; on some disks its lock outlives it
 PASSING = (408, 429, 500, 502, 503, 504)
 RATE_LIMIT = re.compile(r"\bt=(\d+)")  # seconds until there is room again
 SCRATCH, OLD = ".pull.", 3600.0  # what a process downloads, and the seconds after which it is dead
@@ -111,7 +112,7 @@ def pull(
     api = HfApi()
     try:
         with answer_of_a_hub(place):
-            info = retried(lambda: api.model_info(repo_id, revision=revision, files_metadata=True))
+            info = retried(lambda: info_of(api, repo_id, revision=revision, files_metadata=True))
             if COMMIT.fullmatch(revision) and info.sha != revision:
                 raise PullError(
                     f"{place}: expected that commit from {_endpoint()}, got {info.sha!r}; do not "
@@ -141,7 +142,8 @@ def fetch(
 ) -> Path:
     """A commit's files, each as it was promised; what fails to arrive leaves nothing behind.
 
-    One process at a time, where the disk knows locks, so that nothing comes twice.
+    One process at a time, so that nothing comes twice, unless one takes LONGEST_LOCK: where there
+    are several, none harms another.
 
     Args:
         repo_id: ``org/name``.
@@ -163,7 +165,7 @@ def fetch(
     try:
         for parent in (lock.parent, storage):
             parent.mkdir(parents=True, exist_ok=True)
-        with WeakFileLock(lock):
+        with _locked(lock):
             if _holds(folder, expected):
                 return folder  # another process was here before
             _clear_away(storage)
@@ -185,6 +187,20 @@ def fetch(
             f"got {error}; set HF_HOME or cache_dir to another place"
         ) from None
     return folder
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(WeakFileLock(path, timeout=LONGEST_LOCK))
+        except TimeoutError:
+            warnings.warn(
+                f"{path}: expected a lock within {LONGEST_LOCK:.0f} s, got none; downloading "
+                "without. If no other process downloads this repository, remove that file",
+                stacklevel=5,
+            )
+        yield
 
 
 def _holds(folder: Path, expected: Mapping[str, Promise]) -> bool:
@@ -216,11 +232,16 @@ def listed(place: str, sha: str) -> set[str]:
     repo_id = place.partition("@")[0]
     try:
         with answer_of_a_hub(place):
-            info = retried(lambda: HfApi().model_info(repo_id, revision=sha))
+            info = retried(lambda: info_of(HfApi(), repo_id, revision=sha))
             names = [sibling.rfilename for sibling in info.siblings]
             return {name for name in names if not disk.is_hidden(PurePosixPath(name))}
     except HTTPError as error:
         raise PullError(explain(error, place)) from None
+
+
+def info_of(api: HfApi, repo_id: str, **kwargs: Any) -> ModelInfo:
+    """HfApi.model_info, which by itself waits for an answer for ever."""
+    return api.model_info(repo_id, timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT, **kwargs)
 
 
 @contextmanager
