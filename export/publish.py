@@ -45,7 +45,7 @@ from export.folder import (
 from export.images import Images, check_asked, images_of
 from export.verify import NOT_A_GRAPH, failures, verify
 from zoo.command import said_in_a_line
-from zoo.disk import files, hashes, is_hidden
+from zoo.disk import file_sha256, files, hashes, is_hidden
 from zoo.hub import CONFIG, WEIGHTS, read_config
 from zoo.pull import (
     WAITS,
@@ -66,6 +66,7 @@ from zoo.pull import (
 )
 
 VERSION = re.compile(r"v(\d+)")
+SHA256 = 64  # digits
 PATIENCE = 6  # times what a download waits for its next bytes: a commit takes a Hub longer
 
 
@@ -183,6 +184,7 @@ class Plan:
 
     Args:
         head: The commit to build on; None where there is no repository yet.
+        there: What the Hub says of every file of that commit, by its name: sha256, or git's sha1.
         digests: sha256 of every file of the folder.
         new, changed, stale: Names of files to add, to replace and to delete.
         tag: Of the head, if it was published as a version.
@@ -190,6 +192,7 @@ class Plan:
     """
 
     head: str | None
+    there: dict[str, str]
     digests: dict[str, str]
     new: tuple[str, ...]
     changed: tuple[str, ...]
@@ -213,7 +216,7 @@ def plan(api: HfApi, folder: Path, repo_id: str, private: bool) -> Plan:
         info = retried(lambda: info_of(api, repo_id, files_metadata=True))
         refs = retried(lambda: api.list_repo_refs(repo_id))
     except RepositoryNotFoundError:
-        return Plan(None, digests, tuple(digests), (), (), None, "v1")
+        return Plan(None, {}, digests, tuple(digests), (), (), None, "v1")
     if private and not info.private:
         raise PublishError(
             f"--private: expected a private repository, {repo_id} is public; make it private on "
@@ -222,17 +225,17 @@ def plan(api: HfApi, folder: Path, repo_id: str, private: bool) -> Plan:
     found = {s.rfilename: s for s in info.siblings}
     for name in found:
         check_name(repo_id, name)
-    there = {name: s for name, s in found.items() if not is_hidden(PurePosixPath(name))}
+    seen = {name: s for name, s in found.items() if not is_hidden(PurePosixPath(name))}
+    there = {name: hash_of(sibling) for name, sibling in seen.items()}
     tags = {tag.name: tag.target_commit for tag in refs.tags}
     numbers = [int(found[1]) for found in map(VERSION.fullmatch, tags) if found]
     return Plan(
         info.sha,
+        there,
         digests,
         tuple(name for name in digests if name not in there),
         tuple(
-            name
-            for name in digests
-            if name in there and not matches(folder / name, hash_of(there[name]))
+            name for name in digests if name in there and not matches(folder / name, there[name])
         ),
         tuple(sorted(there.keys() - digests.keys())),
         next((t for t, sha in tags.items() if sha == info.sha and VERSION.fullmatch(t)), None),
@@ -241,23 +244,26 @@ def plan(api: HfApi, folder: Path, repo_id: str, private: bool) -> Plan:
 
 
 def check_replaced(repo_id: str, found: Plan) -> None:
-    """Raise unless all that a commit would replace or delete was published there.
+    """Raise unless all that a commit would replace or delete is there as it was published.
 
     Raises:
-        PublishError: There are other files.
-        PullError: The report of what was published cannot be had.
+        PublishError: There are other files, or others of these names.
+        PullError: The report of what was published, or a small file, cannot be had.
     """
     others = {*found.changed, *found.stale} - {"README.md"}
-    if others and REPORT not in found.new:
+    if others and REPORT in found.there:
+        small = {name for name in others if len(found.there[name]) < SHA256} | {REPORT}
         with tempfile.TemporaryDirectory(prefix="report_") as scratch:
-            folder = pull(f"{repo_id}@{found.head}", (REPORT,), cache_dir=scratch)
-            with suppress(ValueError, KeyError):  # it is no report
-                others -= {REPORT, *read_report(folder)["sha256"]}
+            folder = pull(f"{repo_id}@{found.head}", sorted(small), cache_dir=scratch)
+            there = found.there | {name: file_sha256(folder / name) for name in small}
+            with suppress(ValueError, KeyError, TypeError):  # it is no report
+                published = read_report(folder)["sha256"] | {REPORT: there[REPORT]}
+                others = {name for name in others if published.get(name) != there[name]}
     if others:
         raise PublishError(
             f"{repo_id}: expected an empty repository or a published folder alone, got "
-            f"{sorted(others)}, which are no files of one that was published there; it stays as it "
-            "is: move them away, or publish to another"
+            f"{sorted(others)}, which are no files of one that was published there, or changed "
+            "since; it stays as it is: move them away, or publish to another"
         )
 
 

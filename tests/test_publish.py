@@ -92,8 +92,8 @@ def test_a_repository_that_holds_something_else_stays_as_it_is(hub, client, fold
     for confirm in (False, True):
         error = publish(client, folder, "org/mine", confirm).error
         assert (
-            "['thesis.pdf'], which are no files of one that was published there; it stays as it is"
-            in error
+            "['thesis.pdf'], which are no files of one that was published there, or changed since; "
+            "it stays as it is" in error
         )
     assert hub.repos["org/mine"].branches["main"] == head
 
@@ -106,8 +106,19 @@ def test_files_that_no_report_names_stay_as_they_are(hub, client, folder, report
     for confirm in (False, True):
         error = publish(client, folder, "org/theirs", confirm).error
         assert "'thesis.pdf'" in error
-        assert "which are no files of one that was published there; it stays as it is" in error
+        assert "which are no files of one that was published there, or changed since; it" in error
     assert hub.repos["org/theirs"].branches["main"] == head
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])  # a small file, a large
+def test_a_published_file_that_somebody_changed_stays_as_it_is(hub, client, folder, name):
+    repo = f"org/changed-{name.partition('.')[0]}"
+    publish(client, folder, repo)
+    head = hub.commit(repo, {name: hub.read(repo, name) + b" "})
+    for confirm in (False, True):
+        error = publish(client, folder, repo, confirm).error
+        assert f"['{name}'], which are no files of one that was published there, or chang" in error
+    assert hub.repos[repo].branches["main"] == head
 
 
 def test_private_is_never_public(hub, client, folder):
