@@ -1,5 +1,6 @@
 """The contract of every registered network."""
 
+import pickle
 import subprocess
 import sys
 
@@ -8,6 +9,7 @@ import pytest
 import torch
 from exact_networks import awaken
 from networks import assert_it_sees, awake, create, images
+from safetensors.torch import save
 
 import zoo
 from zoo import hub
@@ -284,6 +286,31 @@ def test_one_value_per_channel_is_refused_and_leaves_no_statistics(name):
     with pytest.raises(ValueError, match="one value per channel in training, got shape"):
         model(torch.randn(1, 3, 2, 2))
     assert all(buffer.isfinite().all() for buffer in model.buffers())
+
+
+@pytest.mark.parametrize(
+    ("content", "name", "message"),
+    [
+        (pickle.dumps({}), "w.pth", r"expected a \.safetensors file, got '.*w\.pth'"),
+        (bytes(100), "w.safetensors", r"expected a whole file, got .*w\.safetensors: "),
+        (
+            save({"w": torch.zeros(2)}),
+            "w.safetensors",
+            "_slim: expected arguments that its weights fit, got .'checkpoint_path'.: Error",
+        ),
+    ],
+)
+def test_a_file_of_something_else_than_its_weights_is_refused(content, name, message, tmp_path):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError, match=message):
+        zoo.create_model("short_bp_resnet20_slim", checkpoint_path=tmp_path / name)
+
+
+def test_a_link_to_weights_beside_their_neurons_is_refused(tmp_path):
+    folder = hub.find_pretrained("short_bp_resnet20_slim.cifar10")
+    (tmp_path / "w.safetensors").symlink_to(folder / hub.WEIGHTS)
+    with pytest.raises(ValueError, match=f"expected weights alone, got those of {folder}"):
+        zoo.create_model("short_bp_resnet20_slim", checkpoint_path=tmp_path / "w.safetensors")
 
 
 def test_weights_beside_their_neurons_are_not_loaded_without():

@@ -369,12 +369,14 @@ def check_weights_alone(argument: str, file: str | Path | None) -> None:
     """Raise for weights that lie beside what says which network they are of: timm reads such a file
     alone, and with other neurons it is another network.
     """
-    folder = Path(file or "").parent
-    if file and Path(file).is_file() and (folder / CONFIG).is_file():
-        raise ValueError(
-            f"{argument}: expected weights alone, got those of {folder}, whose config.json has "
-            f"their neurons; take create_model('local-dir:{folder}', pretrained=True)"
-        )
+    if not (file and Path(file).is_file()):
+        return
+    for folder in (Path(file).parent, Path(file).resolve().parent):  # a link may lie elsewhere
+        if (folder / CONFIG).is_file():
+            raise ValueError(
+                f"{argument}: expected weights alone, got those of {folder}, whose config.json has "
+                f"their neurons; take create_model('local-dir:{folder}', pretrained=True)"
+            )
 
 
 def _check_overlay(overlay: Mapping[str, Any]) -> None:

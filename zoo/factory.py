@@ -4,8 +4,10 @@ import difflib
 from collections.abc import Sequence
 from fnmatch import fnmatch
 from pathlib import Path
+from typing import Any
 
 import timm
+from safetensors import SafetensorError
 from torch import nn
 
 from zoo import hub, models
@@ -69,8 +71,9 @@ def create_model(
     Raises:
         ValueError: An unknown name (the message has the closest ones), no weights to load, a folder
             that does not hold a network of ours, files that are not those it was published with,
-            a checkpoint_path beside its config.json, a pretrained_cfg beside a name that has one,
-            or other weights in pretrained_cfg_overlay.
+            a checkpoint_path that is no .safetensors file, lies beside its config.json or holds
+            other weights, a pretrained_cfg beside a name that has one, or other weights in
+            pretrained_cfg_overlay.
         FileNotFoundError: There is no such folder or checkpoint_path, it lacks config.json or
             model.safetensors, the run has no checkpoint yet, or $SHORT_BP_ZOO_WEIGHTS names no
             folder.
@@ -91,8 +94,9 @@ def create_model(
         if not close:
             where = f"`python -m zoo list` names all; a folder is local-dir:{name}"
         raise ValueError(f"unknown model {name!r}, {where}")
+    misfit = f"{name}: expected arguments that its weights fit, got {sorted(kwargs)}"
     if not pretrained and tag in ("", hub.UNTRAINED) and ":" not in name:
-        return timm.create_model(architecture, **kwargs)
+        return _built(architecture, False, kwargs, misfit)
     if kwargs.get("pretrained_cfg"):
         raise ValueError(
             f"pretrained_cfg: expected none beside {name}, which has its own; "
@@ -104,23 +108,36 @@ def create_model(
     asked_for = hub.network_asked_for(folder)
     if pretrained and (wrong := hub.unlike_weights(folder, asked_for)):
         raise ValueError(f"{_other_weights(folder)}: {wrong[:5]} of {len(wrong)} that differ")
+    misfit = misfit if kwargs else _other_weights(folder)
+    return _built(f"local-dir:{folder}", pretrained, kwargs, misfit)
+
+
+def _built(source: str, pretrained: bool, kwargs: dict[str, Any], misfit: str) -> nn.Module:
+    """timm's network of that name; misfit begins what is said of weights of another."""
     try:
-        return timm.create_model(f"local-dir:{folder}", pretrained=pretrained, **kwargs)
+        return timm.create_model(source, pretrained=pretrained, **kwargs)
+    except SafetensorError as error:  # a folder's own were looked at before
+        raise ValueError(
+            f"checkpoint_path: expected a whole file, got {kwargs['checkpoint_path']}: {error}"
+        ) from None
     except RuntimeError as error:
         if "loading state_dict" not in str(error):  # of no device that is here, say
             raise
-        if kwargs:
-            raise ValueError(
-                f"{name}: expected arguments that its weights fit, got {sorted(kwargs)}: {error}"
-            ) from None
-        raise ValueError(f"{_other_weights(folder)}: {error}") from None
+        raise ValueError(f"{misfit}: {error}") from None
 
 
 def _check_checkpoint(checkpoint: str | Path | None) -> None:
-    """Raise for no file, and for weights that are not alone."""
-    if checkpoint and not Path(checkpoint).is_file():
+    """Raise for no file, for another kind, and for weights that are not alone."""
+    if not checkpoint:
+        return
+    if not Path(checkpoint).is_file():
         raise FileNotFoundError(
             f"checkpoint_path: expected a file of weights, found none at {str(checkpoint)!r}"
+        )
+    if Path(checkpoint).suffix != ".safetensors":
+        raise ValueError(
+            f"checkpoint_path: expected a .safetensors file, got {str(checkpoint)!r}; where you "
+            "trust it, save its state_dict with safetensors.torch.save_file"
         )
     check_weights_alone("checkpoint_path", checkpoint)
 
