@@ -6,6 +6,8 @@ import pickle
 import shutil
 import subprocess
 import sys
+import time
+from contextlib import nullcontext
 from functools import partial
 
 import numpy as np
@@ -294,6 +296,47 @@ def test_a_folder_whose_weights_cannot_be_replaced_stays_as_it_was(folder):
     assert (folder / "config.json").read_bytes() == config
 
 
+@pytest.mark.parametrize("moves", range(4))
+def test_an_interrupted_save_leaves_weights_with_their_own_neurons(tmp_path, monkeypatch, moves):
+    """Ctrl-C before or behind each of the moves into place."""
+    old, new = (
+        zoo.create_model("short_bp_resnet20_slim", spike_layer={"decay": decay}).eval()
+        for decay in (0.25, 0.5)
+    )
+    hub.save_pretrained(old, tmp_path)
+    made, replace = [], os.replace
+
+    def interrupted(source, target):
+        if len(made) == moves:
+            made.append(target)
+            raise KeyboardInterrupt
+        made.append(target)
+        replace(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", interrupted)
+        with pytest.raises(KeyboardInterrupt) if moves < 3 else nullcontext():
+            hub.save_pretrained(new, tmp_path)
+    expected = old if moves < 2 else new
+    loaded = zoo.create_model(f"local-dir:{tmp_path}", pretrained=True)
+    assert loaded.stem[1].decay == expected.stem[1].decay
+    assert torch.equal(loaded.head.fc.weight, expected.head.fc.weight)
+    assert {path.name for path in tmp_path.iterdir()} == {"config.json", "model.safetensors"}
+
+
+def test_what_a_killed_save_left_goes_with_a_later_one(tmp_path):
+    model = zoo.create_model("short_bp_resnet20_slim")
+    for name, hours in (("dead", 2), ("alive", 0)):
+        scratch = tmp_path / f".save.{name}"
+        scratch.mkdir()
+        (scratch / "model.safetensors").write_bytes(b"half")
+        for path in (scratch, scratch / "model.safetensors"):
+            os.utime(path, (time.time() - 3600 * hours,) * 2)
+    hub.save_pretrained(model, tmp_path)
+    found = {path.name for path in tmp_path.iterdir()}
+    assert found == {"config.json", "model.safetensors", ".save.alive"}
+
+
 def test_weights_are_listed_by_their_tags_too(folder, monkeypatch):
     monkeypatch.setenv("SHORT_BP_ZOO_WEIGHTS", str(folder.parent))
     for wildcard in ("*.digits", "*slim*", "short_bp_resnet20_slim"):
@@ -566,6 +609,7 @@ def changed(folder, **values):
         ({"input_size": [1, 8, 0]}, r"input_size in pretrained_cfg from 1 to 4096, got \[1, 8, 0"),
         ({"input_size": [1, 8, 10**9]}, "input_size in pretrained_cfg from 1 to 4096, got"),
         ({"label_offset": 1}, "no label_offset in pretrained_cfg, got 1"),
+        ({"label_offset": []}, r"no label_offset in pretrained_cfg, got \[\]"),
         (
             {"classifier": ["head.fc", "stages.2.0.conv1.conv"]},
             "classifier 'head.fc' in pretrained_c",

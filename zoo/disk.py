@@ -3,8 +3,12 @@
 import errno
 import hashlib
 import os
+import shutil
+import time
+from contextlib import suppress
 from pathlib import Path, PurePath
 
+OLD = 3600.0  # seconds without a write, after which whoever made a scratch folder is dead
 NO_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EBADF)  # what shared folders answer for a folder
 
 
@@ -34,6 +38,15 @@ def sync(path: Path) -> None:
             raise
     finally:
         os.close(descriptor)
+
+
+def clear_away(folder: Path, prefix: str) -> None:
+    """Remove scratch folders, hidden ones of a prefix, of processes that are dead by now."""
+    for scratch in folder.glob(f"{prefix}*"):
+        with suppress(OSError):  # gone by now
+            written = max(path.stat().st_mtime for path in (scratch, *scratch.rglob("*")))
+            if time.time() - written > OLD:
+                shutil.rmtree(scratch)
 
 
 def file_sha256(path: Path) -> str:

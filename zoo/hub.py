@@ -24,14 +24,15 @@ from timm.models._hub import save_config_for_hf
 from timm.utils import unwrap_model
 from torch import nn
 
+from zoo import disk
 from zoo.arguments import is_list
 from zoo.backbone import CONFIG, COUNTER, NEEDED, check_created
-from zoo.disk import file_sha256
 from zoo.neurons import LIF
 from zoo.pull import MAX_BYTES, pull
 from zoo.runs import LOG, LOGGED, RECIPE, SEAL, is_history, pretrained_folder
 
 WEIGHTS = "model.safetensors"
+SCRATCH = ".save."  # beside what it is to replace
 UINT8_GRAPH = "onnx/model_uint8.onnx"
 REPORT = "verification.json"  # of a published folder: what was checked, and all hashes
 WEIGHTS_FOLDER_VARIABLE = "SHORT_BP_ZOO_WEIGHTS"
@@ -131,7 +132,8 @@ def save_pretrained(
             "of other weights; choose another"
         )
     tensors = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
-    with _made(folder), TemporaryDirectory(prefix=".save.", dir=folder) as scratch:
+    with _made(folder), TemporaryDirectory(prefix=SCRATCH, dir=folder) as scratch:
+        disk.clear_away(folder, SCRATCH)
         new = Path(scratch)
         save_config_for_hf(model, new / CONFIG, model_config=extra, model_args=model_args)
         with _said_of(str(folder), new):
@@ -143,15 +145,17 @@ def save_pretrained(
                 f"{wrong[:3]} and {len(wrong[3:])} more differ, so that another would load"
             )
         before = new / "before.json"
-        if (folder / CONFIG).exists():  # of other weights, should a kill come between
-            os.replace(folder / CONFIG, before)
         try:
+            if (folder / CONFIG).exists():  # of other weights, should a kill come between
+                os.replace(folder / CONFIG, before)
             os.replace(new / WEIGHTS, folder / WEIGHTS)
-        except OSError:
-            if before.exists():
-                os.replace(before, folder / CONFIG)
+            os.replace(new / CONFIG, folder / CONFIG)
+        except BaseException:
+            with suppress(
+                FileNotFoundError
+            ):  # what is not there was moved, or was not there before
+                os.replace(before if (new / WEIGHTS).exists() else new / CONFIG, folder / CONFIG)
             raise
-        os.replace(new / CONFIG, folder / CONFIG)
 
 
 @contextmanager
@@ -224,7 +228,7 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 def _check_pretrained_cfg(path: Path, cfg: dict[str, Any]) -> None:
     """Raise ValueError where timm's part of a config.json would make timm, or a card, go wrong."""
-    if offset := cfg.get("label_offset"):  # timm would cut the classifier
+    if (offset := cfg.get("label_offset")) not in (None, 0):  # timm would cut the classifier
         raise ValueError(f"{path}: expected no label_offset in pretrained_cfg, got {offset!r}")
     if (layer := cfg.get("classifier", "head.fc")) != "head.fc":  # timm would leave it random
         raise ValueError(f"{path}: expected classifier 'head.fc' in pretrained_cfg, got {layer!r}")
@@ -538,7 +542,7 @@ def check_hashes(folder: Path, files: Iterable[str]) -> None:
         for name, digest in expected.items():
             if name == CONFIG:
                 _bounded(folder / name)  # raises before gigabytes are hashed
-            if (found := file_sha256(folder / name)) != digest:
+            if (found := disk.file_sha256(folder / name)) != digest:
                 raise ValueError(
                     f"{folder / name}: expected sha256 {digest}, as {kept} says, got {found}; the "
                     "file has changed since and is not loaded; get it anew"

@@ -42,7 +42,7 @@ LONGEST_WAIT = 60.0  # that a Hub may ask for
 LONGEST_LOCK = 600.0  # seconds that another process may take; on some disks its lock outlives it
 PASSING = (408, 429, 500, 502, 503, 504)
 RATE_LIMIT = re.compile(r"\bt=(\d+)")  # seconds until there is room again
-SCRATCH, OLD = ".pull.", 3600.0  # what a process downloads, and the seconds after which it is dead
+SCRATCH = ".pull."  # what a process downloads
 NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS)  # on disks that have none
 NO_PRIVILEGE = 1314  # Windows's word for it
 COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -168,7 +168,7 @@ def fetch(
         with _locked(lock):
             if _holds(folder, expected):
                 return folder  # another process was here before
-            _clear_away(storage)
+            disk.clear_away(storage, SCRATCH)
             with TemporaryDirectory(prefix=SCRATCH, dir=storage) as scratch:
                 arrived = Path(scratch, "files")
                 for i, (name, promised) in enumerate(expected.items()):
@@ -209,15 +209,6 @@ def _holds(folder: Path, expected: Mapping[str, Promise]) -> bool:
 
 def _is(path: Path, promised: Promise) -> bool:
     return path.is_file() and matches(path, promised.digest)
-
-
-def _clear_away(storage: Path) -> None:
-    """Remove what processes had downloaded that are dead by now."""
-    for scratch in storage.glob(f"{SCRATCH}*"):
-        with suppress(OSError):  # gone by now
-            written = max(path.stat().st_mtime for path in (scratch, *scratch.rglob("*")))
-            if time.time() - written > OLD:
-                shutil.rmtree(scratch)
 
 
 def listed(place: str, sha: str) -> set[str]:
