@@ -43,6 +43,27 @@ def test_frames_hold_every_event_once_at_its_place():
     assert counted[:, 1, 7, 3].sum() == here.sum()
 
 
+@pytest.mark.parametrize(("size", "each"), [(32, 64), (48, 28), (100, 7)])
+def test_cells_are_of_equal_area_whether_or_not_pixels_lie_in_one_alone(size, each):
+    y, x, p, _ = (axis.ravel() for axis in np.indices((128, 128, 2, 4)))  # four events everywhere
+    events = np.zeros(len(x), dtype=stream(0).dtype)
+    events["x"], events["y"], events["p"] = x, y, p
+    assert frames(events, (128, 128, 2), 1, size).unique().tolist() == [each]
+
+
+def test_a_pixel_in_two_cells_gives_each_its_share():
+    events = np.zeros(9, dtype=stream(0).dtype)
+    events["x"], events["y"] = (
+        2,
+        3,
+    )  # cells of 8 / 3 pixels: column 2 is in two of them, row 3 in one
+    assert frames(events, (128, 128, 2), 1, 48)[0, 0, :3, :3].tolist() == [
+        [0, 0, 0],
+        [6, 3, 0],
+        [0, 0, 0],
+    ]
+
+
 def test_a_crowded_pixel_stays_at_its_most():
     for count in (2000, 80_000):  # the second is more than 16 bits hold
         events = stream(count)

@@ -1,7 +1,7 @@
 """Event streams as frames, by tonic: CIFAR10-DVS and DVS Gesture.
 
-A frame's pixel is the number of events of one polarity there, at most 255, so that frames are whole
-numbers as other images are.
+A frame's cell is the number of events of one polarity there, rounded and at most 255, so that
+frames are whole numbers as other images are.
 Shapes: N streams, T frames, H height, W width; 2 channels, one for each polarity.
 """
 
@@ -26,18 +26,31 @@ TEST_SHARE = 10  # of CIFAR10-DVS, which has no split: every tenth stream of a c
 
 
 def frames(events: np.ndarray, sensor: Sequence[int], count: int, size: int) -> Tensor:
-    """A stream in tonic's structured array -> uint8 frames [T, 2, size, size], of equal length.
+    """A stream in tonic's structured array -> uint8 frames [T, 2, size, size], of equal duration.
+
+    Cells are of equal area: where one ends within a pixel of the sensor, it gets that share of the
+    pixel's events.
 
     Args:
         sensor: Width and height of the sensor, and polarities.
         count: T.
     """
+    width, height, _ = sensor
     # Not tonic's ToFrame: it counts in 16 bits, and a hot pixel comes out as 0.
     x, y, p, t = (events[key].astype(np.int64) for key in ("x", "y", "p", "t"))
     frame = (t - t.min()) * count // (t.max() - t.min() + 1) if len(t) else t
-    cell = ((frame * 2 + p) * size + y * size // sensor[1]) * size + x * size // sensor[0]
-    counted = np.bincount(cell, minlength=count * 2 * size * size).clip(max=255)
-    return torch.from_numpy(counted.astype(np.uint8)).view(count, 2, size, size)
+    pixel = ((frame * 2 + p) * height + y) * width + x
+    counted = np.bincount(pixel, minlength=count * 2 * height * width)
+    counted = counted.reshape(count, 2, height, width)
+    cells = _shares(height, size) @ counted @ _shares(width, size).T
+    return torch.from_numpy(cells.round().clip(max=255).astype(np.uint8))
+
+
+def _shares(pixels: int, cells: int) -> np.ndarray:
+    """How much of each pixel of a row lies in each of cells of equal length, [cells, pixels]."""
+    edges, starts = np.arange(cells + 1) * pixels / cells, np.arange(pixels)
+    within = np.minimum(edges[1:, None], starts + 1) - np.maximum(edges[:-1, None], starts)
+    return within.clip(min=0)
 
 
 def event_frames(config: DataConfig, split: Split) -> ImageSet:
