@@ -48,7 +48,8 @@ measurements held out the same. A difference counts where Welch's t-test gives p
 Holm's correction over the comparisons of its table. "Not shown" does not mean that there is none:
 so few seeds miss differences as large as some that are claimed. Claims 2 to 4 say how many measured
 points a difference would have needed to count, had it been the surest of its table; those after the
-surest need somewhat fewer. A true difference of just that size is missed half the time. Networks
+surest need somewhat fewer. A true difference of just that size is missed about half the time;
+with three seeds, whose deviations are uncertain themselves, that may be more or less. Networks
 that train on crops of 24 pixels are measured on whole images of 32.
 """
 

@@ -36,7 +36,7 @@ PARAMETERS = {
     "short_bp_resnet152_imagenet": 60_192_808,  # torchvision's resnet152
     "short_bp_resnet19": 12_569_226,  # 12.57 M: MPBN's resnet19_cifar
     "short_bp_resnet20": 11_247_946,  # 11.25 M: MPBN's resnet20_cifar_modified
-    "short_bp_resnet20_slim": 272_474,  # 0.27 M: He et al. 2016, table 6
+    "short_bp_resnet20_slim": 272_474,  # 0.27 M: He et al. 2016, table 6, less 2_752 of shortcuts
     "short_bp_vgg16": 14_724_042,  # pytorch-cifar's VGG16, 14_728_266, less 4_224 biases
     "spikformer_4_384": 9_310_906,  # 9.32 M in the paper's table, less 13_824 biases before norms
     "ms_resnet18": 11_693_736,  # Ariande1/MS-ResNet's code

@@ -209,7 +209,10 @@ def read_config(folder: Path) -> dict[str, Any]:
     if not isinstance(classes, int) or classes < 0:
         raise ValueError(f"{path}: expected num_classes as a number >= 0, got {classes!r}")
     if cfg.get("label_names") and "label_names" not in config:  # timm would take those
-        raise ValueError(f"{path}: expected label_names beside pretrained_cfg, got them in it")
+        raise ValueError(
+            f"{path}: expected label_names beside pretrained_cfg, got them in it, as timm has "
+            "them; zoo.hub.save_pretrained writes them beside it"
+        )
     labels = config.get("label_names", [])
     if labels != [] and not is_list(labels, classes, str):
         raise ValueError(

@@ -61,7 +61,8 @@ def gradient_by_layer() -> Claim:
         "of what, with which weight and from which layers the rebuttal's table was taken is not "
         "said there.\n\n"
         + table(columns, lines)
-        + "\n\n**The rule.** It counts as reproduced if the gradient is more than "
+        + "\n\n**The rule.** It is of these means, without a test of what seeds differ by. It "
+        "counts as reproduced if the gradient is more than "
         f"{MORE} times as large at each of the first ten layers of both networks, of weights and "
         "of spikes, with the better of the heads' two weights in each; as partly, if more than "
         f"{SOME_MORE} times in one of them. It took the place of a rule for the first network "
@@ -86,7 +87,7 @@ def gradient_by_layer() -> Claim:
     told = LINE.join(
         f"in {network} each of the first ten layers has with heads at least "
         + " and ".join(f"{least[network, arm]:.2g} ({arm})" for arm in WITH_HEADS)
-        + " times the gradient that it has without; "
+        + f" times the gradient that it has without, on the geometric mean of {seeds} seeds; "
         + (
             f"without heads the mean gradient of a spike falls {fell['vanilla']:.3g} times from "
             "the last layer to the first"

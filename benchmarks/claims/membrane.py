@@ -94,6 +94,7 @@ def membrane() -> Claim:
             "same neuron in all three. Every block begins as its shortcut, MS's other norms at the "
             "threshold; the first block's arms are that claim's:",
             narrow.text,
+            "This network was measured once: no second measurement has to agree.",
             "**Gradient left** is the norm of the gradient of the classifier's loss behind the "
             "stem, divided by that behind the last stage, after training.",
             "**The blocks themselves.** The other two without heads against the first with them, "

@@ -104,6 +104,7 @@ def ablation() -> Claim:
             "And in one whose gradient does, trained as in claim 2, which says why it vanishes; it "
             "is narrow, has one time step, and is far from trained after so few epochs:",
             narrow.text,
+            "This network was measured once: no second measurement has to agree.",
             "**The rule.** It counts as reproduced if both shortcut and evolutionary are better "
             "than vanilla in both networks; as partly, if one of them is in one. This rule stood "
             "before the second network was measured.",

@@ -253,6 +253,8 @@ def short_bp_resnet20(pretrained: bool = False, **kwargs) -> ShortBPResNet:
 
 @register_model
 def short_bp_resnet20_slim(pretrained: bool = False, **kwargs) -> ShortBPResNet:
-    """0.27 M parameters at 10 classes: the CIFAR ResNet-20 of He et al. 2016, sec. 4.2."""
+    """0.27 M parameters at 10 classes: the CIFAR ResNet-20 of He et al. 2016, sec. 4.2, but for
+    1x1 convolutions as shortcuts between stages (its option B), where that has none that learn.
+    """
     model_args = dict(depths=(3, 3, 3), widths=(16, 32, 64))
     return build(ShortBPResNet, "short_bp_resnet20_slim", pretrained, model_args, kwargs)
