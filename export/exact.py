@@ -22,7 +22,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from zoo.grid import BITS, SMALLEST
+from zoo.grid import BITS, SMALLEST, is_power_of_two
 
 OPSET = 20  # whose rules these are
 
@@ -37,7 +37,6 @@ CLIPS = {"Round", "Max", "Min"}  # what makes pixels of any floats: they may be 
 ULP = 2.0**-23  # no rounding moves an fp32 number further, relative to it
 LARGEST = 2.0**127  # this and steps of 2^-SMALLEST fp32 has without fail
 MOST = 100  # bits before the point of a product of factors, which leaves 27 for what it meets
-NEAR = 2.0**-20  # a quotient of small whole numbers, relative to what it should be
 STEP = re.compile(r"\.(potential|leaked|reset|kept|fall|fires|spike|current|counts)_\d+$")
 
 
@@ -69,8 +68,8 @@ class _Range:
     fraction: np.ndarray
     divisor: int = 1
     """Values are those multiples divided by this, and rounded."""
-    near: bool = False
-    """Values are those multiples but for a rounding."""
+    near: float = 0.0
+    """Values are those multiples but for roundings of that size, relative to the largest."""
     rounded: bool = False
     """Values are those multiples, rounded to fp32 by an addition of two numbers."""
 
@@ -382,7 +381,12 @@ class _Proof:
             if x.divisor != 1:
                 if (self._operand(right, left).low != x.divisor).any():
                     raise InexactError(f"{node.name}: expected a factor of {x.divisor}")
-                return replace(x, divisor=1, near=True)
+                return replace(x, divisor=1, near=_of_average(x.divisor))
+            if x.near and _shifts_or_keeps(by := self._operand(right, left)) and (by.low > 0).all():
+                bits = np.log2(by.low)
+                return replace(
+                    x, low=x.low * by.low, high=x.high * by.low, fraction=x.fraction - bits
+                )
         left, right = self._operand(left, right), self._operand(right, left)
         ends = [a * b for a in (left.low, left.high) for b in (right.low, right.high)]
         fraction = left.fraction + right.fraction
@@ -394,7 +398,8 @@ class _Proof:
         x, whole = self.ranges[x], np.zeros(1)
         if x is None:
             return _Range(np.full(1, -np.inf), np.full(1, np.inf), whole)
-        unclear = x.near and (x.fraction.any() or (np.maximum(-x.low, x.high) * NEAR >= 0.5).any())
+        off = np.maximum(-x.low, x.high) * x.near
+        unclear = x.near and (x.fraction.any() or (off >= 0.5).any())
         if x.divisor != 1 or unclear:
             raise InexactError(f"{node.name}: expected numbers that are whole but for a rounding")
         return _Range(np.floor(x.low), np.ceil(x.high), np.minimum(x.fraction, whole))
@@ -492,7 +497,15 @@ class _Proof:
         if axes != [2, 3] or keepdims or len(shape) != 4 or not shape[2] * shape[3]:
             raise InexactError(f"{node.name}: expected a sum over a fixed number of pixels")
         x, pixels = self._of(x), shape[2] * shape[3]
-        return _Range(np.minimum(x.low, 0) * pixels, np.maximum(x.high, 0) * pixels, x.fraction)
+        total = _Range(np.minimum(x.low, 0) * pixels, np.maximum(x.high, 0) * pixels, x.fraction)
+        self._check(node, total)
+        # Some runtimes average, and multiply by the number of pixels.
+        return total if is_power_of_two(pixels) else replace(total, near=_of_average(pixels))
+
+
+def _of_average(pixels: int) -> float:
+    """How far off an average of so many, in whatever way and order, times their number may be."""
+    return (pixels + 3) * 2.0**-BITS
 
 
 def _ends(node: onnx.NodeProto) -> bool:

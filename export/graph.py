@@ -13,6 +13,7 @@ from typing import Literal
 
 import numpy as np
 import onnx
+import torch
 from onnx import TensorProto, helper, numpy_helper
 from timm.layers import to_2tuple
 from torch import Tensor, fx, nn
@@ -376,6 +377,8 @@ class _Writer:
     def _head(self, name: str, head: SpikeCountHead, x: str) -> str:
         axes = self._tensor("pixel_axes", np.array([2, 3], dtype=np.int64))
         counts = self._node("ReduceSum", [x, axes], f"{name}.counts", keepdims=0)
+        if head.fraction is not None:
+            counts = self._rounded(name, "counts", counts, torch.tensor(2.0**head.fraction))
         if head.time_steps > 1:
             steps = [f"{name}.counts_{t}" for t in range(head.time_steps)]
             self._add("Split", [counts], steps, axis=0, num_outputs=head.time_steps)

@@ -5,11 +5,13 @@ import math
 import re
 from contextlib import contextmanager
 
+import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from exact_networks import awaken, pixels, run_graph, settle, that_differ, ways_to_run
+from onnx import helper, numpy_helper
 from onnx.helper import get_attribute_value
 from timm.data import resolve_data_config
 from timm.models import get_pretrained_cfg_value
@@ -17,6 +19,7 @@ from torch import nn
 from torch.nn.utils import prune
 
 import zoo
+from export.checks import session
 from export.exact import certify
 from export.graph import write_graph
 from export.images import _close_calls, random_images
@@ -225,6 +228,30 @@ def test_folding_alone_keeps_the_logits_of_images_without_a_flip():
     with torch.inference_mode():
         close = (model(x) - folded(x)).abs().amax(1) < 1e-5
     assert close.sum() >= 8
+
+
+@pytest.mark.parametrize("levels", [1, 4])
+@pytest.mark.parametrize("time_steps", [1, 3])
+def test_a_runtime_that_counts_by_a_rounded_average_gives_the_same_bits(levels, time_steps):
+    """As some make an average times 49 of a sum over 7 x 7 pixels."""
+    neurons = {"decay": 1.0, "reset": "subtract", "levels": levels}
+    model = awaken(create(size=28, time_steps=time_steps, spike_layer=neurons))
+    deployed, x = zoo.deploy(model), pixels(model, 100)
+    graph = write_graph(deployed, "uint8")
+    certify(graph)
+    expected = deployed(x)
+    (at,) = [i for i, node in enumerate(graph.graph.node) if node.op_type == "ReduceSum"]
+    total = graph.graph.node[at]
+    graph.graph.node.insert(at, helper.make_node("Mul", ["average", "pixels"], ["sum"]))
+    shape = {"kernel_shape": [7, 7]}
+    graph.graph.node.insert(
+        at, helper.make_node("AveragePool", [total.input[0]], ["average"], **shape)
+    )
+    total.input[0] = "sum"
+    graph.graph.initializer.append(numpy_helper.from_array(np.float32(49), "pixels"))
+    running = session(graph.SerializeToString())
+    (logits,) = running.run(["logits"], {"pixel_values": x.numpy()})
+    assert torch.equal(torch.from_numpy(logits), expected)
 
 
 def test_a_float_is_taken_for_its_nearest_pixel():

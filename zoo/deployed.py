@@ -427,7 +427,8 @@ class _Deployment:
             before = fc.weight.clone()
             snap_sums(fc, 0, self.T * pixels * x.high, x.fraction)
             check_kept(name, before, fc.weight, f", for {self.T} time steps of {pixels} pixels")
-        return self._call(name, SpikeCountHead(fc, self.T), x.node)
+        fraction = x.fraction if self.exact and not is_power_of_two(pixels) else None
+        return self._call(name, SpikeCountHead(fc, self.T, fraction), x.node)
 
     def _an_image(self) -> Tensor:
         return torch.zeros(1, *self.model.pretrained_cfg["input_size"], dtype=torch.float32)

@@ -253,11 +253,15 @@ class FoldedSpikeAttention(SpikeAttention):
 class SpikeCountHead(nn.Module):
     """Counts the spikes of each channel over time and pixels, [T*B, C, H, W] -> logits [B, K]; the
     classifier divides.
+
+    Args:
+        fraction: Bits behind the point of the counts, where a graph has to round them, since a
+            runtime may sum by an average that is rounded; None where it would not be.
     """
 
-    def __init__(self, fc: nn.Linear, time_steps: int):
+    def __init__(self, fc: nn.Linear, time_steps: int, fraction: int | None = None):
         super().__init__()
-        self.fc, self.time_steps = fc, time_steps
+        self.fc, self.time_steps, self.fraction = fc, time_steps, fraction
 
     def forward(self, x: Tensor) -> Tensor:
         return self.fc(x.sum((2, 3)).unflatten(0, (self.time_steps, -1)).sum(0))
