@@ -6,15 +6,17 @@ A value that needs at most 24 bits is exact in fp32, in every runtime, layout, b
 threads; the first that may need more is refused by name. Only an addition of two numbers may round,
 where no runtime would make it part of a longer sum: IEEE rounds it the same everywhere, and fused
 with a multiplication as well, since no product here is ever rounded. Runtimes multiply constant
-factors with each other before they meet a value, too: fp32 has to hold all such products. They add
-up constants first, too, and multiply both terms of an addition apart: where a constant was added,
-no other may be, and only powers of two multiply, before the next longer sum.
+factors with each other, before they meet a value or behind a longer sum, too: fp32 has to hold all
+such products. They add up constants first, too, and multiply both terms of an addition apart: where
+a constant was added, no other may be, and only powers of two multiply, before the next longer sum.
+They sum pixels by an average, too, whose rounding has to be undone. Additions of two tensors are
+taken as they stand: a compiler that regroups several of them is outside of this proof.
 Shapes: C channels.
 """
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial, reduce
 
@@ -32,11 +34,12 @@ PRODUCTS = {"Conv", "Gemm", "MatMul", "Mul"}
 ADDITIONS = {"Add", "Sub", "Sum"}
 LONG_SUMS = {"Conv", "Gemm", "MatMul", "AveragePool", "ReduceSum", "Sum"}
 # Nothing behind one becomes part of the sum before it.
+UNDOES = {"Split": "Concat", "Concat": "Split"}
 ENDS = {"Round", "Floor", "GreaterOrEqual", "Cast"}
 CLIPS = {"Round", "Max", "Min"}  # what makes pixels of any floats: they may be endless in between
 ULP = 2.0**-23  # no rounding moves an fp32 number further, relative to it
 LARGEST = 2.0**127  # this and steps of 2^-SMALLEST fp32 has without fail
-MOST = 100  # bits before the point of a product of factors, which leaves 27 for what it meets
+MOST = 127  # bits before the point
 STEP = re.compile(r"\.(potential|leaked|reset|kept|fall|fires|spike|current|counts)_\d+$")
 
 
@@ -112,6 +115,8 @@ class _Proof:
         }
         self.kinds = {name: kind.elem_type for name, kind in values.items()}
         self.shapes = {name: [d.dim_value for d in kind.shape.dim] for name, kind in values.items()}
+        if odd := [name for name, shape in self.shapes.items() if min(shape, default=0) < 0]:
+            raise InexactError(f"{odd[0]}: expected sizes, got {self.shapes[odd[0]]}")
         self.constants: dict[str, np.ndarray] = {}
         for tensor in graph.initializer:
             self._keep(tensor.name, tensor)
@@ -129,6 +134,7 @@ class _Proof:
         self.long: set[str] = set()  # sums, and what a runtime may take for one
         self.shifted: set[str] = set()  # numbers with a constant added, and what is made of them
         self.factors: dict[str, tuple[float, float]] = {}  # _factors of the node that gives it
+        self.makers: dict[str, onnx.NodeProto] = {}  # the node that gives it
         self.rows: dict[str, Row] = {}
 
     def run(self) -> list[Row]:
@@ -136,6 +142,10 @@ class _Proof:
             rule: Callable | None = getattr(self, f"_of_{node.op_type.lower()}", None)
             if node.domain or rule is None:
                 raise InexactError(f"{node.name}: nothing is known of {node.op_type!r}")
+            if node.input and self.constants.keys() >= {*node.input}:
+                raise InexactError(
+                    f"{node.name}: expected numbers of an image, got constants alone"
+                )
             if node.op_type in ADDITIONS | {"Mul"}:
                 self._check_shifts(node)
             try:
@@ -150,11 +160,12 @@ class _Proof:
             if result and not result.near and result.divisor == 1:
                 self._check(node, result)
             self._check_kinds(node)
+            self.makers.update(dict.fromkeys(node.output, node))
             ranges = self.whole if node.op_type == "GreaterOrEqual" else self.ranges
             ranges.update(dict.fromkeys(node.output, result))
-            self.factors.update(dict.fromkeys(node.output, self._factors(node)))
+            self.factors.update(dict.fromkeys(node.output, self._factors(node, result)))
             self._check_factors(node)
-            if node.op_type in LONG_SUMS or self._passes_on_a_sum(node):
+            if self._is_long(node) or self._passes_on_a_sum(node):
                 self.long.update(node.output)
             if self._is_shifted(node):
                 self.shifted.update(node.output)
@@ -183,26 +194,57 @@ class _Proof:
         if any(self.kinds.get(name) != expected for name in node.output):
             raise InexactError(f"{node.name}: expected fp32 from this {node.op_type}, got others")
 
+    def _is_long(self, node: onnx.NodeProto) -> bool:
+        """Whether a node is a longer sum, and not one of a single pixel, which is left out."""
+        if node.op_type == "AveragePool":
+            attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+            return math.prod(attributes["kernel_shape"]) > 1
+        return node.op_type in LONG_SUMS and (node.op_type, self._terms(node)) != ("ReduceSum", 1)
+
+    def _ends(self, node: onnx.NodeProto) -> bool:
+        """Whether nothing behind a node becomes part of what is before it."""
+        if node.op_type in UNDOES:
+            parts = node.output if node.op_type == "Split" else node.input
+            return len(parts) > 1 and self._read(node) == [*node.input]
+        return node.op_type in ENDS
+
+    def _read(self, node: onnx.NodeProto) -> list[str]:
+        """What a node reads; of time steps put together and taken apart, or taken apart and put
+        together, which a runtime may leave as they were, what those were.
+        """
+        names = []
+        for name in node.input:
+            maker = self.makers.get(name)
+            undone = maker is not None and UNDOES.get(node.op_type) == maker.op_type
+            names += self._read(maker) if undone else [name]
+        return names
+
     def _passes_on_a_sum(self, node: onnx.NodeProto) -> bool:
         """Whether a runtime may take this node out, or into a sum, and what comes behind it too."""
-        return not _ends(node) and not self.long.isdisjoint(node.input)
+        return not self._ends(node) and not self.long.isdisjoint(self._read(node))
 
     def _is_shifted(self, node: onnx.NodeProto) -> bool:
         """Whether a runtime may find the constant that is added here, or was before, behind this
         node too: not behind longer sums, and not behind a product of two tensors.
         """
         added = node.op_type in ADDITIONS
-        tensors = [name for name in node.input if name not in self.constants]
+        tensors = [name for name in self._read(node) if name not in self.constants]
         if added and len(tensors) < len(node.input):
             return True
-        passes = added or (len(tensors) == 1 and node.op_type not in LONG_SUMS)
-        return passes and not _ends(node) and not self.shifted.isdisjoint(tensors)
+        one = len(tensors) == 1 and not self._is_long(node)
+        passes = added or one or node.op_type in UNDOES
+        return passes and not self._ends(node) and not self.shifted.isdisjoint(tensors)
 
     def _check_shifts(self, node: onnx.NodeProto) -> None:
         """Raise where a constant is added to what has one added already, or multiplies it and might
         round one of both terms alone.
         """
         constants = [self.constants[name] for name in node.input if name in self.constants]
+        if node.op_type in ADDITIONS and len(self.shifted.intersection(node.input)) > 1:
+            raise InexactError(
+                f"{node.name}: expected a constant added to one of its numbers at most, got more, "
+                "which a runtime may first add to each other"
+            )
         powers = all(np.isin(np.frexp(c)[0], (-0.5, 0.5)).all() for c in constants)
         moves_the_point = node.op_type == "Mul" and powers
         if constants and not moves_the_point and not self.shifted.isdisjoint(node.input):
@@ -211,30 +253,43 @@ class _Proof:
                 "runtime may first add this one to, or multiply by it"
             )
 
-    def _factors(self, node: onnx.NodeProto) -> tuple[float, float]:
+    def _factors(self, node: onnx.NodeProto, result: _Range | None) -> tuple[float, float]:
         """Bits before the point and behind it that a product of any constants from the last end up
-        to this node may take.
+        to this node may take, with the numbers of that end or without.
         """
-        if node.op_type == "Constant" or _ends(node):
+        if node.op_type == "Constant":
             return 0.0, 0.0
+        size = _size(result) if self._ends(node) or node.op_type in CLIPS else (0.0, 0.0)
+        if self._ends(node):
+            return size
         own = [self.constants[name] for name in node.input if name in self.constants]
         own = [array.astype(np.float64).ravel() for array in own if array.dtype == np.float32]
-        bits = [self.factors[name] for name in node.input if name in self.factors]
+        bits = [self.factors[name] for name in self._read(node) if name in self.factors] + [size]
         if own:
             values = np.concatenate(own)
             largest = math.log2(max(np.abs(values).max(initial=0), 1))
             bits.append((largest, max(_fraction(values[None])[0], 0)))
         join = sum if node.op_type in PRODUCTS else partial(max, default=0)
         before, behind = join(b for b, _ in bits), join(b for _, b in bits)
-        return float(before), float(behind)
+        return before + math.log2(self._terms(node)), float(behind)
+
+    def _terms(self, node: onnx.NodeProto) -> int:
+        """How many numbers a long sum adds up; 1 for what is none."""
+        if node.op_type == "MatMul":
+            return self.shapes[node.input[0]][-1]
+        if node.op_type == "ReduceSum":
+            return math.prod(self.shapes[node.input[0]][2:])
+        if node.op_type in ("Conv", "Gemm"):
+            return math.prod(self.constants[node.input[1]].shape[1:]) + 1
+        return len(node.input) if node.op_type == "Sum" else 1
 
     def _check_factors(self, node: onnx.NodeProto) -> None:
         before, behind = self.factors[node.output[0]]
         if before > MOST or behind > SMALLEST:
             raise InexactError(
-                f"{node.name}: expected constants that a runtime may multiply with each other, "
-                f"of at most {MOST} bits before the point and {SMALLEST} behind it, got "
-                f"{before:.0f} and {behind:.0f}"
+                f"{node.name}: expected constants that a runtime may multiply with each other, and "
+                f"with what they meet, in any order: at most {MOST} bits before the point and "
+                f"{SMALLEST} behind it, got {before:.0f} and {behind:.0f}"
             )
 
     def _check(self, node: onnx.NodeProto, x: _Range) -> None:
@@ -290,7 +345,12 @@ class _Proof:
         values = array.reshape(-1)
         return _Range(values, values, _fraction(values[:, None]))
 
-    def _weights(self, weight: str, bias: str) -> list[np.ndarray]:
+    def _weights(self, x: str, weight: str, bias: str, pads: Sequence[int]) -> list[np.ndarray]:
+        if x in self.shifted and not all(pads):
+            raise InexactError(
+                f"{weight}: expected zeros around numbers that a constant was added to, which a "
+                "runtime may else add to the bias"
+            )
         if (np.signbit(self.constants[bias]) & (self.constants[bias] == 0)).any():
             raise InexactError(f"{bias}: expected 0, beside which no sum is -0, got -0")
         shapes = [self.constants[name].shape for name in (weight, bias)]
@@ -419,8 +479,10 @@ class _Proof:
         low, high = choose(left.low, right.low), choose(left.high, right.high)
         return _Range(low, high, np.maximum(left.fraction, right.fraction))
 
-    def _of_conv(self, node, x, weight, bias, group=1, auto_pad=b"NOTSET", **_) -> _Range:
-        x, (weight, bias) = self._of(x), self._weights(weight, bias)
+    def _of_conv(
+        self, node, x, weight, bias, group=1, auto_pad=b"NOTSET", pads=(0, 0, 0, 0), **_
+    ) -> _Range:
+        x, (weight, bias) = self._of(x), self._weights(x, weight, bias, pads)
         if weight.ndim != 4 or auto_pad != b"NOTSET":
             raise InexactError(f"{node.name}: expected a convolution of images with its own pads")
         low, high, fraction = (
@@ -437,7 +499,7 @@ class _Proof:
         return _weighted_sum(weight, bias, low, high, coarsest)
 
     def _of_gemm(self, node, x, weight, bias, transB=0, alpha=1.0, beta=1.0, transA=0) -> _Range:
-        x, (weight, bias) = self._of(x), self._weights(weight, bias)
+        x, (weight, bias) = self._of(x), self._weights(x, weight, bias, (0,))
         if (transA, transB, alpha, beta) != (0, 1, 1.0, 1.0):
             raise InexactError(f"{node.name}: expected x W^T + b")
         low, high = (np.broadcast_to(v, weight.shape[1])[None] for v in (x.low, x.high))
@@ -503,15 +565,18 @@ class _Proof:
         return total if is_power_of_two(pixels) else replace(total, near=_of_average(pixels))
 
 
+def _size(x: _Range | None) -> tuple[float, float]:
+    """Bits before the point and behind it of numbers that have an end."""
+    if x is None:
+        return 0.0, 0.0
+    reach = float(np.maximum(-x.low, x.high).max())
+    before = math.log2(max(reach, 1)) if math.isfinite(reach) else 0.0
+    return before, float(max(x.fraction.max(), 0))
+
+
 def _of_average(pixels: int) -> float:
     """How far off an average of so many, in whatever way and order, times their number may be."""
     return (pixels + 3) * 2.0**-BITS
-
-
-def _ends(node: onnx.NodeProto) -> bool:
-    """Whether nothing behind a node becomes part of what is before it."""
-    several = {"Split": len(node.output), "Concat": len(node.input)}.get(node.op_type, 1) > 1
-    return node.op_type in ENDS or several
 
 
 def _halves(kernel_shape, pads) -> bool:

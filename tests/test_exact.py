@@ -470,6 +470,81 @@ REFUSED = {
         small=number(2.0**-120),
         large=number(2.0**70),
     ),
+    "products that a runtime may take before their factors": two(
+        conv([1.0], name="c"),
+        node("Mul", ["c", "m"], ["l"], name="l"),
+        node("Round", ["l"], ["r"], name="r"),
+        node("Mul", ["r", "n"], ["d"], name="d"),
+        node("MatMul", ["d", "d"], ["p"], name="p"),
+        node("Identity", ["p"], ["y"], name="y"),
+        m=number(2.0**70),
+        n=number(2.0**-60),
+    ),
+    "products of small parts that a runtime may take before their factors": two(
+        conv([2.0**-80], name="c"),
+        node("Concat", ["c", "c"], ["b"], name="b", axis=0),
+        node("Mul", ["b", "n"], ["d"], name="d"),
+        node("MatMul", ["d", "d"], ["y"], name="y"),
+        n=number(2.0**50),
+    ),
+    "a number that a runtime adds to one before, past parts put together": two(
+        conv([1.0], 2.0**22, name="c"),
+        node("Max", ["c", "n"], ["m"], name="m"),
+        node("Sub", ["m", "n"], ["s"], name="s"),
+        node("Split", ["s"], ["a", "b"], name="a", axis=0, num_outputs=2),
+        node("Concat", ["a", "b"], ["o"], name="o", axis=0),
+        node("Add", ["o", "k"], ["y"], name="y"),
+        n=number(2.0**22),
+        k=number(2.0**-10),
+    ),
+    "a number that a runtime adds to one before, past parts taken apart": two(
+        conv([1.0], 2.0**22, name="c"),
+        node("Max", ["c", "n"], ["m"], name="m"),
+        node("Sub", ["m", "n"], ["s"], name="s"),
+        node("Concat", ["s", "s"], ["o"], name="o", axis=0),
+        node("Split", ["o"], ["a", "b"], name="a", axis=0, num_outputs=2),
+        node("Add", ["a", "k"], ["y"], name="y"),
+        n=number(2.0**22),
+        k=number(2.0**-10),
+    ),
+    "a number that a runtime adds to one before, past an average of one pixel": two(
+        conv([1.0], 2.0**22, name="c"),
+        node("Max", ["c", "n"], ["m"], name="m"),
+        node("Sub", ["m", "n"], ["s"], name="s"),
+        node("AveragePool", ["s"], ["a"], name="a", kernel_shape=[1, 1], count_include_pad=1),
+        node("Add", ["a", "k"], ["y"], name="y"),
+        n=number(2.0**22),
+        k=number(2.0**-10),
+    ),
+    "a number that a runtime makes of others": two(
+        conv([1.0], name="c"),
+        node("Max", ["n", "zero"], ["m"], name="m"),
+        node("Add", ["c", "m"], ["y"], name="y"),
+        n=number(2.0**24),
+        zero=number(0),
+    ),
+    "a number in both terms": two(
+        conv([1.0], name="c"),
+        node("Add", ["c", "n"], ["a"], name="a"),
+        node("Mul", ["c", "small"], ["m"], name="m"),
+        node("Add", ["m", "k"], ["b"], name="b"),
+        node("Add", ["a", "b"], ["y"], name="y"),
+        n=number(2.0**15),
+        small=number(2.0**-16),
+        k=number(2.0**-10 + 2.0**-16),
+    ),
+    "a number that a runtime may add to a bias": (
+        [node("Sub", ["q", "n"], ["s"], name="s"), node("Conv", ["s", "w", "b"], ["y"], name="y")],
+        dict(n=number(128), w=np.full((1, 1, 1, 1), 65535, np.float32), b=np.zeros(1, np.float32)),
+    ),
+    "a sum of nine pixels, which may be an average times nine": (
+        [
+            node("AveragePool", ["q"], ["p"], name="p", kernel_shape=[2, 2]),
+            node("ReduceSum", ["p", "axes"], ["s"], name="s", keepdims=0),
+            node("Gemm", ["s", "w", "b"], ["y"], name="y", transB=1),
+        ],
+        dict(axes=np.int64([2, 3]), w=np.ones((2, 1), np.float32), b=np.zeros(2, np.float32)),
+    ),
     "a bias for every other channel": two(conv([1.0, 1.0]), **{"y.b": np.ones(1, np.float32)}),
     "more biases than channels": two(conv([1.0]), **{"y.b": np.ones(3, np.float32)}),
     "which of equal pixels is the largest": two(
@@ -495,6 +570,15 @@ SAID = {  # where another check would refuse it too
     "a factor that a runtime may take for 0": "small: expected finite numbers that no runtime",
     "factors of which a runtime may make 0": "n: expected constants that a runtime may multiply",
     "factors of which a runtime may make infinity": "y: expected constants that a runtime may",
+    "products that a runtime may take before their factors": "p: expected constants that a runtime",
+    "products of small parts that a runtime may take before their factors": "y: expected constants",
+    "a number that a runtime adds to one before, past parts put together": "y: expected numbers ",
+    "a number that a runtime adds to one before, past parts taken apart": "y: expected numbers ",
+    "a number that a runtime adds to one before, past an average of one pixel": "y: expected ",
+    "a number that a runtime makes of others": "m: expected numbers of an image",
+    "a number in both terms": "y: expected a constant added to one of its numbers",
+    "a number that a runtime may add to a bias": "w: expected zeros around numbers that a constant",
+    "a sum of nine pixels, which may be an average times nine": "s: expected whole steps of a grid",
     "a bias for every other channel": "y.b: expected a number for each output of a weight [2, 1, ",
     "more biases than channels": "y.b: expected a number for each output of a weight [1, 1, 1, 1]",
     "which of equal pixels is the largest": "p: expected fp32 from this MaxPool",
@@ -510,6 +594,12 @@ def test_small_graphs_that_round_or_are_not_known_are_refused(what):
         certify(small(nodes, constants, kind=UINT8))
     assert ("found nothing that adds up" in str(refusal.value)) == (what == "nothing to add up")
     assert SAID.get(what, "") in str(refusal.value)
+
+
+def test_sizes_below_zero_are_refused():
+    first, constants = conv([1.0])
+    with pytest.raises(InexactError, match=r"expected sizes, got \[0, 1, -1, -1\]"):
+        certify(small([first], constants, size=-1, kind=UINT8))
 
 
 def test_an_attribute_of_no_function_is_refused():
@@ -710,7 +800,7 @@ def test_factors_whose_product_fp32_lacks_are_refused():
     plain, optimised = runs(there_and_back(60))
     assert np.isfinite(plain).all()
     assert np.isinf(optimised).all()
-    with pytest.raises(InexactError, match=r"y: expected constants that .* got 120 and 120"):
+    with pytest.raises(InexactError, match=r"y: expected constants that .* got 138 and 120"):
         certify(there_and_back(60))
 
 
