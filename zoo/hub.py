@@ -151,9 +151,8 @@ def save_pretrained(
             os.replace(new / WEIGHTS, folder / WEIGHTS)
             os.replace(new / CONFIG, folder / CONFIG)
         except BaseException:
-            with suppress(
-                FileNotFoundError
-            ):  # what is not there was moved, or was not there before
+            # What is not there was moved, or was not there before.
+            with suppress(FileNotFoundError):
                 os.replace(before if (new / WEIGHTS).exists() else new / CONFIG, folder / CONFIG)
             raise
 

@@ -24,6 +24,9 @@ from zoo.training.augment import image_policy
 from zoo.training.config import Config
 from zoo.training.stop import POLITE
 
+Chunks = Generator[tuple[Tensor, Tensor], None, None]  # images and labels
+Steps = Generator[Iterator[tuple[Tensor, Tensor]], None, None]
+
 LEAST, MOST = 32, 250  # images that are measured at once
 
 
@@ -62,7 +65,7 @@ class Feed:
         """How many images a step has, over all processes."""
         return min(self.config.batch_size, len(self.images) - step * self.config.batch_size)
 
-    def epoch(self, epoch: int, first_step: int = 0) -> Generator[Iterator[tuple[Tensor, Tensor]]]:
+    def epoch(self, epoch: int, first_step: int = 0) -> Steps:
         """This process's chunks of each step from first_step on: uint8 images [B, C, H, W] and
         labels [B]. torch's generator is seeded anew for each chunk when it is handed out. Close
         what is not taken to its end: a process whose workers wait for more does not exit.
@@ -84,7 +87,7 @@ class Feed:
 
 def measured_batches(
     config: Config, images: ImageSet | ImageFiles, rank: int = 0, processes: int = 1
-) -> Generator[tuple[Tensor, Tensor]]:
+) -> Chunks:
     """One process's share of the images that are measured: uint8 [B, C, H, W] and labels [B]; to be
     closed as an epoch is.
 
@@ -98,7 +101,7 @@ def measured_batches(
     return _read(_Measured(images), batches, config)
 
 
-def _read(images: Dataset, batches: Sequence[Tensor], config: Config) -> Generator:
+def _read(images: Dataset, batches: Sequence[Tensor], config: Config) -> Chunks:
     loader = DataLoader(
         images,
         batch_sampler=[batch.tolist() for batch in batches],
@@ -126,7 +129,7 @@ def _past_the_bar(_: int) -> None:
     sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__
 
 
-def _ended(batches: Iterator) -> Generator:
+def _ended(batches: Iterator) -> Chunks:
     """Batches whose workers end with them: at its exit Python would send those that an error leaves
     the signal that they block, and wait.
 
