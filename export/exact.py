@@ -34,7 +34,6 @@ PRODUCTS = {"Conv", "Gemm", "MatMul", "Mul"}
 ADDITIONS = {"Add", "Sub", "Sum"}
 LONG_SUMS = {"Conv", "Gemm", "MatMul", "AveragePool", "ReduceSum", "Sum"}
 # Nothing behind one becomes part of the sum before it.
-UNDOES = {"Split": "Concat", "Concat": "Split"}
 ENDS = {"Round", "Floor", "GreaterOrEqual", "Cast"}
 CLIPS = {"Round", "Max", "Min"}  # what makes pixels of any floats: they may be endless in between
 ULP = 2.0**-23  # no rounding moves an fp32 number further, relative to it
@@ -115,8 +114,10 @@ class _Proof:
         }
         self.kinds = {name: kind.elem_type for name, kind in values.items()}
         self.shapes = {name: [d.dim_value for d in kind.shape.dim] for name, kind in values.items()}
-        if odd := [name for name, shape in self.shapes.items() if min(shape, default=0) < 0]:
-            raise InexactError(f"{odd[0]}: expected sizes, got {self.shapes[odd[0]]}")
+        for name, kind in values.items():
+            sizes = [d.dim_value for d in kind.shape.dim if d.HasField("dim_value")]
+            if min(sizes, default=1) < 1:
+                raise InexactError(f"{name}: expected sizes from 1 on, got {sizes}")
         self.constants: dict[str, np.ndarray] = {}
         for tensor in graph.initializer:
             self._keep(tensor.name, tensor)
@@ -132,9 +133,9 @@ class _Proof:
                 self.ranges[value.name] = None
         self.scaled: set[str] = set()  # any floats times a constant
         self.long: set[str] = set()  # sums, and what a runtime may take for one
+        self.parts: set[str] = set()  # time steps of such, which together are one again
         self.shifted: set[str] = set()  # numbers with a constant added, and what is made of them
         self.factors: dict[str, tuple[float, float]] = {}  # _factors of the node that gives it
-        self.makers: dict[str, onnx.NodeProto] = {}  # the node that gives it
         self.rows: dict[str, Row] = {}
 
     def run(self) -> list[Row]:
@@ -160,13 +161,12 @@ class _Proof:
             if result and not result.near and result.divisor == 1:
                 self._check(node, result)
             self._check_kinds(node)
-            self.makers.update(dict.fromkeys(node.output, node))
             ranges = self.whole if node.op_type == "GreaterOrEqual" else self.ranges
             ranges.update(dict.fromkeys(node.output, result))
             self.factors.update(dict.fromkeys(node.output, self._factors(node, result)))
             self._check_factors(node)
-            if self._is_long(node) or self._passes_on_a_sum(node):
-                self.long.update(node.output)
+            if node.op_type not in ENDS:
+                self._pass_on_sums(node)
             if self._is_shifted(node):
                 self.shifted.update(node.output)
         for output in self.outputs:
@@ -177,6 +177,8 @@ class _Proof:
 
     def _keep(self, name: str, tensor: onnx.TensorProto) -> None:
         """Note a constant that every runtime reads as the same numbers."""
+        if tensor.data_location == onnx.TensorProto.EXTERNAL:
+            raise InexactError(f"{name}: expected numbers in the graph, got some of another file")
         array = numpy_helper.to_array(tensor)
         if array.dtype not in (np.float32, np.int64):
             raise InexactError(f"{name}: expected numbers of fp32 or int64, got {array.dtype}")
@@ -201,46 +203,39 @@ class _Proof:
             return math.prod(attributes["kernel_shape"]) > 1
         return node.op_type in LONG_SUMS and (node.op_type, self._terms(node)) != ("ReduceSum", 1)
 
-    def _ends(self, node: onnx.NodeProto) -> bool:
-        """Whether nothing behind a node becomes part of what is before it."""
-        if node.op_type in UNDOES:
-            parts = node.output if node.op_type == "Split" else node.input
-            return len(parts) > 1 and self._read(node) == [*node.input]
-        return node.op_type in ENDS
-
-    def _read(self, node: onnx.NodeProto) -> list[str]:
-        """What a node reads; of time steps put together and taken apart, or taken apart and put
-        together, which a runtime may leave as they were, what those were.
+    def _pass_on_sums(self, node: onnx.NodeProto) -> None:
+        """Note where a runtime may take this node out, or into a sum, and what comes behind it too.
+        Time steps taken apart are no sum any more, until they are put together.
         """
-        names = []
-        for name in node.input:
-            maker = self.makers.get(name)
-            undone = maker is not None and UNDOES.get(node.op_type) == maker.op_type
-            names += self._read(maker) if undone else [name]
-        return names
-
-    def _passes_on_a_sum(self, node: onnx.NodeProto) -> bool:
-        """Whether a runtime may take this node out, or into a sum, and what comes behind it too."""
-        return not self._ends(node) and not self.long.isdisjoint(self._read(node))
+        long = self._is_long(node) or not self.long.isdisjoint(node.input)
+        part = not self.parts.isdisjoint(node.input)
+        if node.op_type == "Split" and len(node.output) > 1:
+            long, part = False, long or part
+        elif node.op_type == "Concat":
+            long = long or part
+        if long:
+            self.long.update(node.output)
+        if part:
+            self.parts.update(node.output)
 
     def _is_shifted(self, node: onnx.NodeProto) -> bool:
         """Whether a runtime may find the constant that is added here, or was before, behind this
         node too: not behind longer sums, and not behind a product of two tensors.
         """
         added = node.op_type in ADDITIONS
-        tensors = [name for name in self._read(node) if name not in self.constants]
+        tensors = [name for name in node.input if name not in self.constants]
         if added and len(tensors) < len(node.input):
             return True
         one = len(tensors) == 1 and not self._is_long(node)
-        passes = added or one or node.op_type in UNDOES
-        return passes and not self._ends(node) and not self.shifted.isdisjoint(tensors)
+        passes = added or one or node.op_type == "Concat"
+        return passes and node.op_type not in ENDS and not self.shifted.isdisjoint(tensors)
 
     def _check_shifts(self, node: onnx.NodeProto) -> None:
         """Raise where a constant is added to what has one added already, or multiplies it and might
         round one of both terms alone.
         """
         constants = [self.constants[name] for name in node.input if name in self.constants]
-        if node.op_type in ADDITIONS and len(self.shifted.intersection(node.input)) > 1:
+        if node.op_type in ADDITIONS and sum(name in self.shifted for name in node.input) > 1:
             raise InexactError(
                 f"{node.name}: expected a constant added to one of its numbers at most, got more, "
                 "which a runtime may first add to each other"
@@ -259,12 +254,12 @@ class _Proof:
         """
         if node.op_type == "Constant":
             return 0.0, 0.0
-        size = _size(result) if self._ends(node) or node.op_type in CLIPS else (0.0, 0.0)
-        if self._ends(node):
+        size = _size(result) if node.op_type in ENDS | CLIPS else (0.0, 0.0)
+        if node.op_type in ENDS:
             return size
         own = [self.constants[name] for name in node.input if name in self.constants]
         own = [array.astype(np.float64).ravel() for array in own if array.dtype == np.float32]
-        bits = [self.factors[name] for name in self._read(node) if name in self.factors] + [size]
+        bits = [self.factors[name] for name in node.input if name in self.factors] + [size]
         if own:
             values = np.concatenate(own)
             largest = math.log2(max(np.abs(values).max(initial=0), 1))
@@ -480,10 +475,20 @@ class _Proof:
         return _Range(low, high, np.maximum(left.fraction, right.fraction))
 
     def _of_conv(
-        self, node, x, weight, bias, group=1, auto_pad=b"NOTSET", pads=(0, 0, 0, 0), **_
+        self,
+        node,
+        x,
+        weight,
+        bias,
+        group=1,
+        auto_pad=b"NOTSET",
+        pads=(0, 0, 0, 0),
+        kernel_shape=None,
+        **_,
     ) -> _Range:
         x, (weight, bias) = self._of(x), self._weights(x, weight, bias, pads)
-        if weight.ndim != 4 or auto_pad != b"NOTSET":
+        contradicts = kernel_shape is not None and [*weight.shape[2:]] != kernel_shape
+        if weight.ndim != 4 or auto_pad != b"NOTSET" or contradicts:
             raise InexactError(f"{node.name}: expected a convolution of images with its own pads")
         low, high, fraction = (
             np.broadcast_to(v, weight.shape[1] * group) for v in (x.low, x.high, x.fraction)
@@ -524,6 +529,14 @@ class _Proof:
     def _of_transpose(self, node, x, perm) -> _Range:
         return _everywhere(self._of(x))
 
+    def _sum_of(self, node: onnx.NodeProto, x: _Range, pixels: int) -> _Range:
+        """The sum of so many numbers, checked, of which a runtime may take the average first."""
+        if x.fraction.max() + math.ceil(math.log2(pixels)) > SMALLEST:
+            raise InexactError(f"{node.name}: expected averages that no runtime takes for 0")
+        total = _Range(np.minimum(x.low, 0) * pixels, np.maximum(x.high, 0) * pixels, x.fraction)
+        self._check(node, total)
+        return total
+
     def _of_averagepool(
         self,
         node,
@@ -540,8 +553,7 @@ class _Proof:
             raise InexactError(f"{node.name}: expected a window of pixels with its own pads")
         if not count_include_pad and not _halves(kernel_shape, pads):
             raise InexactError(f"{node.name}: expected a division by the whole window")
-        sums = _Range(np.minimum(x.low, 0) * window, np.maximum(x.high, 0) * window, x.fraction)
-        self._check(node, sums)
+        sums = self._sum_of(node, x, window)
         if window & (window - 1) == 0:
             steps = x.fraction + window.bit_length() - 1
             return _Range(sums.low / window, sums.high / window, steps)
@@ -559,8 +571,7 @@ class _Proof:
         if axes != [2, 3] or keepdims or len(shape) != 4 or not shape[2] * shape[3]:
             raise InexactError(f"{node.name}: expected a sum over a fixed number of pixels")
         x, pixels = self._of(x), shape[2] * shape[3]
-        total = _Range(np.minimum(x.low, 0) * pixels, np.maximum(x.high, 0) * pixels, x.fraction)
-        self._check(node, total)
+        total = self._sum_of(node, x, pixels)
         # Some runtimes average, and multiply by the number of pixels.
         return total if is_power_of_two(pixels) else replace(total, near=_of_average(pixels))
 

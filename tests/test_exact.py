@@ -545,6 +545,22 @@ REFUSED = {
         ],
         dict(axes=np.int64([2, 3]), w=np.ones((2, 1), np.float32), b=np.zeros(2, np.float32)),
     ),
+    "a convolution of another size than its weight": two(conv([1.0], kernel_shape=[3, 3])),
+    "an average that a runtime may take for 0": two(
+        conv([1.0], name="c"),
+        node("Mul", ["c", "small"], ["m"], name="m"),
+        node("AveragePool", ["m"], ["a"], name="a", kernel_shape=[3, 3], count_include_pad=1),
+        node("Mul", ["a", "nine"], ["y"], name="y"),
+        small=number(2.0**-124),
+        nine=number(9),
+    ),
+    "a constant three times": two(
+        conv([1.0], 2.0**23, name="c"),
+        node("Max", ["c", "n"], ["m"], name="m"),
+        node("Sub", ["m", "n"], ["s"], name="s"),
+        node("Sum", ["s", "s", "s"], ["y"], name="y"),
+        n=number(2.0**23),
+    ),
     "a bias for every other channel": two(conv([1.0, 1.0]), **{"y.b": np.ones(1, np.float32)}),
     "more biases than channels": two(conv([1.0]), **{"y.b": np.ones(3, np.float32)}),
     "which of equal pixels is the largest": two(
@@ -579,6 +595,9 @@ SAID = {  # where another check would refuse it too
     "a number in both terms": "y: expected a constant added to one of its numbers",
     "a number that a runtime may add to a bias": "w: expected zeros around numbers that a constant",
     "a sum of nine pixels, which may be an average times nine": "s: expected whole steps of a grid",
+    "a convolution of another size than its weight": "y: expected a convolution of images with",
+    "an average that a runtime may take for 0": "a: expected averages that no runtime takes for 0",
+    "a constant three times": "y: expected a constant added to one of its numbers at most",
     "a bias for every other channel": "y.b: expected a number for each output of a weight [2, 1, ",
     "more biases than channels": "y.b: expected a number for each output of a weight [1, 1, 1, 1]",
     "which of equal pixels is the largest": "p: expected fp32 from this MaxPool",
@@ -596,10 +615,85 @@ def test_small_graphs_that_round_or_are_not_known_are_refused(what):
     assert SAID.get(what, "") in str(refusal.value)
 
 
-def test_sizes_below_zero_are_refused():
+@pytest.mark.parametrize("size", [-1, 0])
+def test_sizes_below_one_are_refused(size):
     first, constants = conv([1.0])
-    with pytest.raises(InexactError, match=r"expected sizes, got \[0, 1, -1, -1\]"):
-        certify(small([first], constants, size=-1, kind=UINT8))
+    with pytest.raises(InexactError, match=rf"expected sizes from 1 on, got \[1, {size}, {size}\]"):
+        certify(small([first], constants, size=size, kind=UINT8))
+
+
+BETWEEN = {  # what a runtime leaves out, between time steps taken apart and put together
+    "nothing": ([], "a", "b"),
+    "names": ([node("Identity", [p], [f"{p}1"], name=f"{p}1") for p in "ab"], "a1", "b1"),
+    "transpositions": (
+        [node("Transpose", [p], [f"{p}1"], name=f"{p}1", perm=[0, 1, 2, 3]) for p in "ab"],
+        *("a1", "b1"),
+    ),
+    "parts of one": (
+        [node("Concat", [p], [f"{p}1"], name=f"{p}1", axis=0) for p in "ab"],
+        "a1",
+        "b1",
+    ),
+    "parts of parts": (
+        [
+            node("Split", ["a"], ["a1", "a2"], name="a1", axis=0, num_outputs=2),
+            node("Concat", ["a1", "a2"], ["a3"], name="a3", axis=0),
+        ],
+        *("a3", "b"),
+    ),
+}
+
+
+@pytest.mark.parametrize("between", BETWEEN)
+@pytest.mark.parametrize(
+    ("bias", "first", "last", "message"),
+    [
+        (
+            2.0**22,
+            [("Max", 2.0**22), ("Sub", 2.0**22)],
+            ("Add", 2.0**-10),
+            "no constant was added to bef",
+        ),
+        (
+            0,
+            [("Mul", 2.0**-100), ("Mul", 2.0**100)],
+            ("Mul", 2.0**110),
+            "constants that a runtime may",
+        ),
+        (0, [("Mul", 1.0)], ("Add", "h"), "at most 24 bits"),  # a sum into which it is drawn
+    ],
+)
+def test_time_steps_taken_apart_and_put_together_hold_no_runtime_back(
+    between, bias, first, last, message
+):
+    nodes, constants = two(conv([1.0], bias, name="c"))
+    at = "c"
+    for i, (op, value) in enumerate(first):
+        nodes += [node(op, [at, f"n{i}"], [f"s{i}"], name=f"s{i}")]
+        constants[f"n{i}"], at = number(value), f"s{i}"
+    nodes += [node("Split", [at], ["a", "b"], name="a", axis=0, num_outputs=2)]
+    middle, a, b = BETWEEN[between]
+    nodes += [*middle, node("Concat", [a, b], ["o"], name="o", axis=0)]
+    if last[1] == "h":
+        nodes += [node("Mul", ["q", "tiny"], ["h"], name="h")]
+        constants["tiny"] = number(2.0**-30)
+    else:
+        constants["h"] = number(last[1])
+    nodes += [node(last[0], ["o", "h"], ["y"], name="y")]
+    with pytest.raises(InexactError, match=f"y: expected .*{message}"):
+        certify(small(nodes, constants, kind=UINT8))
+
+
+def test_weights_in_another_file_are_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "w.bin").write_bytes(np.float32(1).tobytes())
+    model = small(*two(conv([1.0])), kind=UINT8)
+    (weight,) = [tensor for tensor in model.graph.initializer if tensor.name == "y.w"]
+    weight.ClearField("raw_data")
+    weight.data_location = onnx.TensorProto.EXTERNAL
+    weight.external_data.add(key="location", value="w.bin")
+    with pytest.raises(InexactError, match=r"expected numbers in the graph, got some of another"):
+        certify(model)
 
 
 def test_an_attribute_of_no_function_is_refused():
@@ -829,7 +923,6 @@ def test_two_numbers_behind_a_comparison_or_time_steps_taken_apart_may_be_rounde
             node("Cast", ["f"], ["b"], name="b", to=1),
         ],
         [node("Split", ["c"], ["b", "d"], name="b", axis=0, num_outputs=2)],
-        [node("Concat", ["c", "c"], ["b"], name="b", axis=0)],
     ):
         nodes, constants = drawn_in(*between)
         assert [row.layer for row in certify(small(nodes, constants, kind=UINT8))] == ["c"]
