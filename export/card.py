@@ -9,6 +9,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from export.browser import PREPROCESSOR
 from export.checks import STRIPPING, in_short
 from export.history import CURVES, each_run, epochs, head_weights, history_and_notes
+from export.images import LAYOUT, in_a_layout
 from export.measured import (
     how_measured,
     measured_accuracy,
@@ -121,7 +122,7 @@ def _given_off(v_threshold: float, levels: int = 1, **_: Any) -> str:
 def _front_matter(config: dict[str, Any], checks: dict[str, Any], images: str) -> str:
     training = config.get("training", {})
     data = training.get("data", {"name": "image_folder"})
-    dataset = _on_the_hub(data, config)
+    dataset, folder = _on_the_hub(data, config), in_a_layout(data, config["num_classes"])
     found = dict.fromkeys(_on_the_hub(run["data"], config) for run in all_runs(training))
     arguments: dict[str, Any] = {}
     if accuracy := measured_accuracy(checks):
@@ -129,8 +130,8 @@ def _front_matter(config: dict[str, Any], checks: dict[str, Any], images: str) -
         arguments["eval_results"] = [
             EvalResult(
                 task_type="image-classification",
-                dataset_type=dataset or data["name"],
-                dataset_name=_called(data),
+                dataset_type=dataset or ("image_folder" if folder else data["name"]),
+                dataset_name=_called(data, config["num_classes"]),
                 metric_type="accuracy",
                 metric_name=f"top-1 on {images}",
                 metric_value=round(accuracy["onnxruntime_percent"], 2),
@@ -175,7 +176,7 @@ def _body(
             operations=told_operations(report["energy"]), images=report["energy"]["images"]
         ),
         limits=LIMITS.format(
-            data=_title(training),
+            data=_title(training, config["num_classes"]),
             classes=config["num_classes"],
             resolution=RESOLUTION.format(width=width, height=height)
             + FP32 * (report["rule"] == "exact"),
@@ -269,16 +270,18 @@ def _without_log(run: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in run.items() if key != "log"}
 
 
-def _title(training: dict[str, Any]) -> str:
+def _title(training: dict[str, Any], classes: int) -> str:
+    unknown = "a set of images that is not recorded"
     if not training:
-        return "a set of images that is not recorded"
-    sets = [run["data"] for run in all_runs(training)]
-    return " and ".join(dict.fromkeys(map(_called, sets)))
+        return unknown
+    sets = [_called(run["data"], classes) for run in all_runs(training)]
+    sets = [unknown] * _begins_unrecorded(training) + sets
+    return " and ".join(dict.fromkeys(sets))
 
 
-def _called(data: dict[str, Any]) -> str:
+def _called(data: dict[str, Any], classes: int) -> str:
     """A set of images in words; of one that is none of ours, what the run calls it."""
-    return data.get("title") or _known(data)[1]
+    return data.get("title") or (LAYOUT if in_a_layout(data, classes) else _known(data)[1])
 
 
 def _known(data: dict[str, Any]) -> tuple[str | None, str]:
@@ -294,7 +297,7 @@ def _on_the_hub(data: dict[str, Any], config: dict[str, Any]) -> str | None:
     """The Hub's name of a set that a run says it was; none of one that is called otherwise, or is
     a folder in the layout of ImageNet alone.
     """
-    other = data.get("title") or (data["name"] == "imagenet" and config["num_classes"] != 1000)
+    other = data.get("title") or in_a_layout(data, config["num_classes"])
     return None if other else _known(data)[0]
 
 
@@ -312,11 +315,17 @@ def _citation(cfg: dict[str, Any]) -> str:
 def _trained_with(training: dict[str, Any]) -> str:
     if not training:
         return "How it was trained is not recorded."
+    told = []
     if weights := head_weights(training):
-        return (
+        told += [
             f"It was trained with shortcut heads of weight {weights}. What is published here is "
             "the network alone."
-        )
-    if "began_with" in next(all_runs(training)):
-        return "How the weights were trained that it began with is not recorded."
-    return "It was trained without shortcut heads."
+        ]
+    if _begins_unrecorded(training):
+        told += ["How the weights were trained that it began with is not recorded."]
+    return " ".join(told) or "It was trained without shortcut heads."
+
+
+def _begins_unrecorded(training: dict[str, Any]) -> bool:
+    """Whether the first run that is recorded began with weights of which nothing is."""
+    return "began_with" in next(all_runs(training))

@@ -3,20 +3,23 @@
 Shapes: N images, B batch, C channels, H height, W width.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
 from zoo.data import DataConfig, load_images, normalise
+from zoo.data.config import DatasetName
 from zoo.deployed import deploy
 from zoo.folded import FoldedLIF
 from zoo.grid import whole_pixels
 from zoo.hooks import hooks
 from zoo.progress import watched
 
+LAYOUT = "a folder in ImageNet's layout"
 CLOSE = 2.0**-16  # of the threshold, or a step of the stairs: a few steps of the grid
 
 
@@ -30,6 +33,11 @@ class Images:
     values: Tensor
     labels: Tensor | None
     are: str
+
+
+def in_a_layout(data: Mapping[str, Any], classes: int) -> bool:
+    """Whether a set that was read as ImageNet is another in its layout, by its classes."""
+    return data["name"] == "imagenet" and classes != 1000
 
 
 def check_asked(count: int, data_root: str = "", random: bool = False) -> None:
@@ -68,14 +76,26 @@ def data_images(model: nn.Module, config: dict[str, Any], data_root: str, count:
             "config.json: expected the data set that the network was trained on, found none; "
             "verify on random images"
         )
-    data = DataConfig.recorded(config["training"]["data"])
+    recorded = config["training"]["data"]
+    try:
+        data = DataConfig.recorded(recorded)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"config.json: expected the data of a training, got {recorded!r:.200} ({error}); "
+            "verify on random images"
+        ) from None
+    if data.name not in get_args(DatasetName):
+        raise ValueError(
+            f"config.json: expected one of the sets that are read here, got {data.name!r:.100}; "
+            "verify on random images"
+        )
     if data_root and data.name == "digits":
         raise ValueError(
             "--data-root: expected none for digits, which come with scikit-learn, got "
             f"{data_root!r}"
         )
     try:
-        found = load_images(replace(data, root=data_root or data.root), "test")
+        found = load_images(replace(data, root=data_root or data.root, download=False), "test")
     except FileNotFoundError as error:
         raise FileNotFoundError(
             f"{error}; --data-root says where the images are, --random-images does without"
@@ -87,7 +107,9 @@ def data_images(model: nn.Module, config: dict[str, Any], data_root: str, count:
         )
     chosen = torch.randperm(len(found), generator=torch.Generator().manual_seed(0))
     pixels, labels = found.take(chosen[:count].tolist())
-    are = f"{len(pixels)} test images of {data.title or data.name}"
+    layout = in_a_layout(recorded, config["num_classes"])
+    called = data.title or (LAYOUT if layout else data.name)
+    are = f"{len(pixels)} test images of {called}"
     return Images(pixels, _normalised(model, pixels), labels, are)
 
 

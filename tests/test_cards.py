@@ -123,7 +123,11 @@ def test_a_card_claims_no_more_than_the_runs_of_a_network():
     assert "- uoft-cs/cifar100\n- uoft-cs/cifar10\n" in _front_matter(
         config | {"training": later}, {}, ""
     )
-    assert _title(later) == "CIFAR-100 and CIFAR-10"
+    assert _title(later, 10) == "CIFAR-100 and CIFAR-10"
+    folder = cut | {"data": {"name": "imagenet"}}
+    assert _title(folder, 1000) == "ImageNet"
+    assert _title(folder, 7) == "a folder in ImageNet's layout"
+    assert _title(folder | {"data": {"name": "imagenet", "title": "Flowers"}}, 7) == "Flowers"
     assert _trained_with(cut) == "It was trained without shortcut heads."
     heads = {"name": "evolutionary", "coefficient": 0.05}
     with_heads = cut | {"began_with": {"training": run | {"loss": heads}}}
@@ -133,6 +137,10 @@ def test_a_card_claims_no_more_than_the_runs_of_a_network():
     assert "of weight 0.05, falling to 0 in each run; then 1. What is" in _trained_with(both)
     unknown = cut | {"began_with": {"sha256": "", "training": None}}
     assert "is not recorded" in _trained_with(unknown)
+    assert _title(unknown, 10) == "a set of images that is not recorded and CIFAR-10"
+    tuned = _trained_with(unknown | {"loss": heads})
+    assert "with shortcut heads of weight 0.05" in tuned
+    assert "is not recorded" in tuned
 
 
 @pytest.mark.parametrize(

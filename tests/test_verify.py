@@ -503,8 +503,29 @@ def test_the_first_images_are_of_all_classes(exported, tmp_path):
             noise = np.full((8, 8), i, np.uint8)
             Image.fromarray(noise).save(tmp_path / "test" / label / f"{i}.png")
     config = {"training": {"data": {"name": "image_folder"}}, "label_names": labels}
+    config["num_classes"] = 10
     images = data_images(load(exported), config, str(tmp_path), 100)
     assert {*images.labels[:50].tolist()} == {*range(10)}
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (
+            {"name": "my_set"},
+            "expected one of the sets that are read here, got 'my_set'; verify on",
+        ),
+        ({"name": "digits", "std": 128}, r"expected the data of a training, got .*'std': 128"),
+        (
+            {"name": "digits", "holdout": "x"},
+            "expected the data of a training, got .*'holdout': 'x'",
+        ),
+    ],
+)
+def test_images_of_a_set_that_nobody_here_reads_are_refused(exported, data, message):
+    config = {"training": {"data": data}, "num_classes": 10}
+    with pytest.raises(ValueError, match=message):
+        data_images(load(exported), config, "", 10)
 
 
 def test_a_graph_of_somebody_elses_is_never_run(folder, monkeypatch):
