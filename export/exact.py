@@ -10,7 +10,8 @@ factors with each other, before they meet a value or behind a longer sum, too: f
 such products. They add up constants first, too, and multiply both terms of an addition apart: where
 a constant was added, no other may be, and only powers of two multiply, before the next longer sum.
 They sum pixels by an average, too, whose rounding has to be undone. Additions of two tensors are
-taken as they stand: a compiler that regroups several of them is outside of this proof.
+taken as they stand: a compiler that regroups several of them, or takes a factor out of them, is
+outside of this proof.
 Shapes: C channels.
 """
 
@@ -197,11 +198,8 @@ class _Proof:
             raise InexactError(f"{node.name}: expected fp32 from this {node.op_type}, got others")
 
     def _is_long(self, node: onnx.NodeProto) -> bool:
-        """Whether a node is a longer sum, and not one of a single pixel, which is left out."""
-        if node.op_type == "AveragePool":
-            attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
-            return math.prod(attributes["kernel_shape"]) > 1
-        return node.op_type in LONG_SUMS and (node.op_type, self._terms(node)) != ("ReduceSum", 1)
+        """Whether a node is a longer sum, and not one of a single number, which is left out."""
+        return node.op_type in LONG_SUMS and self._terms(node) > 1
 
     def _pass_on_sums(self, node: onnx.NodeProto) -> None:
         """Note where a runtime may take this node out, or into a sum, and what comes behind it too.
@@ -227,7 +225,7 @@ class _Proof:
         if added and len(tensors) < len(node.input):
             return True
         one = len(tensors) == 1 and not self._is_long(node)
-        passes = added or one or node.op_type == "Concat"
+        passes = added or one or node.op_type in ("Concat", "Max", "Min")
         return passes and node.op_type not in ENDS and not self.shifted.isdisjoint(tensors)
 
     def _check_shifts(self, node: onnx.NodeProto) -> None:
@@ -274,6 +272,9 @@ class _Proof:
             return self.shapes[node.input[0]][-1]
         if node.op_type == "ReduceSum":
             return math.prod(self.shapes[node.input[0]][2:])
+        if node.op_type == "AveragePool":
+            attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+            return math.prod(attributes["kernel_shape"])
         if node.op_type in ("Conv", "Gemm"):
             return math.prod(self.constants[node.input[1]].shape[1:]) + 1
         return len(node.input) if node.op_type == "Sum" else 1
@@ -484,12 +485,16 @@ class _Proof:
         auto_pad=b"NOTSET",
         pads=(0, 0, 0, 0),
         kernel_shape=None,
+        dilations=(1, 1),
         **_,
     ) -> _Range:
-        x, (weight, bias) = self._of(x), self._weights(x, weight, bias, pads)
+        of, (weight, bias) = x, self._weights(x, weight, bias, pads)
+        x = self._of(x)
         contradicts = kernel_shape is not None and [*weight.shape[2:]] != kernel_shape
         if weight.ndim != 4 or auto_pad != b"NOTSET" or contradicts:
             raise InexactError(f"{node.name}: expected a convolution of images with its own pads")
+        holes = zip(weight.shape[2:], dilations, strict=True)
+        self._check_windows(node, of, [(side - 1) * d + 1 for side, d in holes], pads)
         low, high, fraction = (
             np.broadcast_to(v, weight.shape[1] * group) for v in (x.low, x.high, x.fraction)
         )
@@ -529,6 +534,16 @@ class _Proof:
     def _of_transpose(self, node, x, perm) -> _Range:
         return _everywhere(self._of(x))
 
+    def _check_windows(self, node: onnx.NodeProto, x: str, sides, pads) -> None:
+        """Raise unless every window has a pixel of the image under it and lies within its pads."""
+        pads = [int(pad) for pad in pads]
+        image, before, after = self.shapes[x][2:], pads[:2], pads[2:]
+        axes = [*zip(image, sides, before, after, strict=True)]
+        if len(axes) != 2 or any(
+            max(a, b) >= side or not size or size + a + b < side for size, side, a, b in axes
+        ):
+            raise InexactError(f"{node.name}: expected a pixel of the image under every window")
+
     def _sum_of(self, node: onnx.NodeProto, x: _Range, pixels: int) -> _Range:
         """The sum of so many numbers, checked, of which a runtime may take the average first."""
         if x.fraction.max() + math.ceil(math.log2(pixels)) > SMALLEST:
@@ -548,11 +563,12 @@ class _Proof:
         pads=(0, 0, 0, 0),
         strides=(1, 1),
     ) -> _Range:
-        x, window = self._of(x), math.prod(kernel_shape)
+        of, x, window = x, self._of(x), math.prod(kernel_shape)
         if ceil_mode or len(kernel_shape) != 2 or auto_pad != b"NOTSET":
             raise InexactError(f"{node.name}: expected a window of pixels with its own pads")
         if not count_include_pad and not _halves(kernel_shape, pads):
             raise InexactError(f"{node.name}: expected a division by the whole window")
+        self._check_windows(node, of, kernel_shape, pads)
         sums = self._sum_of(node, x, window)
         if window & (window - 1) == 0:
             steps = x.fraction + window.bit_length() - 1
@@ -560,10 +576,7 @@ class _Proof:
         return replace(sums, divisor=window)
 
     def _of_maxpool(self, node, x, kernel_shape, pads=(0, 0, 0, 0), strides=(1, 1)) -> _Range:
-        if len(kernel_shape) != 2 or any(
-            pad >= side for pad, side in zip(pads, [*kernel_shape] * 2, strict=True)
-        ):
-            raise InexactError(f"{node.name}: expected a pixel of the image under every window")
+        self._check_windows(node, x, kernel_shape, pads)
         return self._of(x)  # whatever was the largest is one of them
 
     def _of_reducesum(self, node, x, axes, keepdims=1, noop_with_empty_axes=0) -> _Range:

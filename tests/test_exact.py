@@ -561,6 +561,19 @@ REFUSED = {
         node("Sum", ["s", "s", "s"], ["y"], name="y"),
         n=number(2.0**23),
     ),
+    "a number that a runtime adds to one before, past the larger of two equals": two(
+        conv([1.0], 2.0**22, name="c"),
+        node("Max", ["c", "n"], ["m"], name="m"),
+        node("Sub", ["m", "n"], ["s"], name="s"),
+        node("Max", ["s", "s"], ["t"], name="t"),
+        node("Add", ["t", "k"], ["y"], name="y"),
+        n=number(2.0**22),
+        k=number(2.0**-10),
+    ),
+    "an average of more pixels than there are": average(
+        kernel_shape=[5, 5], strides=[2, 2], count_include_pad=1
+    ),
+    "windows with nothing of the image under them": two(conv([1.0], pads=[1, 1, 1, 1])),
     "a bias for every other channel": two(conv([1.0, 1.0]), **{"y.b": np.ones(1, np.float32)}),
     "more biases than channels": two(conv([1.0]), **{"y.b": np.ones(3, np.float32)}),
     "which of equal pixels is the largest": two(
@@ -598,6 +611,9 @@ SAID = {  # where another check would refuse it too
     "a convolution of another size than its weight": "y: expected a convolution of images with",
     "an average that a runtime may take for 0": "a: expected averages that no runtime takes for 0",
     "a constant three times": "y: expected a constant added to one of its numbers at most",
+    "a number that a runtime adds to one before, past the larger of two equals": "y: expected numb",
+    "an average of more pixels than there are": "y: expected a pixel of the image under every",
+    "windows with nothing of the image under them": "y: expected a pixel of the image under every",
     "a bias for every other channel": "y.b: expected a number for each output of a weight [2, 1, ",
     "more biases than channels": "y.b: expected a number for each output of a weight [1, 1, 1, 1]",
     "which of equal pixels is the largest": "p: expected fp32 from this MaxPool",
