@@ -176,10 +176,10 @@ def test_archives_that_hold_no_images_say_what_is_expected(tmp_path):
 def test_a_network_is_verified_on_them(folder):
     model = zoo.create_model("short_bp_resnet20_slim")
     data = dataclasses.asdict(config(folder))
-    training = {"training": {"data": data}, "label_names": ["n01", "n02"]}
+    training = {"training": {"data": data}, "label_names": ["n01", "n02"], "num_classes": 2}
     images = data_images(model, training, "", 3)
     assert images.pixels.shape == (3, 3, 32, 32)
-    assert images.are == "3 test images of imagenet"
+    assert images.are == "3 test images of a folder in ImageNet's layout"
 
 
 def test_missing_files_are_told_what_to_fetch(tmp_path):
