@@ -570,7 +570,7 @@ class _Proof:
             raise InexactError(f"{node.name}: expected a division by the whole window")
         self._check_windows(node, of, kernel_shape, pads)
         sums = self._sum_of(node, x, window)
-        if window & (window - 1) == 0:
+        if is_power_of_two(window):
             steps = x.fraction + window.bit_length() - 1
             return _Range(sums.low / window, sums.high / window, steps)
         return replace(sums, divisor=window)

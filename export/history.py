@@ -37,7 +37,7 @@ def history(training: dict[str, Any] | None) -> str:
 
 def head_weights(training: dict[str, Any] | None) -> str:
     """Of the shortcut heads, run by run; empty where none had any, or none is recorded."""
-    weights = (_head_weight(run["loss"]) for run in all_runs(training))
+    weights = map(_head_weight, all_runs(training))
     told = [weight for weight, _ in groupby(weights)]
     return "" if told in ([], ["none"]) else "; then ".join(told)
 
@@ -105,9 +105,9 @@ def _told(run: dict[str, Any]) -> str:
     steps = f" at T = {args['time_steps']}" if "time_steps" in args else ""
     count = run["epochs"]
     told = f"{count} epoch{'s' * (count != 1)}{images}{steps}{of_levels(args)}"
-    if (log := run.get("log")) is not None and len(log) < count:
-        told = f"{len(log)} of {told}"
-    if log:
+    if _was_cut_short(run):
+        told = f"{len(run['log'])} of {told}"
+    if log := run.get("log"):
         minutes = round(sum(entry["seconds"] for entry in log) / 60)
         told += f", {minutes} minute{'s' * (minutes != 1)}"
         machines = dict.fromkeys(entry["machine"] for entry in log if "machine" in entry)
@@ -115,11 +115,18 @@ def _told(run: dict[str, Any]) -> str:
     return told
 
 
-def _head_weight(loss: dict[str, Any]) -> str:
+def _was_cut_short(run: dict[str, Any]) -> bool:
+    return (log := run.get("log")) is not None and len(log) < run["epochs"]
+
+
+def _head_weight(run: dict[str, Any]) -> str:
+    loss = run["loss"]
     if loss["name"] in ("vanilla", "shortcut"):
         return {"vanilla": "none", "shortcut": "1"}[loss["name"]]
-    falls = ", falling to 0 in each run" * (loss["name"] in ("evolutionary", "per_head"))
-    return f"{loss['coefficient']:g}{falls}"
+    if loss["name"] == "constant":
+        return f"{loss['coefficient']:g}"
+    reached = "towards 0 in one that was cut short" if _was_cut_short(run) else "to 0 in each run"
+    return f"{loss['coefficient']:g}, falling {reached}"
 
 
 def of_levels(model_args: dict[str, Any]) -> str:

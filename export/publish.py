@@ -48,6 +48,7 @@ from zoo.command import said_in_a_line
 from zoo.disk import file_sha256, files, hashes, is_hidden
 from zoo.hub import CONFIG, WEIGHTS, read_config
 from zoo.pull import (
+    SHA256_DIGITS,
     WAITS,
     HTTPError,
     Promise,
@@ -66,7 +67,6 @@ from zoo.pull import (
 )
 
 VERSION = re.compile(r"v(\d+)")
-SHA256 = 64  # digits
 PATIENCE = 6  # times what a download waits for its next bytes: a commit takes a Hub longer
 
 
@@ -252,7 +252,7 @@ def check_replaced(repo_id: str, found: Plan) -> None:
     """
     others = {*found.changed, *found.stale} - {"README.md"}
     if others and REPORT in found.there:
-        small = {name for name in others if len(found.there[name]) < SHA256} | {REPORT}
+        small = {name for name in others if len(found.there[name]) < SHA256_DIGITS} | {REPORT}
         with tempfile.TemporaryDirectory(prefix="report_") as scratch:
             folder = pull(f"{repo_id}@{found.head}", sorted(small), cache_dir=scratch)
             there = found.there | {name: file_sha256(folder / name) for name in small}

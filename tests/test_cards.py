@@ -135,6 +135,8 @@ def test_a_card_claims_no_more_than_the_runs_of_a_network():
     assert told in _trained_with(with_heads)
     both = with_heads | {"loss": {"name": "shortcut", "coefficient": 0.05}}
     assert "of weight 0.05, falling to 0 in each run; then 1. What is" in _trained_with(both)
+    halfway = _trained_with(cut | {"loss": heads})
+    assert "of weight 0.05, falling towards 0 in one that was cut short. What is" in halfway
     unknown = cut | {"began_with": {"sha256": "", "training": None}}
     assert "is not recorded" in _trained_with(unknown)
     assert _title(unknown, 10) == "a set of images that is not recorded and CIFAR-10"

@@ -50,6 +50,7 @@ REVISION = re.compile(r"\w[\w.-]*(/\w[\w.-]*)*")
 # What the HTTP client raises where no answer comes; huggingface_hub has changed its client before.
 HTTPError = next(base for base in HfHubHTTPError.__bases__ if not issubclass(base, OSError))
 Answer = TypeVar("Answer")
+SHA256_DIGITS, SHA1_DIGITS = 64, 40
 
 
 class PullError(OSError):
@@ -61,7 +62,7 @@ class Promise:
     """What a file has to be."""
 
     digest: str
-    """sha256 of a file in LFS, 64 hexadecimal digits; of any other git's sha1, 40."""
+    """sha256 of a file in LFS, in hexadecimal digits; of any other git's sha1."""
     size: int
     """Bytes."""
 
@@ -342,7 +343,7 @@ def matches(path: Path, digest: str) -> bool:
 
 def _digest(path: Path, digits: int) -> str:
     with path.open("rb") as file:
-        if digits == 64:
+        if digits == SHA256_DIGITS:
             return hashlib.file_digest(file, "sha256").hexdigest()
         start = b"blob %d\0" % os.fstat(file.fileno()).st_size
         return hashlib.file_digest(file, lambda: hashlib.sha1(start)).hexdigest()
@@ -505,7 +506,7 @@ def _is_a_blob(path: Path, blobs: set[str]) -> bool:
         # One link alone is followed: huggingface_hub may keep what a blob is a link to elsewhere.
         name = Path(os.readlink(path)).name
         return name in blobs and matches(path, name)
-    return any(_digest(path, digits) in blobs for digits in (64, 40))
+    return any(_digest(path, digits) in blobs for digits in (SHA256_DIGITS, SHA1_DIGITS))
 
 
 def _point(storage: Path, revision: str, sha: str) -> None:
