@@ -31,6 +31,10 @@ AS_TRAINED = (
     "with large buffers kept, as zoo.training has it"
 )
 BESIDE = "those of torch.compile to ours as timed beside them"
+RELU = (
+    "in each neuron's place, at all T steps: what a step costs without neurons, and not an "
+    "ordinary network, which runs once"
+)
 PRECISION = "fp32, convolutions in TF32" if DEVICE == "cuda" else "fp32"
 
 
@@ -102,6 +106,7 @@ def main() -> None:
     rows = [row for name in ROUNDS for row in rows_of(name)]
     facts = {"batch": BATCH, "precision": PRECISION, "rounds": ROUNDS}
     facts |= {"times ours": BESIDE, "times ours as trained": AS_TRAINED, "ours": "with its heads"}
+    facts["ReLU"] = RELU
     title = "Training step of 32-pixel networks"
     name = f"train_step{SUFFIX or f'_{instruction_set()}'}"
     report(name, title, rows, "python benchmarks/train_step.py", DEVICE, **facts)
