@@ -68,7 +68,7 @@ def main() -> None:
         0,
         -0.2,
         "model.safetensors, config.json with the neuron constants: the same bits as in training\n"
-        "onnx/: the same bits as zoo.deploy(model), in every fp32 runtime; "
+        "onnx/: the same bits as zoo.deploy(model), in plain fp32; "
         "verification.json: the proof",
         fontsize=10,
         color=INK,

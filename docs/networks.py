@@ -23,8 +23,8 @@ SAID = (
     "is](exact_export.md). `python -m zoo list` prints these figures, and which weights load. "
     "Take A Shortcut Back has no VGG, no more than 34 layers on ImageNet, and another ResNet-20 "
     "than `short_bp_resnet20_slim`, which is that of [He et al.](https://arxiv.org/abs/1512.03385) "
-    "with convolutions as shortcuts between stages. T is a default, and not what each was "
-    "published at: `att_ms_resnet*` at 1, with a `drop_rate` of 0.2"
+    "with convolutions as shortcuts between stages. T is our default and not always what "
+    "a network was published at, as `att_ms_resnet*` at 1 with a `drop_rate` of 0.2."
 )
 
 

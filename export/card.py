@@ -43,8 +43,8 @@ EPOCHS = """{curves}
 """
 
 BROWSER = """
-In a browser or in Node, by @huggingface/transformers, with `folder` the name of a repository on the
-Hub; without the comment signs, a folder on the disk of Node:
+In Node, or in a browser, where it was not tried, by @huggingface/transformers, with `folder` the
+name of a repository on the Hub; without the comment signs, a folder on the disk of Node:
 
 ```js
 import {{ AutoImageProcessor, AutoModel, RawImage, env }} from "@huggingface/transformers";
@@ -206,10 +206,11 @@ def _body(
     )
 
 
-EXACT = """The graphs give the same bits in every runtime that convolves in plain fp32, in every
-batch size and number of threads, on any numbers: norms are folded into convolutions, and every
-weight is a whole multiple of a power of two, chosen so that no sum of a convolution needs more than
-the 24 bits that fp32 has; a neuron adds two numbers at a time, for which there is one order only.
+EXACT = """The graphs give the same bits in every runtime that convolves in plain fp32 and adds
+tensors in the graph's order (XLA and TensorFlow's optimiser may not), in every batch size and
+number of threads, on any numbers but NaN: norms are folded into convolutions, and every weight is a
+whole multiple of a power of two, chosen so that no sum of a convolution needs more than the 24 bits
+that fp32 has; a neuron adds two numbers at a time, which have one order only.
 `model.safetensors` holds the weights as they were trained; `zoo.deploy(model)` puts them on the
 grid, which changed the predicted class of {changed} of {count} images.
 
