@@ -22,6 +22,7 @@ from zoo.training.augment import AugmentConfig
 from zoo.training.config import Config
 from zoo.training.engine import train
 from zoo.training.feed import Feed
+from zoo.training.prepare import load_data
 
 RGB = {"mean": (124, 116, 104), "std": (58, 57, 57)}
 
@@ -173,6 +174,27 @@ def test_archives_that_hold_no_images_say_what_is_expected(tmp_path):
             load_images(config(tmp_path), "train")
 
 
+@pytest.mark.parametrize("packed", [False, True])
+def test_images_in_files_are_held_out_and_limited(folder, tmp_path, packed):
+    if packed:
+        for split in ("train", "val"):
+            with tarfile.open(tmp_path / f"{split}.tar", "w") as archive:
+                for path in sorted((folder / split).rglob("*.jpg"), reverse=True):
+                    archive.add(path, arcname=path.relative_to(folder / split))
+    recipe = replace(config(tmp_path if packed else folder), holdout=6, limit=8)
+    data, every = load_data(Config(data=recipe)), load_images(recipe, "train")
+    train, held_out = (
+        [*map(images.reader.filename, images.indices)] for images in (data.train, data.measured)
+    )
+    assert (len(train), len(held_out)) == (8, 6)
+    assert len({*train, *held_out}) == 14
+    for index, name in enumerate(held_out):
+        pixels, labels = data.measured.take([index])
+        (same,) = (i for i, n in enumerate(map(every.reader.filename, every.indices)) if n == name)
+        assert torch.equal(pixels, every.take([same])[0])
+        assert labels.tolist() == [int("n02" in name)]
+
+
 def test_a_network_is_verified_on_them(folder):
     model = zoo.create_model("short_bp_resnet20_slim")
     data = dataclasses.asdict(config(folder))
@@ -226,12 +248,28 @@ def test_an_image_of_a_kind_that_is_not_read_is_refused(folder, tmp_path, packed
         load_images(config(tmp_path / "set"), "train")
 
 
-def test_a_class_that_would_be_left_out_is_refused(folder, tmp_path):
-    shutil.copytree(folder, tmp_path / "set")
-    (tmp_path / "set" / "train" / "n03").mkdir()
+@pytest.mark.parametrize("inside", ["", ".hidden"])
+@pytest.mark.parametrize("packed", ["no", "a tar", "tars of classes"])
+def test_a_class_that_would_be_left_out_is_refused(folder, tmp_path, packed, inside):
+    train = shutil.copytree(folder, tmp_path / "set") / "train"
+    (train / "n03" / inside).mkdir(parents=True)
+    root = train.parent if packed == "no" else tmp_path
+    if packed == "a tar":
+        with tarfile.open(root / "train.tar", "w") as archive:
+            archive.add(train, ".")
+    elif packed == "tars of classes":
+        with tarfile.open(root / "train.tar", "w") as archive:
+            for place in sorted(train.iterdir()):
+                with tarfile.open(tmp_path / f"{place.name}.tar", "w") as of_class:
+                    for path in place.iterdir():
+                        of_class.add(path, path.name)
+                archive.add(tmp_path / f"{place.name}.tar", f"{place.name}.tar")
     with pytest.raises(ValueError, match=r"images in each class of .*train', found none in n03"):
-        load_images(config(tmp_path / "set"), "train")
-    (tmp_path / "set" / "train" / "n03").rmdir()
+        load_images(config(root), "train")
+
+
+def test_a_single_class_is_refused(folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "set")
     shutil.rmtree(tmp_path / "set" / "train" / "n02")
     with pytest.raises(ValueError, match=r"two classes or more in .*train', got 'n01' alone"):
         load_images(config(tmp_path / "set"), "train")

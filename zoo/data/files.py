@@ -82,9 +82,7 @@ def image_files(config: DataConfig, split: Split) -> ImageFiles:
     archive = place.with_suffix(".tar")
     packed = archive.is_file()
     try:
-        if packed:
-            _check_whole(archive)
-        folders = set() if packed else _check_files(place)
+        folders = _check_whole(archive) if packed else _check_files(place)
     except (OSError, tarfile.TarError) as error:
         raise _none_there(config, error) from None
     try:
@@ -123,38 +121,52 @@ def _none_there(config: DataConfig, error: Exception) -> FileNotFoundError:
     )
 
 
-def _check_whole(archive: Path | IO[bytes]) -> None:
-    """Raise for an archive, or one inside it, that ends early; timm would read what is there."""
+def _check_whole(archive: Path | IO[bytes]) -> set[str]:
+    """Raise for an archive, or one inside it, that ends early; timm would read what is there. Names
+    of the innermost folders, and of archives for one.
+    """
     outermost = isinstance(archive, Path)
     place = {"name": archive} if outermost else {"fileobj": archive}
+    folders, archives = set(), set()
     with tarfile.open(**place, mode="r:", tarinfo=StrictHeader) as files:
         for member in watched(files, f"looking through {archive.name}") if outermost else files:
-            is_image(PurePath(member.name), READ)
+            path = PurePath(member.name)
+            if is_image(path, READ):
+                folders.add(path.parent)
+            if member.isdir():
+                folders.add(path)
             if member.islnk() or member.issym():  # timm would leave it out
                 raise ValueError(
                     f"data.root: expected images themselves, got a link, {member.name}; pack with "
                     "tar --dereference --hard-dereference"
                 )
             if member.name.endswith(".tar") and member.isfile():
-                _check_whole(files.extractfile(member))
+                archives |= _check_whole(files.extractfile(member)) or {path.stem}
+    return _innermost(folders) | archives
 
 
 def _check_files(place: Path) -> set[str]:
     """Raise for what timm would leave out: an image of another kind, a folder that is not to be
     read. Names of the innermost folders.
     """
-    innermost = set()
+    folders = set()
 
     def refuse(error: OSError) -> None:
         raise error
 
-    for folder, inside, files in os.walk(place, onerror=refuse, followlinks=True):
-        if not inside and folder != str(place):
-            innermost.add(PurePath(folder).name)
+    for folder, _, files in os.walk(place, onerror=refuse, followlinks=True):
+        folders.add(PurePath(folder).relative_to(place))
         for path in (Path(folder, file) for file in files):
             if not is_image(path, READ):
                 refuse_dangling(path)
-    return innermost
+    return _innermost(folders)
+
+
+def _innermost(folders: set[PurePath]) -> set[str]:
+    """Names of folders that have no other inside, but for those that a dot hides."""
+    seen = {folder for folder in folders if not folder.name.startswith(".")}
+    above = {parent for folder in seen for parent in folder.parents}
+    return {folder.name for folder in seen - above} - {""}
 
 
 def _check_layout(reader: Reader, place: Path) -> None:
