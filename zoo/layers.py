@@ -84,6 +84,18 @@ def _can_be_lean(spike: nn.Module, conv: ConvNorm, x: Tensor) -> bool:
     )
 
 
+class ConvSpike(nn.Module):
+    """Convolution, norm and neuron, [T, B, C, H, W] -> spikes [T, B, C', H', W']."""
+
+    def __init__(self, in_chs: int, out_chs: int, kernel_size: int, spike, stride: int = 1, **dd):
+        super().__init__()
+        self.conv = ConvNorm(in_chs, out_chs, kernel_size, stride, **dd)
+        self.spike = spike()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return fire(self.spike, self.conv, x)
+
+
 class SpikeAttention(nn.Module):
     """Attention among spikes without a softmax, (q k^T) v of each head, [T, B, C, H, W] each.
 

@@ -12,6 +12,7 @@ from torch import nn
 from zoo.arguments import one_of, sizes_of_stages
 from zoo.layers import ConvNorm, DirectCoding, TimeFold, conv_norm
 
+Block = Literal["basic", "bottleneck"]
 Stem = Literal["conv3x3", "conv7x7_pool", "conv7x7_maxpool", "conv3x3x3_pool"]
 STEM_REDUCTION: dict[str, int] = {
     "conv3x3": 1,

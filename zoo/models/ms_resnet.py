@@ -28,7 +28,7 @@ __all__ = ["MSResNet"]
 MS_LIF = partial(  # Ariande1/MS-ResNet: thresh 0.5, decay 0.25, lens 0.5, the reset detached
     LIF, decay=0.25, v_threshold=0.5, surrogate="rectangle", width=1.0, detach_reset=True
 )
-Stem = Literal["conv3x3", "conv7x7"]
+MSStem = Literal["conv3x3", "conv7x7"]
 STEMS: dict[str, tuple[int, int, int]] = {  # kernel, stride, stride of the first stage
     "conv3x3": (3, 1, 1),
     "conv7x7": (7, 2, 2),
@@ -103,7 +103,7 @@ class MSResNet(SpikingBackbone):
         block: Block = "basic",
         depths: Sequence[int] = (2, 2, 2, 2),
         widths: Sequence[int] = (64, 128, 256, 512),
-        stem: Stem = "conv7x7",
+        stem: MSStem = "conv7x7",
         stem_width: int = 64,
         gated: bool = False,
         avg_down: bool = False,

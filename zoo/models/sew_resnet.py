@@ -15,10 +15,9 @@ from torch import Tensor, nn
 
 from zoo.arguments import flag, one_of, sizes
 from zoo.backbone import SpikingBackbone, build, cfg, cfg_imagenet
-from zoo.layers import ConvNorm, fire
-from zoo.models.short_bp_resnet import Block
+from zoo.layers import ConvNorm, ConvSpike, fire
 from zoo.neurons import LIF, SpikeLayer, spike_layer_factory
-from zoo.resnet import STEM_REDUCTION, Stem, make_stem, resnet_stages
+from zoo.resnet import STEM_REDUCTION, Block, Stem, make_stem, resnet_stages
 
 __all__ = ["SEWResNet"]
 
@@ -44,18 +43,6 @@ RESIDUALS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 }
 
 
-class SpikingShortcut(nn.Module):
-    """Convolution, norm and neuron, where a block changes the shape; [T, B, C, H, W]."""
-
-    def __init__(self, in_chs: int, out_chs: int, stride: int, spike, **dd):
-        super().__init__()
-        self.conv = ConvNorm(in_chs, out_chs, 1, stride, **dd)
-        self.spike = spike()
-
-    def forward(self, x: Tensor) -> Tensor:
-        return fire(self.spike, self.conv, x)
-
-
 class SEWBlock(nn.Module):
     """Convolutions with a neuron behind each, joined with the shortcut; [T, B, C, H, W].
 
@@ -70,7 +57,7 @@ class SEWBlock(nn.Module):
         self.residual = residual
         same = stride == 1 and in_chs == out_chs
         self.shortcut = (
-            nn.Identity() if same else SpikingShortcut(in_chs, out_chs, stride, spike, **dd)
+            nn.Identity() if same else ConvSpike(in_chs, out_chs, 1, spike, stride, **dd)
         )
 
     def spikes(self, x: Tensor) -> Tensor:

@@ -9,7 +9,6 @@ Shapes: T time steps, B batch, C channels, H height, W width.
 import math
 from collections.abc import Sequence
 from numbers import Real
-from typing import Literal
 
 import torch
 from timm.models import generate_default_cfgs, register_model
@@ -19,7 +18,7 @@ from zoo.arguments import flag, one_of, sizes
 from zoo.backbone import SpikingBackbone, build, cfg, cfg_imagenet
 from zoo.layers import ConvNorm, fire
 from zoo.neurons import LIF, SpikeLayer, spike_layer_factory
-from zoo.resnet import STEM_REDUCTION, Stem, make_shortcut, make_stem, resnet_stages
+from zoo.resnet import STEM_REDUCTION, Block, Stem, make_shortcut, make_stem, resnet_stages
 
 __all__ = ["ShortBPResNet"]
 
@@ -71,7 +70,6 @@ class Bottleneck(nn.Module):
         return self.conv3.norm
 
 
-Block = Literal["basic", "bottleneck"]
 BLOCKS: dict[str, type[BasicBlock] | type[Bottleneck]] = {
     "basic": BasicBlock,
     "bottleneck": Bottleneck,

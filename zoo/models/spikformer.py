@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from zoo.arguments import sizes, whole
 from zoo.backbone import SpikingBackbone, build, cfg
-from zoo.layers import ConvNorm, DirectCoding, SpikeAttention, TimeFold, fire
+from zoo.layers import ConvSpike, DirectCoding, SpikeAttention, TimeFold
 from zoo.neurons import LIF, SpikeLayer, spike_layer_factory
 
 __all__ = ["Spikformer"]
@@ -28,18 +28,6 @@ NEURON = partial(LIF, decay=0.5, v_threshold=2.0, surrogate="tanh", width=2.0, d
 # before a neuron like all others is twice every potential, which is exact, and the same spikes; so
 # one set of constants is the network's. Only the surrogate is then half as wide there as theirs.
 SCALE = 0.25
-
-
-class ConvSpike(nn.Module):
-    """Convolution, norm and neuron, [T, B, C, H, W] -> spikes [T, B, C', H, W]."""
-
-    def __init__(self, in_chs: int, out_chs: int, kernel_size: int, spike, **dd):
-        super().__init__()
-        self.conv = ConvNorm(in_chs, out_chs, kernel_size, **dd)
-        self.spike = spike()
-
-    def forward(self, x: Tensor) -> Tensor:
-        return fire(self.spike, self.conv, x)
 
 
 class PositionEmbedding(nn.Module):
@@ -143,7 +131,10 @@ class Spikformer(SpikingBackbone):
                 f"embed_dim: expected a multiple of 8 and of {num_heads} num_heads, got {embed_dim}"
             )
         if not (isinstance(mlp_ratio, Real) and 0.5 < embed_dim * mlp_ratio < math.inf):
-            raise ValueError(f"mlp_ratio: expected a number > 0, got {mlp_ratio!r}")
+            raise ValueError(
+                f"mlp_ratio: expected a number that leaves a channel of {embed_dim}, got "
+                f"{mlp_ratio!r}"
+            )
         dd = {"device": device, "dtype": dtype}
         spike = spike_layer_factory(spike_layer)
         stages, feature_info = nn.Sequential(), []
