@@ -200,6 +200,22 @@ def test_features_only_gives_the_stages(name):
     assert [x.shape[-1] // f.shape[-1] for f in features] == model.feature_info.reduction()
 
 
+@pytest.mark.parametrize("name", ["short_bp_resnet20_slim", "ms_resnet18"])
+def test_features_are_the_means_over_time_of_what_stages_give_off(name):
+    model = awake(name)
+    x, outputs = images(model), []
+    assert_it_sees(model, x)
+    for stage in model.stages:
+        stage.register_forward_hook(lambda *args: outputs.append(args[2]))
+    with torch.no_grad():
+        last, features = model.forward_intermediates(x)
+        assert all(map(torch.equal, features, [output.mean(0) for output in outputs]))
+        assert torch.equal(last, model.forward_features(x))
+        behind = model.forward_intermediates(x, norm=True, intermediates_only=True)
+    assert torch.equal(behind[-1], last)
+    assert any(len(output.unique(dim=0)) > 1 for output in outputs), "steps that differ"
+
+
 def test_pruning_leaves_the_features_it_keeps():
     x = torch.randn(2, 3, 16, 16)
     model = awake("short_bp_resnet20_slim", shortcut_heads=True)
@@ -434,8 +450,16 @@ def test_a_wrong_argument_is_refused():
             "depths: expected a whole number >= 1 for each stage,",
         ),
         ("spikformer_4_384", {"depths": (2.5, 2)}, "depths: expected a whole number >= 1 for each"),
-        ("spikformer_4_384", {"mlp_ratio": 0}, "mlp_ratio: expected a number > 0, got 0"),
-        ("spikformer_4_384", {"mlp_ratio": "a"}, "mlp_ratio: expected a number > 0, got 'a'"),
+        (
+            "spikformer_4_384",
+            {"mlp_ratio": 0},
+            "mlp_ratio: expected a number that leaves a channel",
+        ),
+        (
+            "spikformer_4_384",
+            {"mlp_ratio": "a"},
+            "mlp_ratio: expected a number that leaves a chan",
+        ),
         (
             "spikformer_4_384",
             {"embed_dim": 384.0},
@@ -472,6 +496,12 @@ def test_a_wrong_argument_is_refused():
             "avg_down: expected True or False, got 'false'",
         ),
         ("ms_resnet18", {"drop_rate": True}, "drop_rate: expected a number between 0 and 1"),
+        ("ms_resnet18", {"drop_rate": "0.1"}, "drop_rate: expected a number between 0 and 1"),
+        (
+            "ms_resnet18",
+            {"global_pool": ""},
+            "global_pool: expected one that pools for 1000",
+        ),
         ("ms_resnet18", {"global_pool": 3}, "global_pool: expected a name, such as 'avg', got 3"),
         (
             "ms_resnet18",
@@ -502,6 +532,8 @@ def test_a_classifier_for_fewer_than_no_classes_is_refused():
     model = create("short_bp_resnet20_slim")
     with pytest.raises(ValueError, match="num_classes: expected a whole number >= 0, got -3"):
         model.reset_classifier(-3)
+    with pytest.raises(ValueError, match="global_pool: expected one that pools for 10 classes"):
+        model.reset_classifier(10, "")
     assert model.num_classes == model.head.fc.out_features == 10
 
 

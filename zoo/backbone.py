@@ -6,6 +6,7 @@ Shapes: T time steps, B batch, C channels, H height, W width, K classes.
 import inspect
 from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import nullcontext
+from numbers import Real
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -72,10 +73,12 @@ class SpikingBackbone(nn.Module):
         num_classes = whole("num_classes", num_classes, 0)
         lean = one_of("memory", LEAN, memory)
         flag("shortcut_heads", shortcut_heads)
-        if isinstance(drop_rate, bool) or not 0 <= drop_rate <= 1:
-            raise ValueError(f"drop_rate: expected a number between 0 and 1, got {drop_rate}")
+        is_number = isinstance(drop_rate, Real) and not isinstance(drop_rate, bool)
+        if not (is_number and 0 <= drop_rate <= 1):
+            raise ValueError(f"drop_rate: expected a number between 0 and 1, got {drop_rate!r}")
         if not isinstance(global_pool, str | None):
             raise ValueError(f"global_pool: expected a name, such as 'avg', got {global_pool!r}")
+        _check_pooled(num_classes, global_pool)
         dd = {"device": device, "dtype": dtype}
         self.num_classes = num_classes
         self.in_chans = stem[0].conv.in_channels
@@ -209,7 +212,10 @@ class SpikingBackbone(nn.Module):
         pretrained_cfg has neither names nor tag any more.
         """
         dd = get_device_dtype(self)
-        self.num_classes = whole("num_classes", num_classes, 0)
+        num_classes = whole("num_classes", num_classes, 0)
+        pool = self.head.global_pool.pool_type if global_pool is None else global_pool
+        _check_pooled(num_classes, pool)
+        self.num_classes = num_classes
         _forget_classes(getattr(self, "pretrained_cfg", {}))
         self.head.reset(self.num_classes, global_pool, **dd)
         self.head_hidden_size = self.head.num_features
@@ -226,6 +232,14 @@ class SpikingBackbone(nn.Module):
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
         blocks = r"^stages\.(\d+)" if coarse else r"^stages\.(\d+)\.(\d+)"
         return dict(stem=r"^stem", blocks=[(blocks, None)])
+
+
+def _check_pooled(num_classes: int, global_pool: str | None) -> None:
+    if num_classes and not global_pool:
+        raise ValueError(
+            f"global_pool: expected one that pools for {num_classes} classes, such as 'avg', got "
+            "none; with num_classes=0 features are not pooled"
+        )
 
 
 class _KeepsBuffers:

@@ -132,8 +132,6 @@ def build_model(config: Config, images: ImageSet | ImageFiles) -> nn.Module:
     if taken := sorted(hub.TAKEN & config.model_args.keys()):
         raise ValueError(f"model_args.{taken[0]}: expected arguments of a network, timm takes that")
     args = config.model_args
-    if args.get("global_pool") == "":  # which everywhere else in timm means none
-        raise ValueError("model_args.global_pool: expected one that pools, such as avg, got none")
     if config.data.streams:
         args = {"time_steps": config.data.frames, **args}
         if args["time_steps"] != config.data.frames:
