@@ -294,6 +294,13 @@ def test_where_spikingjelly_counts_otherwise():
     assert counter.get_total() > 4  # and so is each norm, which deployment folds away
 
 
+def test_a_compiled_network_has_the_layers_of_the_one_inside():
+    model, x = create(), images(batch=1)
+    compiled = torch.compile(model, backend="eager")
+    assert count_connections(compiled, x) == count_connections(model, x)
+    assert part_connections(compiled, x) == part_connections(model, x)
+
+
 def test_connections_are_known_without_values():
     model = create(time_steps=2)
     seen = count_connections(model, images(batch=1))
@@ -425,6 +432,12 @@ def test_frozen_layers_show_the_gradients_that_they_would_have():
     model.stages[0][0].conv1.requires_grad_(False)
     assert gradients(model, x, labels) == expected
     assert not model.stem[0].conv.weight.requires_grad
+
+
+def test_features_have_no_gradients_of_a_loss():
+    model = create(features_only=True)
+    with pytest.raises(ValueError, match=r"network that gives logits, got .*, which gives a list"):
+        gradients(model, images(), torch.tensor([1, 2]))
 
 
 def test_a_layer_of_one_weight_has_a_gradient_without_variance():

@@ -16,6 +16,7 @@ import zoo
 from zoo import runs
 from zoo.data import DataConfig, load_images
 from zoo.data.events import _dataset, _share, frames
+from zoo.diagnostics.__main__ import Options, diagnose
 from zoo.training.augment import AugmentConfig
 from zoo.training.engine import train
 from zoo.training.prepare import build_model
@@ -156,6 +157,12 @@ def test_a_network_has_as_many_time_steps_as_its_streams_have_frames(recipe, ges
     assert build_model(replace(recipe, data=data, model_args={}), images).time_steps == 4
     with pytest.raises(ValueError, match=r"time_steps: expected the 4 of data.frames, got 3"):
         build_model(replace(recipe, data=data, model_args={"time_steps": 3}), images)
+
+
+def test_a_network_is_diagnosed_on_as_many_time_steps_as_streams_have_frames(gestures):
+    options = Options(data=DataConfig(root=str(gestures), **EVENTS), num_images=2, batch_size=2)
+    found = diagnose("gac_ms_resnet18", options)
+    assert found.title == "gac_ms_resnet18, random weights, T = 4, 2 test images of dvs_gesture"
 
 
 def test_frames_larger_than_the_sensor_are_refused():

@@ -111,6 +111,8 @@ def diagnose(name: str, options: Options) -> Report:
         )
     if not pretrained:
         args = {"time_steps": options.time_steps} if options.time_steps else {}
+        if found and options.data.streams:
+            args = {"time_steps": options.data.frames} | args
         if found:
             args |= {"num_classes": len(found.classes), "in_chans": found.shape[-3]}
         model, weights = zoo.create_model(name, shortcut_heads=True, **args), "random weights"

@@ -43,7 +43,7 @@ def gradients(
         head_weight: 0 leaves the shortcut heads out, whether or not there are any.
 
     Raises:
-        ValueError: A weight for heads that the network has not.
+        ValueError: A weight for heads that the network has not, or features in place of logits.
         RuntimeError: In torch.inference_mode, where nothing has gradients.
     """
     model = unwrap_model(model)
@@ -75,6 +75,11 @@ def gradients(
     with hooks(*handles), torch.enable_grad():
         outputs = model(images)
         logits, side_logits = outputs if isinstance(outputs, tuple) else (outputs, None)
+        if not isinstance(logits, Tensor):
+            raise ValueError(
+                f"model: expected a network that gives logits, got {type(model).__name__}, which "
+                f"gives a {type(logits).__name__}"
+            )
         if head_weight:
             logits = logits + head_weight * side_logits.sum(0)
         cross_entropy(logits, labels).backward()

@@ -103,6 +103,7 @@ def count_connections(model: nn.Module, x: Tensor, padding: bool = True) -> dict
         padding: Whether those with the zeros beyond a border are among them, as the operations of
             ordinary networks are counted. Spikes never are, and compare with those without.
     """
+    model = unwrap_model(model)
     counter = _Counter(model, dense=True, padding=padding)
     products = sdpa_kernel(SDPBackend.MATH)
     with torch.no_grad(), eval_mode(model), _inside(model, counter), products, counter:
@@ -114,6 +115,7 @@ def part_connections(model: nn.Module, x: Tensor) -> tuple[dict[str, int], dict[
     """What count_connections gives, in two: layers that are given nothing but spikes of LIF layers,
     their sums and products, without padding; and those that multiply pixels, averages and currents.
     """
+    model = unwrap_model(model)
     sources = _Sources(model)
     lif = [m for m in model.modules() if isinstance(m, LIF) and m.levels == 1]
     marks = hooks(*(m.register_forward_hook(lambda *args: sources.fired(args[2])) for m in lif))
