@@ -10,7 +10,7 @@ from torchvision.models import ResNet18_Weights, ResNet34_Weights
 
 import zoo
 from zoo import hub
-from zoo.__main__ import entry, main
+from zoo.__main__ import entry, in_short, main
 from zoo.deployed import why_not_exact
 
 
@@ -65,6 +65,11 @@ def test_what_multiplies_currents_is_no_synaptic_operation():
     maps = 2 * 112**2 * 64 * 64 * 16
     assert 0 < gated.macs_on_currents - plain.macs_on_currents - maps < 0.01 * maps
     assert attended.macs_on_currents > plain.macs_on_currents
+
+
+def test_counts_are_shown_in_four_digits():
+    shown = [in_short(count) for count in (0, 999, 1000, 272_474, 3_627_122_688)]
+    assert shown == ["0", "999", "1 k", "272.5 k", "3.627 G"]
 
 
 def test_the_list_is_a_table_or_json(command):

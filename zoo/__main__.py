@@ -103,8 +103,9 @@ def list_zoo(filter: str = "", json: bool = False) -> None:
 
 
 def in_short(count: int) -> str:
-    unit, size = next((u, n) for u, n in (("G", 1e9), ("M", 1e6), ("k", 1e3)) if count >= n)
-    return f"{count / size:.4g} {unit}"
+    units = ("G", 1e9), ("M", 1e6), ("k", 1e3)
+    unit, size = next(((f" {unit}", size) for unit, size in units if count >= size), ("", 1))
+    return f"{count / size:.4g}{unit}"
 
 
 def main() -> None:
