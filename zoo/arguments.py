@@ -1,12 +1,13 @@
 """What arguments of networks are held to, before torch meets them."""
 
 from collections.abc import Mapping, Sequence
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Any, TypeVar
 
 import numpy as np
 
 Choice = TypeVar("Choice")
+TINY, HUGE = float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max)
 
 
 def one_of(name: str, known: Mapping[str, Choice], chosen: str) -> Choice:
@@ -46,6 +47,19 @@ def whole(name: str, value: Any, least: int) -> int:
     if not _is_whole(value) or value < least:
         raise ValueError(f"{name}: expected a whole number >= {least}, got {value!r}")
     return int(value)
+
+
+def positive(name: str, value: float) -> float:
+    """A number above 0, of which fp32 has all its digits.
+
+    Raises:
+        ValueError: It is none.
+    """
+    if not (isinstance(value, Real) and TINY <= value <= HUGE):
+        raise ValueError(
+            f"{name}: expected a number > 0, from {TINY:.2g} to {HUGE:.2g}, got {value!r}"
+        )
+    return float(value)
 
 
 def is_list(values: Any, count: int, kind: Any) -> bool:

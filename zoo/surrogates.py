@@ -8,12 +8,11 @@ A rate stands for the spikes of several steps: a staircase forward, the ramp und
 import math
 from collections.abc import Callable
 from functools import partial
-from numbers import Real
 
 import torch
 from torch import Tensor
 
-from zoo.arguments import one_of
+from zoo.arguments import one_of, positive
 
 
 def triangle(u: Tensor, width: float) -> Tensor:
@@ -89,9 +88,7 @@ def spike_function(surrogate: str, width: float) -> Callable[[Tensor], Tensor]:
         ValueError: There is no such surrogate, or no such width.
     """
     slope = one_of("surrogate", SLOPES, surrogate)
-    if not (isinstance(width, Real) and 0 < width < math.inf):
-        raise ValueError(f"width: expected a number > 0, got {width!r}")
-    return partial(_spike, slope=slope, width=width)
+    return partial(_spike, slope=slope, width=positive("width", width))
 
 
 def rate_function(v_threshold: float, levels: int) -> Callable[[Tensor], Tensor]:
