@@ -154,6 +154,15 @@ def test_a_surrogate_of_ones_own_is_that_of_every_backend():
         assert x.grad[1].unique().tolist() == [7]
 
 
+def test_constants_of_a_subclass_are_none_of_a_kernels():
+    class Named(zoo.LIF):
+        def constants(self):
+            return super().constants() | {"gain": 4}
+
+    x = torch.rand(4, 50, generator=torch.manual_seed(0)).requires_grad_()
+    assert torch.equal(Named(backend="compiled")(x), Named(backend="eager")(x))
+
+
 def test_a_width_that_is_set_later_is_that_of_every_backend():
     x, gradients = torch.randn(2, 1000), []
     for backend in ("eager", "compiled"):

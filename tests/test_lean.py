@@ -298,6 +298,20 @@ def test_a_constant_that_learns_gets_its_gradient_by_either_memory(spike_layer, 
     assert sum(gradient.any().item() for gradient in learned) > 15
 
 
+@pytest.mark.parametrize("memory", ["fast", "lean"])
+def test_gradients_are_of_the_neuron_that_the_forward_pass_saw(memory):
+    results = []
+    for changed in (False, True):
+        model = create("short_bp_resnet20_slim", memory=memory).train()
+        loss = model(images(model)).square().sum()
+        if changed:
+            for neuron in (m for m in model.modules() if isinstance(m, zoo.LIF)):
+                neuron.width = 0.25
+        loss.backward()
+        results.append([parameter.grad for parameter in model.parameters()])
+    assert all(map(torch.equal, *results))
+
+
 def test_a_shortcut_of_a_wider_type_makes_a_current_of_that_type():
     results = []
     for memory in ("fast", "lean"):

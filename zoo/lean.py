@@ -43,7 +43,8 @@ def is_hooked(module: nn.Module) -> bool:
 def norm_spike(
     y: Tensor, norm: nn.BatchNorm2d, spike: LIF, shortcut: Tensor | None, T: int
 ) -> Tensor:
-    """Batch norm in training mode, the shortcut added, and the neuron; only y is remembered.
+    """Batch norm in training mode, the shortcut added, and the neuron; what is remembered is y, and
+    the shortcut as remembered_as was told.
 
     Args:
         y: Output of the convolution, [T*B, C, H, W].
@@ -178,6 +179,8 @@ def _weight_gradient(conv: nn.Conv2d, x: Tensor, grad: Tensor) -> Tensor:
 class _NormSpike(torch.autograd.Function):
     @staticmethod
     def forward(ctx, y, weight, bias, shortcut, norm, spike, T):
+        spike = LIF(**spike.constants(), backend=spike.backend)  # whatever becomes of its own
+        ctx.set_materialize_grads(False)  # packed has none
         stats = norm.running_mean, norm.running_var
         current, mean, invstd = torch.native_batch_norm(
             y, weight, bias, *stats, True, norm.momentum, norm.eps
@@ -210,6 +213,7 @@ class _FusedNormSpike(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, y, weight, bias, shortcut, norm, spike, T):
+        ctx.set_materialize_grads(False)
         stats = norm.running_mean, norm.running_var
         mean, var = torch.batch_norm_update_stats(y, *stats, norm.momentum)
         # As torch's norm computes them, bit for bit: bias - mean * scale has one rounding.

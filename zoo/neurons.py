@@ -4,7 +4,6 @@ Shapes: T time steps, B batch, C channels, H height, W width.
 """
 
 import functools
-import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
@@ -17,14 +16,15 @@ from timm.layers import register_notrace_module
 from torch import Tensor, nn
 from torch.autograd.forward_ad import unpack_dual
 
-from zoo.arguments import flag, whole
+from zoo.arguments import flag, positive, whole
 from zoo.kernels import compiled, triton
 from zoo.kernels.lif import lif
 from zoo.surrogates import rate_function, spike_function
 
 Reset = Literal["zero", "subtract"]
 Backend = Literal["auto", "eager", "compiled", "triton"]
-KERNELS = {"cpu": compiled, "cuda": triton}
+BACKENDS = {"compiled": compiled, "triton": triton}
+KERNELS = {"cpu": compiled, "cuda": triton}  # that "auto" takes
 WORTH_COMPILING = 1 << 18  # elements of x; below, a graph costs more to build than it ever saves
 
 
@@ -104,8 +104,7 @@ class LIF(nn.Module):
         super().__init__()
         if not (isinstance(decay, Real) and 0 <= decay <= 1):
             raise ValueError(f"decay: expected a number in [0, 1], got {decay!r}")
-        if not (isinstance(v_threshold, Real) and 0 < v_threshold < math.inf):
-            raise ValueError(f"v_threshold: expected a number > 0, got {v_threshold!r}")
+        v_threshold = positive("v_threshold", v_threshold)
         if reset not in get_args(Reset):
             raise ValueError(f"reset: expected one of {list(get_args(Reset))}, got {reset!r}")
         flag("detach_reset", detach_reset)
@@ -118,7 +117,7 @@ class LIF(nn.Module):
                 f"and {reset!r}"
             )
         spike_function(surrogate, width)  # raises where there is none
-        self.decay, self.v_threshold, self.reset = float(decay), float(v_threshold), reset
+        self.decay, self.v_threshold, self.reset = float(decay), v_threshold, reset
         self.surrogate, self.width, self.detach_reset = surrogate, float(width), detach_reset
         self.backend, self.levels = backend, levels
 
@@ -146,7 +145,9 @@ class LIF(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if self.kernel(x):
-            return lif(x, *self.constants().values())
+            slope = self.surrogate, self.width
+            constants = self.decay, self.v_threshold, self.reset, *slope, self.detach_reset
+            return lif(x, *constants, self.levels)
         spikes = [spike for spike, _ in self._steps(x)]
         return torch.stack(spikes).to(x.dtype)
 
@@ -186,7 +187,7 @@ class LIF(nn.Module):
                 return None
             kernel = KERNELS[device]
         else:
-            kernel = {"compiled": compiled, "triton": triton}[self.backend]
+            kernel = BACKENDS[self.backend]
         reason = own or kernel.unavailable()
         if reason is None and KERNELS.get(device) is not kernel:
             reason = f"it does not run on {device}"
