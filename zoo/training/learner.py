@@ -19,6 +19,7 @@ from zoo.data import normalise
 from zoo.neurons import KERNELS
 from zoo.training.augment import augment
 from zoo.training.config import Config
+from zoo.training.feed import seed_of
 from zoo.training.losses import classification_loss, head_weight
 from zoo.training.muon import muon_in_fp32
 from zoo.training.watch import first_broken
@@ -125,6 +126,8 @@ class Learner:
             raise self._broken(
                 iteration, "gradients that fp16 holds at some scale, got none", images
             )
+        # Some optimizers draw (timm's kron), and each process has seeded its own chunk.
+        torch.manual_seed(seed_of(config.seed, "optimizer", iteration))
         with muon_in_fp32() if config.precision == "fp32" else nullcontext():
             self.scaler.step(self.optimizer)
         self.scaler.update()
