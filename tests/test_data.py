@@ -114,6 +114,29 @@ def test_a_set_of_torchvision_has_its_own_splits_and_channels_in_front(monkeypat
         assert images[-1].unique().tolist() == [colour]
 
 
+def test_grey_images_of_torchvision_have_one_channel(tmp_path):
+    def idx(values: np.ndarray) -> bytes:
+        """The original files' format: type and axes, sizes, bytes."""
+        sizes = b"".join(size.to_bytes(4, "big") for size in values.shape)
+        return bytes([0, 0, 8, values.ndim]) + sizes + values.tobytes()
+
+    raw = tmp_path / "FashionMNIST" / "raw"
+    raw.mkdir(parents=True)
+    for name, count in (("train", 5), ("t10k", 3)):
+        pixels = np.arange(count * 28 * 28, dtype=np.uint8).reshape(count, 28, 28)
+        (raw / f"{name}-images-idx3-ubyte").write_bytes(idx(pixels))
+        (raw / f"{name}-labels-idx1-ubyte").write_bytes(idx(np.arange(count, dtype=np.uint8)))
+    found = load_images(DataConfig(name="fashion_mnist", root=str(tmp_path)), "test")
+    assert torch.equal(found.images[:, 0], torch.from_numpy(pixels))
+    assert found.labels.tolist() == [0, 1, 2]
+
+
+def test_every_kind_of_image_that_is_read_is_read(folder):
+    for suffix in ("jpg", "jpeg", "png", "webp"):
+        Image.new("RGB", (8, 8)).save(folder / "train" / "cat" / f"other.{suffix}")
+    assert len(load_images(config(folder), "train")) == 6 + 4
+
+
 def test_a_normalised_pixel_is_still_a_pixel():
     pixels = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16)
     values = normalise(pixels, (125,), (63,))

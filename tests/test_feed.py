@@ -46,6 +46,7 @@ def test_an_epoch_shows_every_image_once_in_an_order_of_its_own(images):
     first, second = taken(feed, 0), taken(feed, 1)
     assert feed.steps == 4
     assert [len(step[0]) for step in first] == [8, 8, 8, 6]
+    assert [feed.images_of(step) for step in range(4)] == [8, 8, 8, 6]
     assert sorted(i for step in first for i in step[0]) == list(range(30))
     assert first != second
     assert taken(feed, 0) == first
@@ -63,12 +64,22 @@ def test_two_processes_share_what_one_takes_in_two_turns(images):
 
 
 def test_a_rest_with_too_little_for_some_process_is_left_out(images):
-    assert Feed(Config(batch_size=29), images).steps == 1
+    alone = Feed(Config(batch_size=29), images)
+    assert (alone.steps, alone.seen) == (1, 29)
     assert Feed(Config(batch_size=27), images, 0, 2).steps == 1
     assert Feed(Config(batch_size=26), images, 0, 2).steps == 2
     assert Feed(Config(batch_size=64), images, 0, 20).steps == 1
     with pytest.raises(ValueError, match="batch_size: expected at least an image for each of 40 "):
         Feed(Config(batch_size=32), images, 0, 40)
+
+
+def test_the_first_batch_that_is_measured_has_something_of_every_class():
+    labels = torch.arange(10).repeat_interleave(100)
+    pixels = torch.zeros(1000, 1, 1, 1, dtype=torch.uint8)
+    by_class = ImageSet(pixels, labels, tuple("0123456789"))
+    _, first = next(measured_batches(Config(batch_size=128), by_class))
+    assert len(first) < 1000
+    assert set(first.tolist()) == set(range(10))
 
 
 def test_workers_change_no_bit(images):
@@ -256,7 +267,9 @@ def test_a_crop_larger_than_the_padded_image_is_refused():
         random_crop(torch.zeros(1, 3, 6, 6), 1, 9)
 
 
-@pytest.mark.parametrize("asked", [{"flip": True}, {"roll": 2}, {"cutout": 4}], ids=str)
+@pytest.mark.parametrize(
+    "asked", [{"crop_padding": 2}, {"flip": True}, {"roll": 2}, {"cutout": 4}], ids=str
+)
 def test_each_augmentation_that_is_asked_for_is_done(asked):
     torch.manual_seed(0)
     images = torch.rand(64, 3, 8, 8) + 1

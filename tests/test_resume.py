@@ -10,10 +10,11 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
-from waiting import LONGEST, wait_for_a_checkpoint
+from waiting import LONGEST, end_of, wait_for_a_checkpoint
 
 import zoo
 from zoo import runs
@@ -21,7 +22,7 @@ from zoo.training import checkpoint, engine
 from zoo.training.checkpoint import load_checkpoint, save_checkpoint
 from zoo.training.engine import train
 from zoo.training.run_folder import read_log
-from zoo.training.stop import StopSignal
+from zoo.training.stop import POLITE, StopSignal
 
 RECIPE = Path(__file__).parent.parent / "configs" / "digits_demo.yaml"
 SHORT = ("--epochs", "2", "--device", "cpu", "--checkpoint-minutes", "0")
@@ -38,7 +39,8 @@ def whole(recipe, tmp_path_factory) -> Path:
 def start(run: Path, *options: str, **kwargs) -> subprocess.Popen:
     options = (*SHORT, *options, "--output", str(run))
     line = [sys.executable, "-m", "zoo.training", str(RECIPE), *options]
-    kwargs = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True} | kwargs
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    kwargs = pipes | {"start_new_session": True} | kwargs
     return subprocess.Popen(
         line, env=os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}, **kwargs
     )
@@ -66,14 +68,14 @@ def test_a_run_ended_inside_an_epoch_goes_on_to_the_bits_of_an_unbroken_one(tmp_
     process = start(tmp_path)
     wait_for_a_checkpoint(tmp_path, process)
     process.send_signal(how)
-    output, _ = process.communicate(timeout=60)
+    output, _ = end_of(process)
     if how != signal.SIGKILL:
         assert process.returncode == {signal.SIGTERM: 0, signal.SIGINT: 130}[how]
         assert f"stopped on {how.name} after epoch 0, step " in output
     position = json.loads((runs.newest_checkpoint(tmp_path) / "state.json").read_text())["position"]
     assert 0 < position["step"] < 23
     again = start(tmp_path)
-    output, errors = again.communicate(timeout=120)
+    output, errors = end_of(again)
     assert again.returncode == 0, errors
     assert "going on after epoch 0, step " in output
     assert ends_like(tmp_path, whole)
@@ -107,7 +109,8 @@ def test_a_run_that_is_asked_to_end_while_it_measures_measures_when_it_goes_on(
     assert ends_like(tmp_path, whole)
 
 
-def test_a_second_ctrl_c_ends_at_once():
+def test_a_second_ctrl_c_ends_at_once_and_then_signals_are_whose_they_were():
+    before = {number: signal.getsignal(number) for number in POLITE}
     with StopSignal() as stop:
         signal.raise_signal(signal.SIGINT)
         assert stop.came is signal.SIGINT
@@ -115,6 +118,7 @@ def test_a_second_ctrl_c_ends_at_once():
         assert stop.came is signal.SIGINT
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
+    assert {number: signal.getsignal(number) for number in POLITE} == before
 
 
 def interrupted(config, monkeypatch, checkpoint: int) -> None:
@@ -149,13 +153,59 @@ def test_averages_mixes_and_policies_go_on_inside_an_epoch(recipe, tmp_path, mon
     assert ends_like(tmp_path / "broken", tmp_path / "whole")
 
 
+@pytest.mark.parametrize("name", ["muon", "lamb", "sgd"])
+def test_every_optimizer_goes_on_inside_an_epoch(recipe, tmp_path, monkeypatch, name):
+    config = replace(
+        recipe,
+        epochs=1,
+        data=replace(recipe.data, limit=256),
+        optim=replace(recipe.optim, name=name, ema_decay=0.9, warmup_epochs=0.5),
+        precision="bf16",
+    )
+    train(replace(config, output=str(tmp_path / "whole")))
+    broken = replace(config, output=str(tmp_path / "broken"))
+    interrupted(broken, monkeypatch, 2)
+    train(broken)
+    assert ends_like(tmp_path / "broken", tmp_path / "whole")
+
+
+def test_a_run_counts_the_time_that_it_took_before_it_was_broken_off(recipe, tmp_path, monkeypatch):
+    config = replace(recipe, epochs=1, data=replace(recipe.data, limit=256), output=str(tmp_path))
+    interrupted(config, monkeypatch, 2)
+    load = checkpoint.load_checkpoint
+
+    def after_an_hour(folder):
+        trainer, state = load(folder)
+        state["position"]["seconds"] += 3600
+        return trainer, state
+
+    monkeypatch.setattr(engine, "load_checkpoint", after_an_hour)
+    assert 3600 < train(config)["seconds"] < 7200
+
+
+def test_a_checkpoint_is_due_after_as_many_minutes_as_asked_for(recipe, tmp_path, monkeypatch):
+    config = replace(recipe, epochs=1, checkpoint_minutes=10.0, output=str(tmp_path))
+    config = replace(config, data=replace(recipe.data, limit=8 * recipe.batch_size))
+    now, saved = iter(range(0, 10**9, 100)), []  # a look at the clock is 100 seconds after the last
+    monkeypatch.setattr(engine, "time", SimpleNamespace(perf_counter=lambda: next(now)))
+    save = engine.save_checkpoint
+
+    def noted(*args, **kwargs):
+        saved.append(args[3]["iteration"])
+        save(*args, **kwargs)
+
+    monkeypatch.setattr(engine, "save_checkpoint", noted)
+    train(config)
+    assert saved == [5, 8]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_to_the_whole_group_ends_workers_and_loop_in_peace(tmp_path, whole, how):
-    process = start(tmp_path, "--workers", "1", start_new_session=True)
+    process = start(tmp_path, "--workers", "1")
     wait_for_a_checkpoint(tmp_path, process)
     os.killpg(process.pid, how)
-    output, errors = process.communicate(timeout=60)
+    output, errors = end_of(process)
     assert process.returncode == {signal.SIGTERM: 0, signal.SIGINT: 130}[how], errors
     assert f"stopped on {how.name} after epoch 0, step " in output
     assert "Traceback" not in errors
@@ -269,7 +319,7 @@ def test_a_full_disk_ends_in_an_error_and_leaves_the_checkpoints(tmp_path, whole
     (kept,) = runs.checkpoints(run)
     room = (kept / "model.safetensors").stat().st_size // 2  # what the kernel then lets it write
     process = start(run, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (room, room)))
-    _, errors = process.communicate(timeout=120)
+    _, errors = end_of(process)
     assert process.returncode == 1
     assert "error: " in errors
     assert "expected room for a checkpoint, got: [Errno 27] File too large" in errors

@@ -13,6 +13,7 @@ from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -434,6 +435,33 @@ def test_pieces_of_a_step_count_by_their_images(recipe, tmp_path):
     torch.testing.assert_close(*results)
 
 
+def test_a_short_last_step_counts_as_much_as_a_whole_one(recipe):
+    draw = torch.Generator().manual_seed(0)
+    pixels = torch.randint(256, (5, 1, 8, 8), generator=draw, dtype=torch.uint8)
+    data = ImageSet(pixels, torch.arange(5), tuple("abcde"))
+    config = replace(recipe, epochs=1, batch_size=3, loss=LossConfig(name="vanilla"))
+    config = replace(config, augment=AugmentConfig(crop_padding=0, flip=False))
+    config = replace(config, optim=OptimConfig(name="sgd", lr=0.1, weight_decay=0.0))
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 5))
+    network.num_classes = 5
+    weight, bias = (parameter.detach().clone() for parameter in network.parameters())
+    feed = Feed(config, data)
+    learner = Learner(config, network, feed.steps, make_accelerator(config))
+    velocity = 0.0  # timm's sgd has Nesterov's momentum of 0.9
+    for step, chunks in enumerate(feed.epoch(0)):
+        images, labels = next(chunks)
+        x = normalise(images, config.data.mean, config.data.std).flatten(1)
+        learner.step(iter([(images, labels)]), step, feed.images_of(step))
+        error = (x @ weight.T + bias).softmax(1) - torch.eye(5)[labels]
+        gradient = torch.cat([error.T @ x, error.sum(0)[:, None]], 1) / len(labels)
+        velocity = 0.9 * velocity + gradient
+        moved = learner.learning_rate * (gradient + 0.9 * velocity)
+        weight, bias = weight - moved[:, :-1], bias - moved[:, -1]
+    assert step == 1
+    torch.testing.assert_close(network[1].weight.detach(), weight)
+
+
 @pytest.mark.parametrize("name", ["vanilla", "shortcut", "constant", "per_head"])
 def test_only_a_loss_with_heads_builds_heads(recipe, tmp_path, name):
     train(replace(recipe, output=str(tmp_path), epochs=1, loss=LossConfig(name=name)))
@@ -443,8 +471,14 @@ def test_only_a_loss_with_heads_builds_heads(recipe, tmp_path, name):
 
 def test_held_out_images_are_the_ones_measured(recipe, tmp_path):
     data = replace(recipe.data, holdout=200)
-    entry = train(replace(recipe, output=str(tmp_path), epochs=1, data=data))
-    assert "holdout_accuracy" in entry
+    config = replace(recipe, output=str(tmp_path), epochs=1, data=data)
+    entry = train(config)
+    model = zoo.create_model(f"local-dir:{tmp_path}", pretrained=True).eval()
+    held_out = load_data(config).measured
+    with torch.inference_mode():
+        logits = model(normalise(held_out.images, data.mean, data.std))
+    right = 100 * (logits.argmax(1) == held_out.labels).float().mean().item()
+    assert entry["holdout_accuracy"] == pytest.approx(right)
     assert "test_accuracy" not in entry
 
 
@@ -494,8 +528,9 @@ def test_lambda_and_the_learning_rate_fall_to_nothing_step_by_step(recipe, tmp_p
         loss=LossConfig(name="evolutionary", coefficient=0.25),
         optim=OptimConfig(lr=0.01, warmup_epochs=0.5),
     )
-    train(config)
+    last = train(config)
     assert weights == pytest.approx([0.25 * (1 - i / 8) for i in range(8)])
+    assert (last["head_weight"], last["learning_rate"]) == (weights[-1], rates[-1])
     half_cosine = [0.5 * (1 + math.cos(math.pi * i / 6)) for i in range(6)]
     assert rates == pytest.approx([0.01 * f for f in (1 / 3, 2 / 3, *half_cosine)])
 
@@ -503,11 +538,11 @@ def test_lambda_and_the_learning_rate_fall_to_nothing_step_by_step(recipe, tmp_p
 def test_weights_decay_and_norms_and_biases_do_not(recipe):
     network = zoo.create_model("short_bp_resnet20_slim")
     learner = Learner(recipe, network, 1, make_accelerator(recipe))
-    decayed, kept = (
-        {p.ndim > 1 for g in learner.optimizer.param_groups if decays(g) for p in g["params"]}
-        for decays in (lambda g: g["weight_decay"], lambda g: not g["weight_decay"])
-    )
-    assert (decayed, kept) == ({True}, {False})
+    decays = {
+        (p.ndim > 1, g["weight_decay"]) for g in learner.optimizer.param_groups for p in g["params"]
+    }
+    assert decays == {(True, recipe.optim.weight_decay), (False, 0.0)}
+    assert recipe.optim.weight_decay > 0
 
 
 def test_the_average_keeps_what_its_warm_up_says_and_is_what_is_measured(recipe):
@@ -517,15 +552,46 @@ def test_the_average_keeps_what_its_warm_up_says_and_is_what_is_measured(recipe)
     feed = Feed(config, data.train)
     torch.manual_seed(0)
     learner = Learner(config, build_model(config, data.train), feed.steps, make_accelerator(config))
-    weight = learner.model.head.fc.weight
-    average = torch.zeros_like(weight)
+    names = "head.fc.weight", "stem.0.norm.running_mean"
+    averages = dict.fromkeys(names, 0.0)
     for step, chunks in enumerate(feed.epoch(0)):
         learner.step(chunks, step, feed.images_of(step))
         keep = 0 if step < 2 else min(0.5, 1 - step ** (-2 / 3))
-        average = keep * average + (1 - keep) * weight.detach()
+        last = learner.model.state_dict()
+        averages = {n: keep * value + (1 - keep) * last[n] for n, value in averages.items()}
     assert step == 4
-    torch.testing.assert_close(learner.measured.head.fc.weight.detach(), average.detach())
-    assert not torch.equal(learner.measured.head.fc.weight, weight)
+    measured = learner.measured.state_dict()
+    for name, average in averages.items():
+        torch.testing.assert_close(measured[name], average)
+        assert not torch.equal(measured[name], last[name])
+
+
+def test_each_head_has_the_accuracy_of_its_own_logits(recipe):
+    config = replace(recipe, batch_size=4)
+    network = torch.nn.Linear(1, 1)
+    network.shortcut_heads = SimpleNamespace(heads=[None, None])
+    learner = Learner(config, network, 1, make_accelerator(config))
+    labels = torch.tensor([0, 1, 2, 3])
+    right, half, none = torch.eye(4)[torch.tensor([[0, 1, 2, 3], [0, 1, 3, 2], [1, 2, 3, 0]])]
+    sums = learner._sums(torch.tensor(0.5), half, torch.stack([none, right]), labels)
+    assert sums.tolist() == [2.0, 2.0, 0.0, 4.0]
+
+
+def test_an_optimizer_that_draws_draws_the_same_in_every_process(recipe):
+    config = replace(recipe, loss=LossConfig(name="vanilla"), optim=OptimConfig(name="kron"))
+    pixels = torch.randint(256, (4, 1, 8, 8), dtype=torch.uint8, generator=torch.manual_seed(0))
+    results = []
+    for process in range(2):
+        torch.manual_seed(0)
+        network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 4))
+        network.num_classes = 4
+        config = replace(config, augment=AugmentConfig(crop_padding=0, flip=False))
+        learner = Learner(config, network, 4, make_accelerator(config))
+        for step in range(4):
+            torch.manual_seed(process)  # as the feed seeds each chunk
+            learner.step([(pixels, torch.arange(4))], step, 4)
+        results.append(network[1].weight.detach())
+    assert torch.equal(*results)
 
 
 def test_a_limit_leaves_the_images_that_are_measured_as_they_are(recipe):
@@ -795,7 +861,10 @@ def test_a_set_that_grew_holds_out_other_images_and_is_refused(recipe, tmp_path)
         ({"trackers": ("foo",)}, "trackers: expected some of ['aim', "),
         ({"trackers": ("all",)}, "trackers: expected some of ['aim', "),
         ({"model_args": {"drop_rate": 2.0}}, "drop_rate: expected a number between 0 and 1, got 2"),
-        ({"model_args": {"global_pool": ""}}, "model_args.global_pool: expected one that pools"),
+        (
+            {"model_args": {"global_pool": ""}},
+            "global_pool: expected one that pools for 10",
+        ),
     ],
 )
 def test_a_config_that_cannot_be_is_refused(recipe, tmp_path, change, message):
@@ -810,9 +879,11 @@ def test_the_recipe_alone_decides_what_is_compiled(recipe, monkeypatch):
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
-def test_a_missing_cuda_device_is_named(recipe, tmp_path):
-    with pytest.raises(ValueError, match="device: expected a CUDA device for cuda, found none"):
-        train(replace(recipe, output=str(tmp_path), device="cuda"))
+@pytest.mark.parametrize("key", ["device", "precision", "sync_batchnorm"])
+def test_what_needs_a_cuda_device_is_refused_without_one(recipe, tmp_path, key):
+    value = {"device": "cuda", "precision": "fp16", "sync_batchnorm": True}[key]
+    with pytest.raises(ValueError, match=f"{key}: expected a CUDA device for {value}, found none"):
+        train(replace(recipe, output=str(tmp_path), **{key: value}))
 
 
 def test_a_folder_that_holds_a_network_is_never_trained_in(recipe, exported, tmp_path):

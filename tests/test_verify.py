@@ -306,6 +306,17 @@ def test_a_strip_that_changes_a_weight_is_caught(run):
     assert not check_stripping(whole, stripped, IMAGES).passed
 
 
+def test_a_strip_that_changes_features_alone_is_caught(run):
+    whole = load(checkpoints(run)[-1])
+    with torch.no_grad():  # the classifier does not look at this channel
+        whole.head.fc.weight[:, 0] = 0
+    stripped = zoo.strip_heads(whole)
+    with torch.no_grad():
+        stripped.stages[-1][-1].conv2.norm.bias[0] += 100
+        assert torch.equal(whole(IMAGES), stripped(IMAGES))
+    assert not check_stripping(whole, stripped, IMAGES).passed
+
+
 def test_a_verification_that_was_cut_goes_on(folder, tmp_path, monkeypatch):
     (folder / REPORT).unlink()
     model, ledger, runs = load(folder), tmp_path / "ledger", []

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from matplotlib.axes import Axes
 from PIL import Image
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -111,8 +112,31 @@ def test_weights_that_are_not_finite_are_never_saved(recipe, tmp_path):
         assert all(t.isfinite().all() for t in load_file(folder / "model.safetensors").values())
 
 
-def test_a_report_draws_the_curves(run):
+def test_a_report_draws_the_curves(run, monkeypatch):
+    drawn, plot = [], Axes.plot
+
+    def noted(axes, x, y, *args, **kwargs):
+        drawn.append((axes, x, y))
+        return plot(axes, x, y, *args, **kwargs)
+
+    monkeypatch.setattr(Axes, "plot", noted)
     path = report.draw(run)
+    log = read_log(run)
+    curves = {axes.get_title(): [] for axes, *_ in drawn}
+    for axes, x, y in drawn:
+        assert x == [1, 2, 3]
+        curves[axes.get_title()].append(y)
+
+    def of(key):
+        return [entry[key] for entry in log]
+
+    heads = [list(values) for values in zip(*of("head_accuracies"), strict=True)]
+    assert curves == {
+        "Training loss": [of("loss")],
+        "Accuracy": [of("test_accuracy"), of("accuracy"), *heads],
+        "Schedules": [of("learning_rate")],
+        "": [of("head_weight")],
+    }
     with Image.open(path) as image:
         assert image.size[0] > 800
         assert len(image.convert("L").getcolors(256)) > 50
