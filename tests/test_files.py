@@ -250,23 +250,41 @@ def test_an_image_of_a_kind_that_is_not_read_is_refused(folder, tmp_path, packed
 
 
 @pytest.mark.parametrize("inside", ["", ".hidden"])
-@pytest.mark.parametrize("packed", ["no", "a tar", "tars of classes"])
+@pytest.mark.parametrize("packed", ["no", "tar", "files of a tar", "tars", "tars in a folder"])
 def test_a_class_that_would_be_left_out_is_refused(folder, tmp_path, packed, inside):
     train = shutil.copytree(folder, tmp_path / "set") / "train"
     (train / "n03" / inside).mkdir(parents=True)
+    (train / "n03" / inside / "noted.txt").write_text("no image")
     root = train.parent if packed == "no" else tmp_path
-    if packed == "a tar":
+    if packed == "tar":
         with tarfile.open(root / "train.tar", "w") as archive:
             archive.add(train, ".")
-    elif packed == "tars of classes":
+    elif packed == "files of a tar":
         with tarfile.open(root / "train.tar", "w") as archive:
+            for path in (path for path in train.rglob("*") if path.is_file()):
+                archive.add(path, path.relative_to(train))
+    elif packed.startswith("tars"):
+        above = Path("train" if "folder" in packed else "")
+        with tarfile.open(root / "train.tar", "w") as archive:
+            archive.add(train, above, recursive=False)
             for place in sorted(train.iterdir()):
                 with tarfile.open(tmp_path / f"{place.name}.tar", "w") as of_class:
                     for path in place.iterdir():
                         of_class.add(path, path.name)
-                archive.add(tmp_path / f"{place.name}.tar", f"{place.name}.tar")
+                archive.add(tmp_path / f"{place.name}.tar", above / f"{place.name}.tar")
     with pytest.raises(ValueError, match=r"images in each class of .*train', found none in n03"):
         load_images(config(root), "train")
+
+
+def test_what_a_dot_hides_is_no_class(folder, tmp_path):
+    train = shutil.copytree(folder, tmp_path / "set") / "train"
+    for hidden in (train / ".git" / "objects", train / "n02" / ".cache" / "x"):
+        hidden.mkdir(parents=True)
+        (hidden / "noted.txt").write_text("no image")
+    with tarfile.open(tmp_path / "train.tar", "w") as archive:
+        archive.add(train, "train")
+    for root in (train.parent, tmp_path):
+        assert load_images(config(root), "train").classes == ("n01", "n02")
 
 
 def test_a_single_class_is_refused(folder, tmp_path):

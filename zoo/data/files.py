@@ -7,7 +7,7 @@ import os
 import tarfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import pairwise, takewhile
 from pathlib import Path, PurePath
 from typing import IO
 
@@ -82,7 +82,7 @@ def image_files(config: DataConfig, split: Split) -> ImageFiles:
     archive = place.with_suffix(".tar")
     packed = archive.is_file()
     try:
-        folders = _check_whole(archive) if packed else _check_files(place)
+        folders = _innermost(_check_whole(archive) if packed else _check_files(place))
     except (OSError, tarfile.TarError) as error:
         raise _none_there(config, error) from None
     try:
@@ -121,33 +121,33 @@ def _none_there(config: DataConfig, error: Exception) -> FileNotFoundError:
     )
 
 
-def _check_whole(archive: Path | IO[bytes]) -> set[str]:
-    """Raise for an archive, or one inside it, that ends early; timm would read what is there. Names
-    of the innermost folders, and of archives for one.
+def _check_whole(archive: Path | IO[bytes]) -> set[PurePath]:
+    """Raise for an archive, or one inside it, that ends early; timm would read what is there. Its
+    folders, of which an archive inside it is one.
     """
     outermost = isinstance(archive, Path)
     place = {"name": archive} if outermost else {"fileobj": archive}
-    folders, archives = set(), set()
+    folders = set()
     with tarfile.open(**place, mode="r:", tarinfo=StrictHeader) as files:
         for member in watched(files, f"looking through {archive.name}") if outermost else files:
             path = PurePath(member.name)
-            if is_image(path, READ):
-                folders.add(path.parent)
-            if member.isdir():
-                folders.add(path)
+            is_image(path, READ)
+            folders.add(path if member.isdir() else path.parent)
             if member.islnk() or member.issym():  # timm would leave it out
                 raise ValueError(
                     f"data.root: expected images themselves, got a link, {member.name}; pack with "
                     "tar --dereference --hard-dereference"
                 )
             if member.name.endswith(".tar") and member.isfile():
-                archives |= _check_whole(files.extractfile(member)) or {path.stem}
-    return _innermost(folders) | archives
+                inside = path.with_suffix("")
+                below = _check_whole(files.extractfile(member))
+                folders |= {inside, *(inside / folder for folder in below)}
+    return folders
 
 
-def _check_files(place: Path) -> set[str]:
+def _check_files(place: Path) -> set[PurePath]:
     """Raise for what timm would leave out: an image of another kind, a folder that is not to be
-    read. Names of the innermost folders.
+    read. The folders inside.
     """
     folders = set()
 
@@ -159,12 +159,12 @@ def _check_files(place: Path) -> set[str]:
         for path in (Path(folder, file) for file in files):
             if not is_image(path, READ):
                 refuse_dangling(path)
-    return _innermost(folders)
+    return folders
 
 
 def _innermost(folders: set[PurePath]) -> set[str]:
     """Names of folders that have no other inside, but for those that a dot hides."""
-    seen = {folder for folder in folders if not folder.name.startswith(".")}
+    seen = {PurePath(*takewhile(lambda part: part[0] != ".", f.parts)) for f in folders}
     above = {parent for folder in seen for parent in folder.parents}
     return {folder.name for folder in seen - above} - {""}
 
