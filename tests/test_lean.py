@@ -312,6 +312,30 @@ def test_gradients_are_of_the_neuron_that_the_forward_pass_saw(memory):
     assert all(map(torch.equal, *results))
 
 
+class Stopped(torch.autograd.Function):
+    """No gradient, which is not one of zeros."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, grad):
+        return None
+
+
+@pytest.mark.parametrize("memory", ["fast", "lean"])
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_a_gradient_that_is_stopped_behind_a_neuron_is_none(memory, channels_last):
+    model = create("short_bp_resnet20_slim", memory=memory, depths=(1, 1, 1)).train()
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    model.stages[1].register_forward_hook(lambda *args: Stopped.apply(args[2]))
+    model(images(model, 32).contiguous(memory_format=layout)).sum().backward()
+    assert model.head.fc.weight.grad is not None
+    before = model.stem[0].norm.weight, model.stages[1][0].conv2.conv.weight
+    assert not any(weight.grad.any() for weight in before if weight.grad is not None)
+
+
 def test_a_shortcut_of_a_wider_type_makes_a_current_of_that_type():
     results = []
     for memory in ("fast", "lean"):

@@ -179,7 +179,7 @@ def _weight_gradient(conv: nn.Conv2d, x: Tensor, grad: Tensor) -> Tensor:
 class _NormSpike(torch.autograd.Function):
     @staticmethod
     def forward(ctx, y, weight, bias, shortcut, norm, spike, T):
-        spike = LIF(**spike.constants(), backend=spike.backend)  # whatever becomes of its own
+        spike = LIF(**spike.constants(), backend=spike.backend)  # its own may change
         ctx.set_materialize_grads(False)  # packed has none
         stats = norm.running_mean, norm.running_var
         current, mean, invstd = torch.native_batch_norm(
@@ -197,6 +197,8 @@ class _NormSpike(torch.autograd.Function):
     @staticmethod
     @_first_derivative
     def backward(ctx, grad, _):
+        if grad is None:  # as a function behind it gives where it stops gradients
+            return (None,) * 7
         y, weight, bias, shortcut, mean, invstd = ctx.saved_tensors
         # The same call on the same input: the current has the bits that the forward pass saw.
         current = torch.native_batch_norm(y, weight, bias, None, None, True, 0.0, ctx.eps)[0]
@@ -233,6 +235,8 @@ class _FusedNormSpike(torch.autograd.Function):
     @staticmethod
     @_first_derivative
     def backward(ctx, grad, _):
+        if grad is None:
+            return (None,) * 7
         y, weight, shortcut, mean, invstd, scale, offset = ctx.saved_tensors
         grad = grad.flatten(0, 1).contiguous(memory_format=torch.channels_last)
         pixels = _pixels(y, ctx.T), scale, offset, _pixels(shortcut, ctx.T)
