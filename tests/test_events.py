@@ -163,6 +163,8 @@ def test_a_network_is_diagnosed_on_as_many_time_steps_as_streams_have_frames(ges
     options = Options(data=DataConfig(root=str(gestures), **EVENTS), num_images=2, batch_size=2)
     found = diagnose("gac_ms_resnet18", options)
     assert found.title == "gac_ms_resnet18, random weights, T = 4, 2 test images of dvs_gesture"
+    with pytest.raises(ValueError, match=r"time_steps: expected the 4 of data\.frames, got 8"):
+        diagnose("gac_ms_resnet18", replace(options, time_steps=8))
 
 
 def test_frames_larger_than_the_sensor_are_refused():

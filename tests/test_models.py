@@ -198,6 +198,7 @@ def test_features_only_gives_the_stages(name):
         features = model(x)
     assert [f.shape[1] for f in features] == model.feature_info.channels()
     assert [x.shape[-1] // f.shape[-1] for f in features] == model.feature_info.reduction()
+    create(name, features_only=True, global_pool="")
 
 
 @pytest.mark.parametrize("name", ["short_bp_resnet20_slim", "ms_resnet18"])
@@ -453,12 +454,12 @@ def test_a_wrong_argument_is_refused():
         (
             "spikformer_4_384",
             {"mlp_ratio": 0},
-            "mlp_ratio: expected a number that leaves a channel",
+            "mlp_ratio: expected a finite number that",
         ),
         (
             "spikformer_4_384",
             {"mlp_ratio": "a"},
-            "mlp_ratio: expected a number that leaves a chan",
+            "mlp_ratio: expected a finite number that",
         ),
         (
             "spikformer_4_384",
@@ -534,6 +535,9 @@ def test_a_classifier_for_fewer_than_no_classes_is_refused():
         model.reset_classifier(-3)
     with pytest.raises(ValueError, match="global_pool: expected one that pools for 10 classes"):
         model.reset_classifier(10, "")
+    unpooled = create("short_bp_resnet20_slim", num_classes=0, global_pool="")
+    with pytest.raises(ValueError, match="global_pool: expected one that pools for 3 classes"):
+        unpooled.reset_classifier(3)
     assert model.num_classes == model.head.fc.out_features == 10
 
 

@@ -50,7 +50,7 @@ def whole(name: str, value: Any, least: int) -> int:
 
 
 def positive(name: str, value: float) -> float:
-    """A number above 0, of which fp32 has all its digits.
+    """A number above 0, in the range of fp32's normal numbers.
 
     Raises:
         ValueError: It is none.

@@ -51,7 +51,8 @@ class SpikingBackbone(nn.Module):
         num_classes, global_pool, drop_rate, device, dtype: As everywhere in timm.
 
     Raises:
-        ValueError: An unknown memory, a head on a stage that is not there, or a wrong number.
+        ValueError: An unknown memory, a head on a stage that is not there, classes without a
+            pooling, or a wrong number.
     """
 
     def __init__(
@@ -210,6 +211,9 @@ class SpikingBackbone(nn.Module):
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
         """New classifier, and new shortcut heads where the network has them; of the old classes
         pretrained_cfg has neither names nor tag any more.
+
+        Raises:
+            ValueError: num_classes < 0, or classes without a pooling, now or as it was built.
         """
         dd = get_device_dtype(self)
         num_classes = whole("num_classes", num_classes, 0)
@@ -238,7 +242,7 @@ def _check_pooled(num_classes: int, global_pool: str | None) -> None:
     if num_classes and not global_pool:
         raise ValueError(
             f"global_pool: expected one that pools for {num_classes} classes, such as 'avg', got "
-            "none; with num_classes=0 features are not pooled"
+            "none; features that are not pooled take num_classes=0 too"
         )
 
 
@@ -351,6 +355,8 @@ def build(
     out_indices = tuple(range(len(sizes("depths", depths))))
     if kwargs.get("features_only") and kwargs.get("feature_cls", "getter") != "getter":
         raise ValueError(f"feature_cls: expected 'getter', got {kwargs['feature_cls']!r}")
+    if kwargs.get("features_only"):  # whose head goes
+        args.pop("global_pool", None)
     model = build_model_with_cfg(
         network,
         variant,

@@ -43,7 +43,7 @@ class Options:
     head_weight: float | None = None
     """Show gradients once more with the shortcut heads at this weight; 0.25 where there are any."""
     time_steps: int = 0
-    """T of a network without weights; 0 takes its own."""
+    """T of a network without weights; 0 takes its own, or data.frames of event streams."""
     output: str = ""
     """Folder for diagnostics.json and diagnostics.png; runs/diagnostics/MODEL if empty."""
 
@@ -112,7 +112,12 @@ def diagnose(name: str, options: Options) -> Report:
     if not pretrained:
         args = {"time_steps": options.time_steps} if options.time_steps else {}
         if found and options.data.streams:
-            args = {"time_steps": options.data.frames} | args
+            if options.time_steps not in (0, options.data.frames):
+                raise ValueError(
+                    f"time_steps: expected the {options.data.frames} of data.frames, got "
+                    f"{options.time_steps}"
+                )
+            args = {"time_steps": options.data.frames}
         if found:
             args |= {"num_classes": len(found.classes), "in_chans": found.shape[-3]}
         model, weights = zoo.create_model(name, shortcut_heads=True, **args), "random weights"

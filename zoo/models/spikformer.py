@@ -132,7 +132,7 @@ class Spikformer(SpikingBackbone):
             )
         if not (isinstance(mlp_ratio, Real) and 0.5 < embed_dim * mlp_ratio < math.inf):
             raise ValueError(
-                f"mlp_ratio: expected a number that leaves a channel of {embed_dim}, got "
+                f"mlp_ratio: expected a finite number that leaves a channel of {embed_dim}, got "
                 f"{mlp_ratio!r}"
             )
         dd = {"device": device, "dtype": dtype}
