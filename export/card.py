@@ -43,8 +43,8 @@ EPOCHS = """{curves}
 """
 
 BROWSER = """
-In Node, or in a browser, where it was not tried, by @huggingface/transformers, with `folder` the
-name of a repository on the Hub; without the comment signs, a folder on the disk of Node:
+By @huggingface/transformers in Node (in a browser it was not tried), with `folder` the name of a
+repository on the Hub; without the comment signs, a folder on the disk of Node:
 
 ```js
 import {{ AutoImageProcessor, AutoModel, RawImage, env }} from "@huggingface/transformers";

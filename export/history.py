@@ -37,8 +37,11 @@ def history(training: dict[str, Any] | None) -> str:
 
 def head_weights(training: dict[str, Any] | None) -> str:
     """Of the shortcut heads, run by run; empty where none had any, or none is recorded."""
-    weights = map(_head_weight, all_runs(training))
-    told = [weight for weight, _ in groupby(weights)]
+    weights = groupby(map(_head_weight, all_runs(training)))
+    told = [
+        weight + " in each run" * ("falling" in weight and len([*runs]) > 1)
+        for weight, runs in weights
+    ]
     return "" if told in ([], ["none"]) else "; then ".join(told)
 
 
@@ -125,8 +128,8 @@ def _head_weight(run: dict[str, Any]) -> str:
         return {"vanilla": "none", "shortcut": "1"}[loss["name"]]
     if loss["name"] == "constant":
         return f"{loss['coefficient']:g}"
-    reached = "towards 0 in one that was cut short" if _was_cut_short(run) else "to 0 in each run"
-    return f"{loss['coefficient']:g}, falling {reached}"
+    falling = "cut short while falling to 0" if _was_cut_short(run) else "falling to 0"
+    return f"{loss['coefficient']:g}, {falling}"
 
 
 def of_levels(model_args: dict[str, Any]) -> str:

@@ -131,12 +131,15 @@ def test_a_card_claims_no_more_than_the_runs_of_a_network():
     assert _trained_with(cut) == "It was trained without shortcut heads."
     heads = {"name": "evolutionary", "coefficient": 0.05}
     with_heads = cut | {"began_with": {"training": run | {"loss": heads}}}
-    told = "with shortcut heads of weight 0.05, falling to 0 in each run; then none. What is"
+    told = "with shortcut heads of weight 0.05, falling to 0; then none. What is"
     assert told in _trained_with(with_heads)
     both = with_heads | {"loss": {"name": "shortcut", "coefficient": 0.05}}
-    assert "of weight 0.05, falling to 0 in each run; then 1. What is" in _trained_with(both)
-    halfway = _trained_with(cut | {"loss": heads})
-    assert "of weight 0.05, falling towards 0 in one that was cut short. What is" in halfway
+    assert "of weight 0.05, falling to 0; then 1. What is" in _trained_with(both)
+    again = run | {"loss": heads}
+    twice = _trained_with(again | {"began_with": {"training": again}})
+    assert "of weight 0.05, falling to 0 in each run. What is" in twice
+    halfway = _trained_with(cut | {"loss": heads, "began_with": {"training": again}})
+    assert "of weight 0.05, falling to 0; then 0.05, cut short while falling to 0. What" in halfway
     unknown = cut | {"began_with": {"sha256": "", "training": None}}
     assert "is not recorded" in _trained_with(unknown)
     assert _title(unknown, 10) == "a set of images that is not recorded and CIFAR-10"
