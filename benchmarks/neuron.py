@@ -42,9 +42,10 @@ def main() -> None:
     facts = {
         **({} if SUFFIX else {"allocator": "glibc keeps large buffers, for every contestant"}),
         "compiled": "ours alone, by its kernel; train_step has both compiled",
-        "neurons": "each library's usual one: ours has a triangle for a gradient, also through its "
-        "reset, SpikingJelly's an arctangent, none through the reset and an input times 1 / tau, "
-        "snnTorch's an arctangent and a reset by subtraction",
+        "neurons": "as each library's documentation builds it: ours has a triangle for a "
+        "gradient, also through its reset; SpikingJelly's an arctangent and an input times "
+        "1 / tau, snnTorch's an arctangent and a reset by subtraction, neither a gradient through "
+        "the reset",
     }
     report(
         f"neuron{SUFFIX}",

@@ -1,4 +1,4 @@
-"""A proof, from an ONNX file alone, that every runtime computes the same bits from it.
+"""A proof, from an ONNX file alone, that runtimes that add in its order compute the same bits.
 
 Every value is followed through the graph as an interval and a grid, channel by channel: it lies
 between low and high and is a whole multiple of 2^-fraction. Sums count every order of their terms.
