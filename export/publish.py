@@ -9,6 +9,7 @@ there is one commit; it is downloaded again by its sha and verified anew, and on
 called published. This command deletes no repository and no commit.
 """
 
+import json
 import re
 import shutil
 import sys
@@ -16,7 +17,6 @@ import tempfile
 import time
 from contextlib import suppress
 from dataclasses import dataclass
-from json import JSONDecodeError
 from pathlib import Path, PurePosixPath
 from typing import Annotated
 
@@ -25,15 +25,17 @@ from huggingface_hub import (
     CommitOperationAdd,
     CommitOperationDelete,
     HfApi,
+    ModelCard,
     constants,
     set_client_factory,
 )
-from huggingface_hub.errors import RepositoryNotFoundError
+from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 from huggingface_hub.utils import validate_repo_id
 from huggingface_hub.utils._http import default_client_factory
 
 import zoo
 from export.folder import (
+    CARD,
     GRAPHS,
     REPORT,
     changed_files,
@@ -67,6 +69,7 @@ from zoo.pull import (
 )
 
 VERSION = re.compile(r"v(\d+)")
+NOTHING_IGNORED = "# nothing\n"  # an empty one would be none
 PATIENCE = 6  # times what a download waits for its next bytes: a commit takes a Hub longer
 
 
@@ -108,7 +111,7 @@ def check_verified(folder: Path) -> None:
         raise PublishError(str(error)) from None
     if passed is not True:
         raise PublishError(f"{folder / REPORT}: expected a passed verification, got {passed!r}")
-    if missing := {CONFIG, WEIGHTS, *GRAPHS, "README.md"} - hashes(folder, REPORT).keys():
+    if missing := {CONFIG, WEIGHTS, *GRAPHS, CARD} - hashes(folder, REPORT).keys():
         raise PublishError(f"{folder}: expected {sorted(missing)}, found none; export it again")
     if changed := changed_files(folder):
         raise PublishError(
@@ -215,6 +218,8 @@ def plan(api: HfApi, folder: Path, repo_id: str, private: bool) -> Plan:
     try:
         info = retried(lambda: info_of(api, repo_id, files_metadata=True))
         refs = retried(lambda: api.list_repo_refs(repo_id))
+    except GatedRepoError:  # which is one of those
+        raise
     except RepositoryNotFoundError:
         return Plan(None, {}, digests, tuple(digests), (), (), None, "v1")
     if private and not info.private:
@@ -250,7 +255,7 @@ def check_replaced(repo_id: str, found: Plan) -> None:
         PublishError: There are other files, or others of these names.
         PullError: The report of what was published, or a small file, cannot be had.
     """
-    others = {*found.changed, *found.stale} - {"README.md"}
+    others = {*found.changed, *found.stale} - {CARD}
     if others and REPORT in found.there:
         small = {name for name in others if len(found.there[name]) < SHA256_DIGITS} | {REPORT}
         with tempfile.TemporaryDirectory(prefix="report_") as scratch:
@@ -267,6 +272,26 @@ def check_replaced(repo_id: str, found: Plan) -> None:
         )
 
 
+def check_card(folder: Path) -> None:
+    """Raise unless the Hub, which is asked, takes the card's metadata.
+
+    Raises:
+        PublishError: It does not; the message has its reasons.
+    """
+    try:
+        retried(ModelCard.load(folder / CARD).validate)
+    except HTTPError:
+        raise
+    except ValueError as error:
+        said = str(error)
+        with suppress(ValueError, LookupError, TypeError):  # it is a page of something else
+            said = "; ".join(reason["message"] for reason in json.loads(said)["errors"])
+        raise PublishError(
+            f"{folder / CARD}: expected metadata that the Hub takes, got: {said}; export it again "
+            "with another, such as --license"
+        ) from None
+
+
 def _client():
     """huggingface_hub's, which by itself waits for an answer for ever."""
     client = default_client_factory()
@@ -276,7 +301,7 @@ def _client():
 
 def publish_to_hub(options: Options) -> str:
     """Look what is missing, send it in one commit, download that, verify it, tag it. From here on
-    no request of this process waits longer than PATIENCE says.
+    no request of this process but Xet's own waits longer than PATIENCE says.
 
     Returns:
         What happened, or would.
@@ -297,6 +322,7 @@ def publish_to_hub(options: Options) -> str:
             name = retried(lambda: api.whoami())["name"]
             found = plan(api, Path(options.folder), repo_id, options.private)
         check_replaced(repo_id, found)
+        check_card(Path(options.folder))
     except HTTPError as error:
         raise PublishError(f"{explain(error, repo_id)}; nothing was sent") from None
     if found.is_done and found.tag:
@@ -321,6 +347,11 @@ def _send(folder: Path, found: Plan, api: HfApi, options: Options) -> str:
                 retried(lambda: api.create_repo(repo_id, private=private, exist_ok=True))
                 made = f"; the repository {repo_id} is new"
                 found = plan(api, folder, repo_id, options.private)
+                if found.head is None:
+                    raise PublishError(
+                        f"{repo_id}: expected the repository that was just made, found none yet; "
+                        "the same command goes on from here"
+                    )
                 check_replaced(repo_id, found)
         sha = found.head if found.is_done else commit(api, folder, repo_id, found)
     except HTTPError as error:
@@ -369,12 +400,16 @@ def commit(api: HfApi, folder: Path, repo_id: str, found: Plan) -> str:
         PublishError: It was not taken.
     """
     for wait in (*WAITS, None):
-        operations = [CommitOperationAdd(name, folder / name) for name in found.new + found.changed]
-        operations += [CommitOperationDelete(name) for name in found.stale]
+        additions = [CommitOperationAdd(name, folder / name) for name in found.new + found.changed]
+        deletions = [CommitOperationDelete(name) for name in found.stale]
         try:
+            # What the repository's own .gitignore names would be left out without a word.
+            api.preupload_lfs_files(
+                repo_id, additions, gitignore_content=NOTHING_IGNORED, free_memory=False
+            )
             return api.create_commit(
                 repo_id,
-                operations,
+                [*additions, *deletions],
                 commit_message=f"Publish {found.next_tag}",
                 parent_commit=found.head,
             ).oid
@@ -395,7 +430,7 @@ def _told(cause: BaseException, error: Exception, repo_id: str) -> tuple[str, bo
     """What a commit that failed is to say, and whether it may be tried again."""
     if isinstance(cause, HTTPError):
         return explain(cause, repo_id), is_passing(cause)
-    if isinstance(cause, JSONDecodeError | LookupError | TypeError):  # some portal's page
+    if isinstance(cause, json.JSONDecodeError | LookupError | TypeError):  # some portal's page
         return f"{repo_id}: expected an answer of the Hub, got {cause!r}", True
     # Of hf_xet, which sends large files.
     return str(error), isinstance(cause, ConnectionError | TimeoutError)
@@ -429,7 +464,7 @@ def verify_published(repo_id: str, sha: str, promised: dict[str, Promise], image
     state = f"the commit {sha} is in {repo_id} and has no tag"
     with tempfile.TemporaryDirectory(prefix="published_") as scratch:
         try:
-            folder = fetch(repo_id, sha, promised, scratch)
+            folder = fetch(repo_id, sha, promised, scratch, elsewhere="TMPDIR")
             model = zoo.create_model(f"local-dir:{folder}", pretrained=True).eval()
             report = verify(folder, model, images)
         except PullError as error:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import fnmatch
 import hashlib
 import json
 import os
@@ -33,6 +34,10 @@ OWNER = "owner"  # may write everywhere; any other account may only read what is
 LFS_SUFFIXES = (".safetensors", ".onnx", ".bin")
 LFS_SIZE = 10 * 2**20  # from here on a file goes to LFS whatever its name
 GITATTRIBUTES = "".join(f"*{end} filter=lfs diff=lfs merge=lfs -text\n" for end in LFS_SUFFIXES)
+LICENSES = ("apache-2.0", "mit", "other")  # of many more
+ROOM = (
+    '"api";r=489;t=189'  # the Hub says with each answer how many more it will give, and until when
+)
 COMMIT_DATE = "2025-01-01T00:00:00.000Z"  # constant, so that equal histories have equal shas
 MAX_PAUSE = 30.0  # seconds between two pieces of a slow answer
 MAX_ANSWER = 60.0  # seconds for all of it
@@ -277,18 +282,27 @@ def create_tag(hub: HubServer, request: Request, repo: str, revision: str) -> Re
 
 @route("POST", "/api/validate-yaml")
 def validate_card(hub: HubServer, request: Request) -> Response:
+    found = re.search(r"^license: (.*)$", request.json()["content"], re.M)
+    if found and found[1] not in LICENSES:
+        error = {"message": f'"license" must be one of [{", ".join(LICENSES)}]'}
+        return json_response({"errors": [error], "warnings": []}, 400)
     return json_response({"errors": [], "warnings": []})
 
 
 @route("POST", "/api/models/{repo}/preupload/{revision}")
 def preupload(hub: HubServer, request: Request, repo: str, revision: str) -> Response:
-    """Say which files go to LFS, and what the Hub has under their paths already."""
+    """Say which files go to LFS, which a .gitignore leaves out, and what the Hub has under their
+    paths already.
+    """
     present = hub.writable(request, repo).resolve(revision).files
+    own = present[".gitignore"].content.decode() if ".gitignore" in present else ""
+    ignored = (request.json().get("gitIgnore") or own).split()
     answers = []
     for asked in request.json()["files"]:
         path = asked["path"]
         mode = "lfs" if is_lfs(path, asked["size"]) else "regular"
-        answers.append({"path": path, "uploadMode": mode, "shouldIgnore": False})
+        ignore = any(fnmatch.fnmatch(path, pattern) for pattern in ignored)
+        answers.append({"path": path, "uploadMode": mode, "shouldIgnore": ignore})
         if path in present:
             answers[-1]["oid"] = present[path].etag
     return json_response({"files": answers})
@@ -415,6 +429,7 @@ class Handler(BaseHTTPRequestHandler):
         self.send_response(response.status)
         for name, value in response.headers.items():
             self.send_header(name, value)
+        self.send_header("RateLimit", ROOM)
         self.send_header("Content-Length", str(len(response.body)))
         self.end_headers()
         if request.method == "HEAD":

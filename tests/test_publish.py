@@ -320,7 +320,7 @@ def test_a_version_is_one_more_than_the_highest(hub, client, folder):
 
 def test_hidden_files_on_the_hub_are_nobodys_business(hub, client, folder):
     files = {name: (folder / name).read_bytes() for name in disk.files(folder)}
-    hidden = {".gitignore": b"of its owner", ".eval_results/first.yaml": b"of the Hub"}
+    hidden = {".gitignore": b"*.onnx\n*.png\n*.md\n", ".eval_results/first.yaml": b"of the Hub"}
     hub.create_repo("org/dotted", hidden)
     assert "as v1 at" in publish(client, folder, "org/dotted").value
     assert "holds this very network already, as v1" in publish(client, folder, "org/dotted").value
@@ -348,6 +348,33 @@ def test_a_page_in_the_place_of_the_hub_is_said(hub, client, folder):
     hub.lie("whoami", lambda answer: answer._replace(body=b"<html>"))
     error = publish(client, folder, "org/portal").error
     assert f"expected an answer of the Hub from {hub.url}, got JSONDecodeError" in error
+
+
+@pytest.mark.parametrize("confirm", [False, True])
+def test_a_card_that_the_hub_does_not_take_is_told_before_anything_is_made(
+    hub, client, folder, confirm
+):
+    (folder / "README.md").write_text("---\nlicense: nobodys\n---\nA card.")
+    reseal(folder)
+    error = publish(client, folder, "org/unlicensed", confirm=confirm).error
+    assert 'README.md: expected metadata that the Hub takes, got: "license" must be one of' in error
+    assert "org/unlicensed" not in hub.repos
+
+
+def test_a_new_repository_that_does_not_show_is_left_for_later(hub, client, folder):
+    missing = {"X-Error-Code": "RepoNotFound"}
+    hub.fail("^/api/models/org/late$", 404, headers=missing, times=2)
+    error = publish(client, folder, "org/late").error
+    assert "org/late: expected the repository that was just made, found none yet; the same" in error
+    assert len(hub.repos["org/late"].commits) == 1
+    assert publish(client, folder, "org/late").value.startswith("published org/late as v1 at ")
+
+
+def test_a_gated_repository_is_not_taken_for_none(hub, client, folder):
+    hub.create_repo("org/gated")
+    hub.fail("^/api/models/org/gated", 403, headers={"X-Error-Code": "GatedRepo"})
+    error = publish(client, folder, "org/gated", confirm=False).error
+    assert "its owner asks for terms to be accepted on the Hub first" in error
 
 
 def test_a_name_without_its_owner_is_refused(hub, client, folder):
