@@ -11,21 +11,23 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from filelock import FileLock
 from hub_client import hub_client
 from hub_faults import PULL
 from hub_server import HubServer
-from huggingface_hub import constants
+from huggingface_hub import constants, errors
 from waiting import LONGEST
 
 import zoo
 from zoo import disk
 from zoo import hub as pretrained
-from zoo.pull import COMMIT, Promise, PullError, asked_wait, explain, fetch, retried
+from zoo.pull import COMMIT, Promise, PullError, asked_wait, explain, fetch, pull, retried
 
 FIRST, SECOND = "short_bp_resnet20_slim.digits", "short_bp_resnet20_slim.first"
 HOSTS = ("127.0.0.1", "localhost")  # of the Hub and of the files themselves
@@ -311,6 +313,24 @@ def test_where_there_are_no_links_files_stand_for_them(served, promises, monkeyp
     assert fetch("org/x", SHA, promises, tmp_path) == folder
 
 
+def test_files_that_stood_for_links_are_links_once_there_are_any(
+    served, promises, monkeypatch, tmp_path
+):
+    few = {name: promise for name, promise in promises.items() if name != "onnx/model.onnx"}
+    with monkeypatch.context() as patch:
+        patch.setattr(constants, "HF_HUB_DISABLE_SYMLINKS", True)
+        folder = fetch("org/x", SHA, few, tmp_path)
+    assert not (folder / "config.json").is_symlink()
+    served.before = lambda name: name == "onnx/model.onnx" or pytest.fail("it is there")
+    assert fetch("org/x", SHA, promises, tmp_path) == folder
+    assert all((folder / name).is_symlink() for name in FILES)
+    assert content(folder) == FILES
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert pull(f"org/x@{SHA}", FILES, cache_dir=tmp_path) == folder
+
+
 def test_a_link_that_finds_no_room_is_said_and_breaks_nothing(
     served, promises, monkeypatch, tmp_path
 ):
@@ -321,8 +341,8 @@ def test_a_link_that_finds_no_room_is_said_and_breaks_nothing(
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "symlink_to", full)
-        with pytest.raises(PullError, match=r"expected room for it in .* got .*quota; set HF_H"):
-            fetch("org/x", SHA, promises, tmp_path)
+        with pytest.raises(PullError, match=r"expected room for it in .* got .*quota; set TMPD"):
+            fetch("org/x", SHA, promises, tmp_path, elsewhere="TMPDIR")
     assert content(tmp_path / "models--org--x" / "snapshots" / SHA).items() <= FILES.items()
     served.before = lambda name: pytest.fail("all of it had come")
     assert content(fetch("org/x", SHA, promises, tmp_path)) == FILES
@@ -347,6 +367,16 @@ def test_a_token_that_no_header_can_hold_is_not_said_aloud(monkeypatch, token):
     assert str(refusal.value) == (
         "HF_TOKEN: expected visible ASCII in the token, got other characters"
     )
+
+
+@pytest.mark.skipif(not hasattr(errors, "OIDCError"), reason="an older huggingface_hub")
+def test_a_token_that_does_not_come_is_said(monkeypatch):
+    def refuse():
+        raise errors.OIDCError("no id token in this job")
+
+    monkeypatch.setattr("zoo.pull.get_token", refuse)
+    with pytest.raises(PullError, match="HF_OIDC_RESOURCE: expected a token for it, got: no id"):
+        retried(lambda: pytest.fail("asked"))
 
 
 def test_a_commit_that_leads_elsewhere_is_refused(hub, client, exported):
@@ -397,18 +427,16 @@ def test_a_cache_that_shares_its_blobs_is_whole(hub, client, exported, bits):
 
 
 def test_a_wait_is_the_one_that_is_asked_for():
-    class Answer:
-        def __init__(self, **headers):
-            self.headers = headers
-
-    def wait(**headers):
+    def wait(status=429, **headers):
         error = OSError()
-        error.response = Answer(**headers)
+        error.response = SimpleNamespace(status_code=status, headers=headers)
         return asked_wait(error, 2.0)
 
     assert wait() == asked_wait(OSError(), 2.0) == 2.0
     assert wait(**{"Retry-After": "7"}) == 7
     assert wait(ratelimit='"api";r=0;t=55') == 55
+    assert wait(status=503, ratelimit='"api";r=0;t=55') == 2.0  # not why it fails
+    assert wait(ratelimit='"api";r=489;t=55') == 2.0
     assert wait(**{"Retry-After": "86400"}) == 60
     assert wait(**{"Retry-After": "²"}) == 2.0
 
@@ -449,14 +477,25 @@ def test_a_refusal_is_never_answered_from_the_cache(hub, client, exported, bits,
     hub.faults.clear()
 
 
-def test_a_hub_that_is_broken_is_answered_for_by_the_cache(hub, client, exported, bits):
-    hub.create_repo("org/broken", content(exported))
-    assert client.run(PULL, name="hf-hub:org/broken").value == bits
-    hub.fail("^/api/models/org/broken", 500, times=9, headers={"Retry-After": "0"})
-    answer = client.run(PULL, name="hf-hub:org/broken")
+@pytest.mark.parametrize("status", [500, 429])
+def test_a_hub_that_is_broken_or_busy_is_answered_for_by_the_cache(
+    hub, client, exported, bits, status
+):
+    name = f"org/broken{status}"
+    hub.create_repo(name, content(exported))
+    assert client.run(PULL, name=f"hf-hub:{name}").value == bits
+    hub.fail(f"^/api/models/{name}", status, times=9, headers={"Retry-After": "0"})
+    answer = client.run(PULL, name=f"hf-hub:{name}")
     hub.faults.clear()
     assert answer.value == bits
-    assert any("org/broken" in warning for warning in answer.warnings)
+    assert any(name in warning for warning in answer.warnings)
+
+
+def test_what_a_hub_refuses_is_said_in_its_words(hub, client, exported):
+    hub.create_repo("org/full", content(exported))
+    hub.fail("^/api/models/org/full", 400)
+    error = client.run(PULL, name="hf-hub:org/full").error
+    assert "org/full: the Hub refuses that (400: fault on demand); what it says has to be" in error
 
 
 @pytest.mark.parametrize(

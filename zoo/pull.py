@@ -23,7 +23,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, BinaryIO, TypeVar
 from urllib.parse import urlsplit
 
-from huggingface_hub import HfApi, constants, get_token, hf_hub_url
+from huggingface_hub import HfApi, constants, errors, get_token, hf_hub_url
 from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,
@@ -32,7 +32,12 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.file_download import http_get, repo_folder_name
 from huggingface_hub.hf_api import ModelInfo
-from huggingface_hub.utils import WeakFileLock, build_hf_headers, validate_repo_id
+from huggingface_hub.utils import (
+    WeakFileLock,
+    build_hf_headers,
+    parse_ratelimit_headers,
+    validate_repo_id,
+)
 
 from zoo import disk
 
@@ -41,7 +46,6 @@ WAITS = (0.5, 2.0)  # seconds before a request is sent a second and a third time
 LONGEST_WAIT = 60.0  # that a Hub may ask for
 LONGEST_LOCK = 600.0  # seconds that another process may take; on some disks its lock outlives it
 PASSING = (408, 429, 500, 502, 503, 504)
-RATE_LIMIT = re.compile(r"\bt=(\d+)")  # seconds until there is room again
 SCRATCH = ".pull."  # what a process downloads
 NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS)  # on disks that have none
 NO_PRIVILEGE = 1314  # Windows's word for it
@@ -49,6 +53,7 @@ COMMIT = re.compile(r"[0-9a-f]{40}")
 REVISION = re.compile(r"\w[\w.-]*(/\w[\w.-]*)*")
 # What the HTTP client raises where no answer comes; huggingface_hub has changed its client before.
 HTTPError = next(base for base in HfHubHTTPError.__bases__ if not issubclass(base, OSError))
+OIDCError = getattr(errors, "OIDCError", ())  # which older ones do not have
 Answer = TypeVar("Answer")
 SHA256_DIGITS, SHA1_DIGITS = 64, 40
 
@@ -140,6 +145,7 @@ def fetch(
     expected: Mapping[str, Promise],
     cache_dir: str | Path | None = None,
     accept: Callable[[Path], object] = lambda folder: None,
+    elsewhere: str = "HF_HOME or cache_dir",
 ) -> Path:
     """A commit's files, each as it was promised; what fails to arrive leaves nothing behind.
 
@@ -151,6 +157,7 @@ def fetch(
         sha: The commit, 40 hexadecimal digits.
         expected: What each file has to be, by its name.
         cache_dir, accept: As for pull.
+        elsewhere: What to set where there is no room.
 
     Returns:
         The folder of that commit in the cache.
@@ -160,14 +167,14 @@ def fetch(
     """
     storage, place = _storage(repo_id, cache_dir), f"{repo_id}@{sha}"
     folder = storage / "snapshots" / sha
-    if _holds(folder, expected):
+    if _holds(folder, expected, _blobs(storage)):
         return folder  # a cache that is only read needs no lock
     lock = storage.parent / ".locks" / storage.name / "fetch.lock"
     try:
         for parent in (lock.parent, storage):
             parent.mkdir(parents=True, exist_ok=True)
         with _locked(lock):
-            if _holds(folder, expected):
+            if _holds(folder, expected, _blobs(storage)):
                 return folder  # another process was here before
             disk.clear_away(storage, SCRATCH)
             with TemporaryDirectory(prefix=SCRATCH, dir=storage) as scratch:
@@ -185,7 +192,7 @@ def fetch(
     except OSError as error:
         raise PullError(
             f"{place}: expected room for it in {storage.parent} and leave to write there, "
-            f"got {error}; set HF_HOME or cache_dir to another place"
+            f"got {error}; set {elsewhere} to another place"
         ) from None
     return folder
 
@@ -204,8 +211,11 @@ def _locked(path: Path) -> Iterator[None]:
         yield
 
 
-def _holds(folder: Path, expected: Mapping[str, Promise]) -> bool:
-    return all(_is(folder / name, promised) for name, promised in expected.items())
+def _holds(folder: Path, expected: Mapping[str, Promise], blobs: set[str]) -> bool:
+    return all(
+        _is(folder / name, promised) and (not blobs or promised.digest in blobs)
+        for name, promised in expected.items()
+    )
 
 
 def _is(path: Path, promised: Promise) -> bool:
@@ -241,6 +251,8 @@ def answer_of_a_hub(place: str) -> Iterator[None]:
     """Raise PullError for what comes of an answer that no Hub gives, or of an odd token."""
     try:
         yield
+    except HTTPError:  # of which a 400 is a ValueError
+        raise
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise PullError(
             f"{place}: expected an answer of the Hub from {_endpoint()}, got "
@@ -269,6 +281,8 @@ def _download(
 
 
 def _can_link(scratch: Path) -> bool:
+    if constants.HF_HUB_DISABLE_SYMLINKS:
+        return False
     try:
         (scratch / "link").symlink_to("nowhere")
     except OSError as error:
@@ -282,15 +296,18 @@ def _move_into_place(
     expected: Mapping[str, Promise], arrived: Path, storage: Path, folder: Path, links: bool
 ) -> None:
     """Give each file its place in one step. As huggingface_hub has it, places are links to blobs
-    wherever there can be links.
+    wherever there can be links: one that a file has stood in until now becomes a link, too, since
+    blobs are what says which file of a cache has changed.
     """
     for name, promised in expected.items():
-        new, path = arrived / name, folder / name
-        if not new.exists() or _is(path, promised):  # in its place already
+        new, path, blob = arrived / name, folder / name, storage / "blobs" / promised.digest
+        if _is(path, promised) and (blob.exists() or not links):
             continue
-        path.parent.mkdir(parents=True, exist_ok=True)
+        for place in (new, path):
+            place.parent.mkdir(parents=True, exist_ok=True)
+        if not new.exists():
+            shutil.copyfile(path, new)
         if links:
-            blob = storage / "blobs" / promised.digest
             blob.parent.mkdir(exist_ok=True)
             os.replace(new, blob)
             new.symlink_to(os.path.relpath(blob, path.parent))
@@ -353,10 +370,15 @@ def retried(call: Callable[[], Answer]) -> Answer:
     """The answer to a request that may be sent again where none came, or one that says later.
 
     Raises:
-        PullError: There is a token that no header can hold; the client would say it aloud.
+        PullError: There is a token that no header can hold; the client would say it aloud. Or none
+            comes by OIDC where one is to.
         HTTPError: A refusal, or the last of several failures that might have passed.
     """
-    if not re.fullmatch(r"[!-~]*", get_token() or ""):
+    try:
+        token = get_token() or ""
+    except OIDCError as error:
+        raise PullError(f"HF_OIDC_RESOURCE: expected a token for it, got: {error}") from None
+    if not re.fullmatch(r"[!-~]*", token):
         raise PullError("HF_TOKEN: expected visible ASCII in the token, got other characters")
     for wait in (*WAITS, None):
         try:
@@ -379,15 +401,15 @@ def is_passing(error: Exception) -> bool:
 
 
 def _is_away(error: Exception) -> bool:
-    return status_of(error) is None or status_of(error) >= 500
+    return is_passing(error) or status_of(error) >= 500
 
 
 def asked_wait(error: Exception, wait: float) -> float:
     response = getattr(error, "response", None)
     headers = {} if response is None else response.headers
-    asked = headers.get("Retry-After", "")
-    if found := RATE_LIMIT.search(headers.get("ratelimit", "")):  # the Hub's own
-        asked = asked or found[1]
+    asked, limit = headers.get("Retry-After", ""), parse_ratelimit_headers(headers)
+    if status_of(error) == 429 and limit and not limit.remaining:  # the Hub says it always
+        asked = asked or str(limit.reset_in_seconds)
     return min(float(asked), LONGEST_WAIT) if re.fullmatch("[0-9]+", asked) else wait
 
 
@@ -409,7 +431,8 @@ def explain(error: Exception, place: str) -> str:
         return f"{place}: " + {
             401: f"the Hub refuses this token {said}; {log_in}",
             403: f"the Hub forbids that to this token {said}; take one with the right to it",
-            429: f"the Hub asks to wait {said}; try again in some minutes",
+            429: f"the Hub asks to wait {said}; try again in some minutes. HF_HUB_OFFLINE=1 loads "
+            "what the cache holds",
         }.get(
             status,
             f"the Hub answers with an error {said}; try again later"
@@ -488,14 +511,17 @@ def _cached(
     folder = storage / "snapshots" / sha
     if not COMMIT.fullmatch(sha) or not all((folder / name).is_file() for name in files):
         return None
-    blobs = {path.name for path in (storage / "blobs").glob("*") if _is_hash(path.name)}
-    if not blobs:
+    if not (blobs := _blobs(storage)):
         return folder  # a cache of copies, where there can be no links, says no hashes
     found = (*files, *(name for name in if_any if (folder / name).is_file()))
     if changed := [folder / name for name in found if not _is_a_blob(folder / name, blobs)]:
         warnings.warn(f"{changed[0]}: changed in the cache since and not used", stacklevel=3)
         return None
     return folder
+
+
+def _blobs(storage: Path) -> set[str]:
+    return {path.name for path in (storage / "blobs").glob("*") if _is_hash(path.name)}
 
 
 def _is_a_blob(path: Path, blobs: set[str]) -> bool:
