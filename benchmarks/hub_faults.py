@@ -162,6 +162,7 @@ def main() -> None:
         # The client's patience of a second is not for 45 MB.
         with hub_client(hub, scratch / "home") as client:
             facts = whole_way(hub, client, large)
+    facts["large files"] = "sent by git's LFS, HF_HUB_DISABLE_XET=1; by Xet nothing was tried"
     command = "python benchmarks/hub_faults.py"
     report("hub_faults", "Faults between a client and the Hub", rows, command, **facts)
 

@@ -113,6 +113,7 @@ FAULTS = [
         "asks for terms to be accepted",
     ),
     Fault("pull", "401, a token of nobody", strangers_token, r"refuses this token \(401"),
+    Fault("pull", "400", lambda hub, repo: hub.fail(INFO, 400), r"refuses that \(400"),
     Fault("pull", "403", lambda hub, repo: hub.fail(INFO, 403), r"forbids that .*\(403"),
     Fault(
         "pull",
