@@ -10,11 +10,10 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
-from waiting import LONGEST, end_of, wait_for_a_checkpoint
+from waiting import end_of, wait_for_a_checkpoint
 
 import zoo
 from zoo import runs
@@ -85,8 +84,9 @@ def test_a_run_goes_on_when_the_reader_of_its_output_goes(tmp_path, whole):
     process = start(tmp_path)
     process.stdout.readline()
     process.stdout.close()
-    assert process.wait(LONGEST) == 0, process.stderr.read()
-    assert process.stderr.read() == ""
+    process.stdout = None  # nothing is left to be read there
+    _, errors = end_of(process)
+    assert (process.returncode, errors) == (0, "")
     assert ends_like(tmp_path, whole)
 
 
@@ -153,14 +153,13 @@ def test_averages_mixes_and_policies_go_on_inside_an_epoch(recipe, tmp_path, mon
     assert ends_like(tmp_path / "broken", tmp_path / "whole")
 
 
-@pytest.mark.parametrize("name", ["muon", "lamb", "sgd"])
-def test_every_optimizer_goes_on_inside_an_epoch(recipe, tmp_path, monkeypatch, name):
+@pytest.mark.parametrize("name", ["muon", "lamb", "kron"])  # kron draws random numbers
+def test_other_optimizers_go_on_inside_an_epoch(recipe, tmp_path, monkeypatch, name):
     config = replace(
         recipe,
         epochs=1,
         data=replace(recipe.data, limit=256),
         optim=replace(recipe.optim, name=name, ema_decay=0.9, warmup_epochs=0.5),
-        precision="bf16",
     )
     train(replace(config, output=str(tmp_path / "whole")))
     broken = replace(config, output=str(tmp_path / "broken"))
@@ -187,12 +186,13 @@ def test_a_checkpoint_is_due_after_as_many_minutes_as_asked_for(recipe, tmp_path
     config = replace(recipe, epochs=1, checkpoint_minutes=10.0, output=str(tmp_path))
     config = replace(config, data=replace(recipe.data, limit=8 * recipe.batch_size))
     now, saved = iter(range(0, 10**9, 100)), []  # each look at the clock takes 100 seconds
-    monkeypatch.setattr(engine, "time", SimpleNamespace(perf_counter=lambda: next(now)))
+    monkeypatch.setattr(engine.time, "perf_counter", lambda: next(now))
     save = engine.save_checkpoint
 
     def noted(*args, **kwargs):
-        saved.append(args[3]["iteration"])
         save(*args, **kwargs)
+        state = json.loads((runs.newest_checkpoint(tmp_path) / "state.json").read_text())
+        saved.append(state["iteration"])
 
     monkeypatch.setattr(engine, "save_checkpoint", noted)
     train(config)

@@ -579,13 +579,13 @@ def test_each_head_has_the_accuracy_of_its_own_logits(recipe):
 
 def test_an_optimizer_that_draws_draws_the_same_in_every_process(recipe):
     config = replace(recipe, loss=LossConfig(name="vanilla"), optim=OptimConfig(name="kron"))
+    config = replace(config, augment=AugmentConfig(crop_padding=0, flip=False))
     pixels = torch.randint(256, (4, 1, 8, 8), dtype=torch.uint8, generator=torch.manual_seed(0))
     results = []
     for process in range(2):
         torch.manual_seed(0)
         network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 4))
         network.num_classes = 4
-        config = replace(config, augment=AugmentConfig(crop_padding=0, flip=False))
         learner = Learner(config, network, 4, make_accelerator(config))
         for step in range(4):
             torch.manual_seed(process)  # as the feed seeds each chunk
