@@ -79,7 +79,11 @@ class SpikingBackbone(nn.Module):
             raise ValueError(f"drop_rate: expected a number between 0 and 1, got {drop_rate!r}")
         if not isinstance(global_pool, str | None):
             raise ValueError(f"global_pool: expected a name, such as 'avg', got {global_pool!r}")
-        _check_pooled(num_classes, global_pool)
+        if num_classes and not global_pool:
+            raise ValueError(
+                f"global_pool: expected one that pools for {num_classes} classes, such as 'avg', "
+                "got none; features that are not pooled take num_classes=0 too"
+            )
         dd = {"device": device, "dtype": dtype}
         self.num_classes = num_classes
         self.in_chans = stem[0].conv.in_channels
@@ -211,15 +215,9 @@ class SpikingBackbone(nn.Module):
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
         """New classifier, and new shortcut heads where the network has them; of the old classes
         pretrained_cfg has neither names nor tag any more.
-
-        Raises:
-            ValueError: num_classes < 0, or classes without a pooling, now or as it was built.
         """
         dd = get_device_dtype(self)
-        num_classes = whole("num_classes", num_classes, 0)
-        pool = self.head.global_pool.pool_type if global_pool is None else global_pool
-        _check_pooled(num_classes, pool)
-        self.num_classes = num_classes
+        self.num_classes = whole("num_classes", num_classes, 0)
         _forget_classes(getattr(self, "pretrained_cfg", {}))
         self.head.reset(self.num_classes, global_pool, **dd)
         self.head_hidden_size = self.head.num_features
@@ -236,14 +234,6 @@ class SpikingBackbone(nn.Module):
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
         blocks = r"^stages\.(\d+)" if coarse else r"^stages\.(\d+)\.(\d+)"
         return dict(stem=r"^stem", blocks=[(blocks, None)])
-
-
-def _check_pooled(num_classes: int, global_pool: str | None) -> None:
-    if num_classes and not global_pool:
-        raise ValueError(
-            f"global_pool: expected one that pools for {num_classes} classes, such as 'avg', got "
-            "none; features that are not pooled take num_classes=0 too"
-        )
 
 
 class _KeepsBuffers:
