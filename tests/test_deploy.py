@@ -291,10 +291,6 @@ def test_a_float_is_taken_for_its_nearest_pixel():
             "stem.1: expected powers of two, got 3 levels of a v_threshold of 1.0",
         ),
         (
-            {"spike_layer": {"v_threshold": 1e-39}},
-            "stem.1: expected a v_threshold that no runtime takes for 0, 2^-126 or more, got 1e-39",
-        ),
-        (
             {"spike_layer": {"v_threshold": 2.0**127, "reset": "subtract"}},
             "stem.1: expected a v_threshold of 2^126 or less, got 1.7",
         ),
@@ -306,6 +302,16 @@ def test_a_float_is_taken_for_its_nearest_pixel():
 def test_what_cannot_be_exact_says_which_layer_and_why(kwargs, message):
     with pytest.raises(zoo.NotExactError, match=re.escape(message)):
         zoo.deploy(create(**kwargs))
+
+
+def test_a_threshold_that_was_set_to_what_a_runtime_takes_for_0_is_refused():
+    model = create()
+    model.stem[1].v_threshold = 1e-39
+    message = (
+        "stem.1: expected a v_threshold that no runtime takes for 0, 2^-126 or more, got 1e-39"
+    )
+    with pytest.raises(zoo.NotExactError, match=re.escape(message)):
+        zoo.deploy(model)
 
 
 def test_rates_pooled_by_ninths_are_refused():
