@@ -460,7 +460,9 @@ with torch.inference_mode():
         assert "would send to the new repository owner/slim (public unless " in rehearsed.stdout
         assert re.search(r"add +model.safetensors +[\d,]+ bytes  [0-9a-f]{64}", rehearsed.stdout)
         assert "nothing was sent; pass --confirm" in rehearsed.stdout
-        assert {request.method for request in hub.requests} == {"GET"}
+        asked = {r.path for r in hub.requests if r.method != "GET"}
+        assert asked == {"/api/validate-yaml"}  # whether the card would do
+        assert hub.repos == {}
         assert hub.repos == {}
 
         first = run("--confirm")
