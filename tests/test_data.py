@@ -126,7 +126,9 @@ def test_grey_images_of_torchvision_have_one_channel(tmp_path):
         pixels = np.arange(count * 28 * 28, dtype=np.uint8).reshape(count, 28, 28)
         (raw / f"{name}-images-idx3-ubyte").write_bytes(idx(pixels))
         (raw / f"{name}-labels-idx1-ubyte").write_bytes(idx(np.arange(count, dtype=np.uint8)))
-    found = load_images(DataConfig(name="fashion_mnist", root=str(tmp_path)), "test")
+    found = load_images(
+        DataConfig(name="fashion_mnist", root=str(tmp_path), mean=(73,), std=(90,)), "test"
+    )
     assert torch.equal(found.images[:, 0], torch.from_numpy(pixels))
     assert found.labels.tolist() == [0, 1, 2]
 
