@@ -425,8 +425,8 @@ def test_a_wrong_argument_is_refused():
         zoo.create_model("short_bp_resnet18", time_steps=2.0)
     with pytest.raises(ValueError, match=r"memory: expected one of \['fast', 'lean'\], got 'low'"):
         zoo.create_model("short_bp_resnet18", memory="low")
-    for gain in (0, "half", float("nan")):
-        with pytest.raises(ValueError, match="norm_gain: expected a number > 0, got "):
+    for gain in (0, 1e-50, "half", float("nan")):
+        with pytest.raises(ValueError, match="norm_gain: expected a number > 0, from "):
             create("short_bp_resnet18", norm_gain=gain)
     with pytest.raises(ValueError, match="last_bias: expected a finite number, got nan"):
         create("short_bp_resnet18", last_bias=float("nan"))

@@ -14,7 +14,7 @@ import torch
 from timm.models import generate_default_cfgs, register_model
 from torch import Tensor, nn
 
-from zoo.arguments import flag, one_of, sizes
+from zoo.arguments import flag, one_of, positive, sizes
 from zoo.backbone import SpikingBackbone, build, cfg, cfg_imagenet
 from zoo.layers import ConvNorm, fire
 from zoo.neurons import LIF, SpikeLayer, spike_layer_factory
@@ -122,8 +122,7 @@ class ShortBPResNet(SpikingBackbone):
         kind = one_of("block", BLOCKS, block)
         flag("avg_down", avg_down)
         flag("zero_init_last", zero_init_last)
-        if not (isinstance(norm_gain, Real) and 0 < norm_gain < math.inf):
-            raise ValueError(f"norm_gain: expected a number > 0, got {norm_gain!r}")
+        positive("norm_gain", norm_gain)
         if not (isinstance(last_bias, Real) and math.isfinite(last_bias)):
             raise ValueError(f"last_bias: expected a finite number, got {last_bias!r}")
         dd = {"device": device, "dtype": dtype}
