@@ -343,10 +343,10 @@ def build(
     args = model_args | kwargs
     depths = args.get("depths", inspect.signature(network).parameters["depths"].default)
     out_indices = tuple(range(len(sizes("depths", depths))))
-    if kwargs.get("features_only") and kwargs.get("feature_cls", "getter") != "getter":
-        raise ValueError(f"feature_cls: expected 'getter', got {kwargs['feature_cls']!r}")
-    if kwargs.get("features_only"):  # whose head goes
-        args.pop("global_pool", None)
+    if kwargs.get("features_only"):
+        if kwargs.get("feature_cls", "getter") != "getter":
+            raise ValueError(f"feature_cls: expected 'getter', got {kwargs['feature_cls']!r}")
+        args.pop("global_pool", None)  # the head goes
     model = build_model_with_cfg(
         network,
         variant,
