@@ -99,6 +99,11 @@ class DataConfig:
         """Whether these are events and not images."""
         return self.name in EVENTS
 
+    def check_time_steps(self, name: str, time_steps: int) -> None:
+        """Raise unless a network for these events has a time step for each frame."""
+        if time_steps != self.frames:
+            raise ValueError(f"{name}: expected the {self.frames} of data.frames, got {time_steps}")
+
     @property
     def seen(self) -> dict[str, Any]:
         """What an image goes through before it is measured, by pretrained_cfg's keys."""

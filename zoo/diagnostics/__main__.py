@@ -112,12 +112,8 @@ def diagnose(name: str, options: Options) -> Report:
     if not pretrained:
         args = {"time_steps": options.time_steps} if options.time_steps else {}
         if found and options.data.streams:
-            if options.time_steps not in (0, options.data.frames):
-                raise ValueError(
-                    f"time_steps: expected the {options.data.frames} of data.frames, got "
-                    f"{options.time_steps}"
-                )
-            args = {"time_steps": options.data.frames}
+            args = {"time_steps": options.data.frames} | args
+            options.data.check_time_steps("time_steps", args["time_steps"])
         if found:
             args |= {"num_classes": len(found.classes), "in_chans": found.shape[-3]}
         model, weights = zoo.create_model(name, shortcut_heads=True, **args), "random weights"

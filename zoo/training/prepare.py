@@ -134,11 +134,7 @@ def build_model(config: Config, images: ImageSet | ImageFiles) -> nn.Module:
     args = config.model_args
     if config.data.streams:
         args = {"time_steps": config.data.frames, **args}
-        if args["time_steps"] != config.data.frames:
-            raise ValueError(
-                f"model_args.time_steps: expected the {config.data.frames} of data.frames, got "
-                f"{args['time_steps']}"
-            )
+        config.data.check_time_steps("model_args.time_steps", args["time_steps"])
     C, H, W = images.shape[-3:]
     cfg = {
         "tag": config.data.tag,
