@@ -4,7 +4,7 @@
 
 RUN is what the recipes of a release leave, run with --loss.name vanilla. Both networks are counted
 on the exact grid, whose bits are the same everywhere. Rows of releases that no RUN is the twin of
-stay as they were written.
+stay as they were written, and so do those of weights that others have replaced.
 """
 
 import json
@@ -29,6 +29,7 @@ from zoo.training.run_folder import FOUND, FREE
 COMMAND = "python benchmarks/twins.py --root FOLDER_OR_TAR RUN"
 MAY_DIFFER = (*FREE, *FOUND, "loss.name", "start_from")
 NOTES, TWIN_NOTES = "notes of the release alone", "notes of the twin alone"
+WEIGHTS = "sha256 of the release"
 TOLD = "precision"  # that a processor is fast with; it may differ, and its row says so
 
 
@@ -40,7 +41,7 @@ def main(root: str, run: Annotated[list[Path], tyro.conf.Positional]) -> None:
         run: Run folders of twins.
     """
     found = load_images(DataConfig(name="image_folder", root=root), "test")
-    rows = {row["network"]: row for row in written()}
+    rows = {(row["network"], row[WEIGHTS]): row for row in written()}
     for folder in run:
         source = load_source(str(folder))
         cfg = source.config["pretrained_cfg"]
@@ -49,16 +50,17 @@ def main(root: str, run: Annotated[list[Path], tyro.conf.Positional]) -> None:
             raise ValueError(
                 f"--root: expected images of {source.config['label_names']}, got {found.classes}"
             )
-        config = hub.read_config(hub.find_pretrained(name))
+        release = hub.find_pretrained(name)
+        config, digest = hub.read_config(release), disk.file_sha256(release / hub.WEIGHTS)
         released, of_release, of_twin = config["training"], notes(config), notes(source.config)
         otherwise = check_twin(folder, source.config["training"], name, released)
         ours = zoo.create_model(name, pretrained=True).eval()
-        rows[name] = row(
+        rows[name, digest] = row(
             name,
             is_right(ours, found.images, found.labels, name),
             is_right(source.model, found.images, found.labels, f"{name}'s twin"),
         ) | {
-            "sha256 of the release": disk.file_sha256(hub.find_pretrained(name) / hub.WEIGHTS),
+            WEIGHTS: digest,
             "sha256 of the twin": disk.file_sha256(source.folder / hub.WEIGHTS),
             "trained on": machines(released),
             "twin trained on": machines(source.config["training"]),
@@ -71,7 +73,7 @@ def main(root: str, run: Annotated[list[Path], tyro.conf.Positional]) -> None:
         "images": "test images of CIFAR-10 (JPEG)",
         "training": "the recipes of the releases, with --loss.name vanilla for their twins",
     }
-    report("twins", title, [rows[name] for name in sorted(rows)], COMMAND, **facts)
+    report("twins", title, [rows[key] for key in sorted(rows)], COMMAND, **facts)
 
 
 def written() -> list[dict[str, Any]]:

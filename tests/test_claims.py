@@ -14,7 +14,7 @@ from claims.cost import EACH, cost  # noqa: E402
 from claims.depth import DEPTH_BEFORE, depth  # noqa: E402
 from claims.differences import differences, within  # noqa: E402
 from claims.membrane import membrane  # noqa: E402
-from claims.twins import NOTES, TWIN_NOTES, twins  # noqa: E402
+from claims.twins import NOTES, TWIN_NOTES, WEIGHTS, twins  # noqa: E402
 
 
 def arm(accuracy: float, deviation: float) -> dict[str, float]:
@@ -115,3 +115,10 @@ def test_what_a_release_or_its_twin_alone_has_to_say_is_said_of_that_one(changed
     text = twins().text
     assert " Of short_bp_resnet20_slim.cifar10 alone: Warmed up." in text
     assert " Of short_bp_resnet20_slim.cifar10's twin alone: Rounded once." in text
+
+
+def test_a_pair_whose_release_was_replaced_stands_as_such_and_the_new_one_without_a_twin(changed):
+    changed("twins", lambda row: {WEIGHTS: "another"})
+    text = twins().text
+    assert "| short_bp_resnet20_slim.cifar10 (weights since replaced) | 84.81 % |" in text
+    assert "No twin of today's short_bp_resnet20_slim.cifar10 was trained yet." in text
