@@ -16,33 +16,33 @@ def heads_of(release: str) -> str:
     return head_weights(hub.read_config(hub.find_pretrained(release))["training"])
 
 
-def is_replaced(row: dict[str, Any]) -> bool:
-    return disk.file_sha256(hub.find_pretrained(row["network"]) / hub.WEIGHTS) != row[WEIGHTS]
-
-
 def called(row: dict[str, Any]) -> str:
-    return row["network"] + (" (weights since replaced)" if is_replaced(row) else "")
+    """A pair by its release's name, and whether that has other weights today."""
+    weights = hub.find_pretrained(row["network"]) / hub.WEIGHTS
+    replaced = disk.file_sha256(weights) != row[WEIGHTS]
+    return row["network"] + (" (weights since replaced)" if replaced else "")
 
 
 def twins() -> Claim:
     content = read("twins")
-    rows = sorted(content["rows"], key=called)
-    counted = [row["network"] for row in rows if not is_replaced(row)]
+    rows = content["rows"]
+    pairs = [(called(row), row) for row in rows]
+    counted = {name for name, _ in pairs}
     released = [row["network"] for row in read("accuracy")["rows"]]
     lines = [
         [
-            called(r),
+            name,
             *(f"{100 * r[arm] / r['test images']:.2f} %" for arm in TWINS),
             f"{r['points to twin']:+.2f} ± {r['error over images']:.2f}",
             *(r[arm] for arm in TRAINED),
         ]
-        for r in rows
+        for name, r in pairs
     ]
     head = ["release", "with heads", "its twin without", "points", *TRAINED]
-    otherwise = ((called(r), r.get("twin trained otherwise")) for r in rows)
+    otherwise = ((name, r.get("twin trained otherwise")) for name, r in pairs)
     alone = (
-        f" Of {called(r)}{whose} alone: {r[notes]}"
-        for r in rows
+        f" Of {name}{whose} alone: {r[notes]}"
+        for name, r in pairs
         for whose, notes in (("", NOTES), ("'s twin", TWIN_NOTES))
         if r.get(notes)
     )
@@ -54,7 +54,9 @@ def twins() -> Claim:
         "the same. "
         "What another seed would change was not measured, so that nothing is judged here: claim 3 "
         "has seeds. "
-        + "".join(f"{name} had heads of weight {heads_of(name)}. " for name in counted)
+        + "".join(
+            f"{name} had heads of weight {heads_of(name)}. " for name in released if name in counted
+        )
         + "The paper's fall from 0.25 once; neuron, optimizer and, in the first runs, rates in "
         "place of spikes are not the paper's either. This is what heads did in these recipes, and "
         "no test of the paper's figures."
