@@ -463,7 +463,6 @@ with torch.inference_mode():
         asked = {r.path for r in hub.requests if r.method != "GET"}
         assert asked == {"/api/validate-yaml"}  # whether the card would do
         assert hub.repos == {}
-        assert hub.repos == {}
 
         first = run("--confirm")
         assert first.stdout.startswith("published owner/slim as v1 at "), first.stderr

@@ -151,16 +151,6 @@ def test_a_table_of_the_releases_is_of_their_weights(table):
         assert disk.file_sha256(hub.find_pretrained(name) / hub.WEIGHTS) == digest
 
 
-@pytest.mark.skipif(not (RESULTS / "twins.json").exists(), reason="no twin was counted yet")
-def test_a_twin_that_was_counted_beside_other_weights_is_said_to_be():
-    page = (ROOT / "docs" / "results.md").read_text()
-    for row in json.loads((RESULTS / "twins.json").read_text())["rows"]:
-        weights = hub.find_pretrained(row["network"]) / hub.WEIGHTS
-        replaced = disk.file_sha256(weights) != row["sha256 of the release"]
-        name = row["network"] + " (weights since replaced)" * replaced
-        assert f"| {name} | {row['right, with heads'] / 100:.2f} % |" in page
-
-
 @pytest.mark.skipif(not DATA, reason="SHORT_BP_ZOO_CIFAR10 names no images")
 @pytest.mark.parametrize("name", COUNTED["correct"])
 def test_a_release_gets_the_same_of_1000_images_right(name, subset):
