@@ -89,6 +89,11 @@ class DataConfig:
                 f"{self.name}, got {self.mean} and {self.std}"
             )
 
+    def check_time_steps(self, name: str, time_steps: int) -> None:
+        """Raise unless a network for these events has a time step for each frame."""
+        if time_steps != self.frames:
+            raise ValueError(f"{name}: expected the {self.frames} of data.frames, got {time_steps}")
+
     @property
     def tag(self) -> str:
         """The set in a network's name, arch.tag; of "CIFAR-10 (JPEG)" it is cifar10."""
@@ -98,11 +103,6 @@ class DataConfig:
     def streams(self) -> bool:
         """Whether these are events and not images."""
         return self.name in EVENTS
-
-    def check_time_steps(self, name: str, time_steps: int) -> None:
-        """Raise unless a network for these events has a time step for each frame."""
-        if time_steps != self.frames:
-            raise ValueError(f"{name}: expected the {self.frames} of data.frames, got {time_steps}")
 
     @property
     def seen(self) -> dict[str, Any]:
