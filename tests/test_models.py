@@ -6,6 +6,7 @@ import sys
 
 import numpy as np
 import pytest
+import timm
 import torch
 from exact_networks import awaken
 from networks import assert_it_sees, awake, create, images
@@ -63,6 +64,13 @@ def test_every_network_has_its_published_number_of_parameters():
             model = zoo.create_model(name)
         counts[name] = sum(parameter.numel() for parameter in model.parameters())
     assert counts == PARAMETERS
+
+
+def test_timm_leaves_the_classifier_and_no_shortcut_head_out_of_the_parameters():
+    model = zoo.create_model("short_bp_resnet20_slim", shortcut_heads=True, num_classes=7)
+    left = {id(p) for p in timm.models.model_parameters(model, exclude_head=True)}
+    named = model.named_parameters()
+    assert [name for name, p in named if id(p) not in left] == ["head.fc.weight", "head.fc.bias"]
 
 
 def test_no_name_shadows_one_of_timm():

@@ -99,11 +99,12 @@ class SpikingBackbone(nn.Module):
                 module.lean = lean
 
         self.num_features = feature_info[-1]["num_chs"]
-        self.head = ClassifierHead(self.num_features, num_classes, global_pool, drop_rate, **dd)
-        self.head_hidden_size = self.head.num_features
+        head = ClassifierHead(self.num_features, num_classes, global_pool, drop_rate, **dd)
+        self.head_hidden_size = head.num_features
         self.head_stages = _head_stages(head_stages, len(stages))
         exits = [feature_info[i]["num_chs"] for i in self.head_stages]
         self.shortcut_heads = ShortcutHeads(exits, num_classes, **dd) if shortcut_heads else None
+        self.head = head  # last, since timm takes the last two parameters for the classifier's
 
     @property
     def time_steps(self) -> int:
