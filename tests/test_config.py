@@ -123,7 +123,7 @@ def test_a_recipe_that_is_no_text_is_named(tmp_path):
 
 def test_a_rehearsal_has_the_neurons_of_what_the_run_begins_with(recipe, tmp_path):
     neuron = {"decay": 1.0, "reset": "subtract"}
-    hub.save_pretrained(zoo.create_model(recipe.model, spike_layer=neuron), tmp_path)
+    hub.save_pretrained(zoo.create_model(recipe.model, in_chans=1, spike_layer=neuron), tmp_path)
     begun = replace(recipe, start_from=str(tmp_path), model_args={"spike_layer": {"levels": 4}})
     rehearse(begun)  # without leak, as rates must be
     with pytest.raises(ValueError, match="levels: expected decay 1"):
@@ -139,12 +139,27 @@ def test_a_rehearsal_has_the_shape_of_what_the_run_begins_with(recipe, tmp_path,
 
     monkeypatch.setattr("zoo.training.rehearsal.build_model", build)
     (tmp_path / "wide").mkdir()
-    wide = zoo.create_model(recipe.model, widths=(8, 12, 24))
+    wide = zoo.create_model(recipe.model, in_chans=1, widths=(8, 12, 24))
     hub.save_pretrained(wide, tmp_path / "wide")
     rehearse(replace(recipe, start_from=str(tmp_path / "wide")))
     assert built[0].num_features == 24
     rehearse(replace(recipe, start_from=str(tmp_path / "not_yet")))
     assert built[1].num_features == 64
+
+
+@pytest.mark.parametrize("other", [{"num_classes": 3}, {"in_chans": 3}])
+def test_a_rehearsal_refuses_to_begin_with_a_network_for_other_images(other, recipe, tmp_path):
+    hub.save_pretrained(zoo.create_model(recipe.model, **{"in_chans": 1, **other}), tmp_path)
+    with pytest.raises(
+        ValueError, match=r"start_from: .* images of 1 channels and 10 classes, got"
+    ):
+        rehearse(replace(recipe, start_from=str(tmp_path)))
+
+
+def test_a_rehearsal_leaves_open_how_many_classes_a_folder_of_images_has(recipe, tmp_path):
+    hub.save_pretrained(zoo.create_model(recipe.model, num_classes=3), tmp_path)
+    folders = DataConfig(name="image_folder")
+    rehearse(replace(recipe, start_from=str(tmp_path), data=folders))
 
 
 def test_a_rehearsal_crops_as_large_as_the_recipe(tmp_path):

@@ -157,14 +157,7 @@ def build_model(config: Config, images: ImageSet | ImageFiles) -> nn.Module:
         raise ValueError(
             f"model_args: expected arguments of {config.model}, got {config.model_args} ({error})"
         ) from None
-    found, expected = (model.in_chans, model.num_classes), (C, len(images.classes))
-    if found != expected:
-        raise ValueError(
-            f"start_from: expected a network for images of {C} channels and {expected[1]} classes, "
-            f"got one for {found[0]} channels and {found[1]} classes; zoo.create_model(NAME, "
-            f"pretrained=True, num_classes={expected[1]}, in_chans={C}) is one, and "
-            "zoo.hub.save_pretrained writes it"
-        )
+    check_images_fit(model, C, len(images.classes))
     if config.loss.needs_heads and not model.shortcut_heads.heads:
         raise ValueError(
             f"loss.name: expected vanilla for a network without heads, got {config.loss.name}"
@@ -172,6 +165,17 @@ def build_model(config: Config, images: ImageSet | ImageFiles) -> nn.Module:
     if hub.neuron_constants(model).get("levels", 1) > 1:
         model.pretrained_cfg["tag"] += hub.RATES
     return model
+
+
+def check_images_fit(model: nn.Module, channels: int, classes: int) -> None:
+    """Raise ValueError where a network that a run begins with is for other images."""
+    if (model.in_chans, model.num_classes) != (channels, classes):
+        raise ValueError(
+            f"start_from: expected a network for images of {channels} channels and {classes} "
+            f"classes, got one for {model.in_chans} channels and {model.num_classes} classes; "
+            f"zoo.create_model(NAME, pretrained=True, num_classes={classes}, in_chans={channels}) "
+            "is one, and zoo.hub.save_pretrained writes it"
+        )
 
 
 def _check_classes(folder: Path, classes: tuple[str, ...]) -> None:

@@ -16,7 +16,12 @@ from zoo.training.engine import evaluate
 from zoo.training.feed import Feed
 from zoo.training.learner import Learner
 from zoo.training.machine import against_slow_bf16
-from zoo.training.prepare import build_model, check_architecture, start_folder
+from zoo.training.prepare import (
+    build_model,
+    check_architecture,
+    check_images_fit,
+    start_folder,
+)
 from zoo.training.processes import end, make_accelerator
 from zoo.training.run_folder import check_run_folder
 from zoo.training.stop import StopSignal
@@ -54,7 +59,7 @@ def rehearse(config: Config) -> list[float]:
     )
     config = dataclasses.replace(
         config,
-        model_args=_as_started(config),
+        model_args=_as_started(config, images),
         start_from="",
         epochs=1,
         batch_size=batch,
@@ -79,14 +84,24 @@ def rehearse(config: Config) -> list[float]:
     return losses
 
 
-def _as_started(config: Config) -> dict[str, Any]:
-    """The network's arguments, with those that the weights which the run begins with bring."""
+def _as_started(config: Config, images: ImageSet) -> dict[str, Any]:
+    """The network's arguments, with those that the weights which the run begins with bring.
+
+    Raises:
+        ValueError: They are of a network for other images; an image_folder may have any classes.
+    """
     given = config.model_args.get("spike_layer", {})
     if not (config.start_from and isinstance(given, dict)):
         return config.model_args
     try:
-        theirs = hub.read_config(start_folder(config))["model_args"]
+        folder = start_folder(config)
     except FileNotFoundError:  # not trained yet
         return config.model_args
+    network = hub.network_asked_for(folder)
+    known = config.data.name != "image_folder"
+    check_images_fit(
+        network, images.shape[-3], len(images.classes) if known else network.num_classes
+    )
+    theirs = hub.read_config(folder)["model_args"]
     shape = {key: value for key, value in theirs.items() if key not in DECIDED}
     return {**shape, **config.model_args, "spike_layer": theirs["spike_layer"] | given}
