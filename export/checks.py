@@ -78,14 +78,19 @@ def logits_of(model: nn.Module, images: Tensor, doing: str, layout=None) -> Tens
         )
 
 
-def accuracy_of(logits: Tensor, labels: Tensor) -> float:
-    """Top-1 in percent."""
-    return float(100 * (logits.argmax(1) == labels).float().mean())
+def accuracies(labels: Tensor, logits: dict[str, Tensor]) -> tuple[bool, dict[str, float]]:
+    """Top-1 in percent of each way to run a network, and whether that of onnxruntime is the trained
+    one's, up to ACCURACY_GAP points, or one image of so few.
 
-
-def allowed_gap(images: int) -> float:
-    """Points of accuracy that a graph may lose or win: ACCURACY_GAP, or one image of so few."""
-    return max(ACCURACY_GAP, 100 / images)
+    Args:
+        labels: [N].
+        logits: [N, K] of each way by its name, "trained" and "onnxruntime" among them.
+    """
+    right = {way: int((values.argmax(1) == labels).sum()) for way, values in logits.items()}
+    allowed = max(1, int(ACCURACY_GAP * len(labels) / 100))  # images
+    measured = {f"{way}_percent": 100 * count / len(labels) for way, count in right.items()}
+    measured["allowed_points"] = 100 * allowed / len(labels)
+    return abs(right["trained"] - right["onnxruntime"]) <= allowed, measured
 
 
 def run_graph(graph: Path, images: Tensor, setting: Setting) -> Tensor:

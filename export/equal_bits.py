@@ -19,8 +19,7 @@ from export.checks import (
     AT_ONCE,
     Check,
     Setting,
-    accuracy_of,
-    allowed_gap,
+    accuracies,
     logits_of,
     run_graph,
     versions,
@@ -146,16 +145,15 @@ def check_exact(
         folded = logits_of(zoo.deploy(model, exact=False), images.values, "folded")
         first = f"{GRAPH}, {SETTINGS[0]}"
         onnxruntime_logits = ways[first]() if differ[first] else exact  # the same bits
-        for name, logits in {
+        logits = {
             "trained": raw,
             "folded": folded,
             "exact": exact,
             "onnxruntime": onnxruntime_logits,
-        }.items():
-            measured[f"{name}_percent"] = accuracy_of(logits, images.labels)
-        gap = abs(measured["trained_percent"] - measured["onnxruntime_percent"])
-        measured["allowed_points"] = allowed_gap(len(exact))
-        kept = kept and gap <= measured["allowed_points"]
+        }
+        same, reached = accuracies(images.labels, logits)
+        measured |= reached
+        kept = kept and same
     if cut_off:
         measured["sums_cut_off"] = sum(cut_off.values())
         kept = kept and not measured["sums_cut_off"]

@@ -18,8 +18,7 @@ from export.checks import (
     BATCH,
     Check,
     Setting,
-    accuracy_of,
-    allowed_gap,
+    accuracies,
     batches,
     run_graph,
     session,
@@ -176,17 +175,8 @@ def _of_classes(ours: Tensor, theirs: Tensor) -> Check:
 
 
 def _of_accuracy(ours: Tensor, theirs: Tensor, labels: Tensor) -> Check:
-    accuracy = {
-        "trained_percent": accuracy_of(ours, labels),
-        "onnxruntime_percent": accuracy_of(theirs, labels),
-    }
-    gap = abs(accuracy["trained_percent"] - accuracy["onnxruntime_percent"])
-    allowed = allowed_gap(len(labels))
-    return Check(
-        "accuracy is the same",
-        gap <= allowed,
-        accuracy | {"images": len(labels), "allowed_points": allowed},
-    )
+    same, measured = accuracies(labels, {"trained": ours, "onnxruntime": theirs})
+    return Check("accuracy is the same", same, measured | {"images": len(labels)})
 
 
 def check_other_graphs(folder: Path, images: Images) -> Check:

@@ -22,7 +22,7 @@ import export.equal_bits
 import export.verify
 import zoo
 from export.browser import preprocessor
-from export.checks import Setting, allowed_gap, logits_of, session
+from export.checks import Setting, accuracies, logits_of, session
 from export.equal_bits import check_certificate, check_exact
 from export.folder import GRAPH, GRAPHS, READABLE_GRAPH, REPORT, changed_files
 from export.graph import write_graphs
@@ -428,8 +428,19 @@ def test_a_graph_is_run_in_the_setting_that_is_named(folder, monkeypatch):
     assert seen == {(7, 1, plain), (1, 1, plain)}
 
 
-def test_accuracies_may_differ_by_a_quarter_of_a_point_or_an_image():
-    assert [allowed_gap(count) for count in (100, 400, 10_000)] == [1, 0.25, 0.25]
+@pytest.mark.parametrize(("images", "allowed"), [(9, 1), (360, 1), (799, 1), (800, 2), (2000, 5)])
+def test_accuracies_may_differ_by_a_quarter_of_a_point_or_an_image(images, allowed):
+    labels = torch.zeros(images, dtype=torch.long)
+    wrong = torch.tensor([0.0, 1.0])
+
+    def with_right(count):
+        return torch.cat([wrong.flip(0).expand(count, 2), wrong.expand(images - count, 2)])
+
+    for right in range(images - allowed):
+        trained, near, far = (with_right(right + more) for more in (0, allowed, allowed + 1))
+        for one, other in ((trained, near), (near, trained)):
+            assert accuracies(labels, {"trained": one, "onnxruntime": other})[0]
+        assert not accuracies(labels, {"trained": trained, "onnxruntime": far})[0]
 
 
 def test_javascript_shrinks_a_larger_image_as_it_was_measured(tmp_path):
