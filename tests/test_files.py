@@ -249,6 +249,25 @@ def test_an_image_of_a_kind_that_is_not_read_is_refused(folder, tmp_path, packed
         load_images(config(tmp_path / "set"), "train")
 
 
+@pytest.mark.parametrize("packed", [False, True])
+def test_classes_that_differ_in_case_alone_have_one_order(tmp_path, packed):
+    # timm's own order of them is another in each process.
+    names = tuple("AaBbCcDdEeFfGgHhIiJj")
+    for brightness, name in enumerate(names):
+        (tmp_path / "set" / "train" / name).mkdir(parents=True)
+        image = torch.full((3, 32, 32), brightness, dtype=torch.uint8)
+        to_pil_image(image).save(tmp_path / "set" / "train" / name / "0.png")
+    root = tmp_path / "set"
+    if packed:
+        root = tmp_path
+        with tarfile.open(root / "train.tar", "w") as archive:
+            archive.add(tmp_path / "set" / "train", ".")
+    images = load_images(config(root), "train")
+    assert images.classes == names
+    pixels, labels = images.subset(torch.arange(19, -1, -1)).take(range(20))
+    assert labels.tolist() == pixels[:, 0, 0, 0].tolist() == [*range(19, -1, -1)]
+
+
 @pytest.mark.parametrize("inside", ["", ".hidden"])
 @pytest.mark.parametrize("packed", ["no", "tar", "files of a tar", "tars", "tars in a folder"])
 def test_a_class_that_would_be_left_out_is_refused(folder, tmp_path, packed, inside):

@@ -3,6 +3,7 @@
 Shapes: B images of a batch, C channels, H height, W width.
 """
 
+import dataclasses
 import os
 import tarfile
 from collections.abc import Callable, Sequence
@@ -17,6 +18,7 @@ from timm.data.readers.img_extensions import get_img_extensions
 from timm.data.readers.reader import Reader
 from timm.data.readers.reader_image_folder import ReaderImageFolder
 from timm.data.readers.reader_image_in_tar import ReaderImageInTar
+from timm.utils.misc import natural_key
 from torch import Tensor
 from torchvision.transforms import v2
 
@@ -34,9 +36,16 @@ BICUBIC = v2.InterpolationMode.BICUBIC
 
 @dataclass(frozen=True)
 class ImageFiles:
-    """What ImageSet is, for images that stay in their files; random crops where a seed is given."""
+    """What ImageSet is, for images that stay in their files; random crops where a seed is given.
+
+    Args:
+        reader: timm's; its own labels are not used.
+        labels: Of each of its files, in its order.
+        indices: Files of these images.
+    """
 
     reader: Reader
+    labels: Tensor
     indices: Tensor
     classes: tuple[str, ...]
     size: int
@@ -49,31 +58,31 @@ class ImageFiles:
         return (3, self.size, self.size)
 
     def subset(self, indices: Tensor) -> "ImageFiles":
-        return ImageFiles(self.reader, self.indices[indices], self.classes, self.size)
+        return dataclasses.replace(self, indices=self.indices[indices])
 
     def take(
         self, indices: Sequence[int], seed: Callable[[int], None] | None = None
     ) -> tuple[Tensor, Tensor]:
         images, labels = [], []
         for index in indices:
-            image, label = self._read(int(self.indices[index]))
+            file = int(self.indices[index])
+            image = self._read(file)
             if seed is None:
                 image = middle(image, self.size, self.size, CENTRE, BICUBIC)
             else:
                 seed(index)
                 image = v2.RandomResizedCrop(self.size, interpolation=BICUBIC)(image)
             images.append(v2.functional.pil_to_tensor(image))
-            labels.append(label)
+            labels.append(int(self.labels[file]))
         return torch.stack(images), torch.tensor(labels)
 
-    def _read(self, index: int) -> tuple[Image.Image, int]:
+    def _read(self, index: int) -> Image.Image:
         name = self.reader.filename(index, absolute=True)
         try:
-            file, label = self.reader[index]  # timm's dataset would pass over a broken one silently
+            file, _ = self.reader[index]  # timm's dataset would pass over a broken one silently
         except OSError as error:
             raise ValueError(f"data.root: expected to read {name}, got: {error}") from None
-        image = decode(file, "data.root", name)
-        return image.convert("RGB"), int(label)
+        return decode(file, "data.root", name).convert("RGB")
 
 
 def image_files(config: DataConfig, split: Split) -> ImageFiles:
@@ -89,15 +98,19 @@ def image_files(config: DataConfig, split: Split) -> ImageFiles:
         if packed:
             # timm would cache a large archive's index as a pickle
             reader = ReaderImageInTar(str(archive), cache_tarinfo=False)
-            numbers, labels = reader.class_name_to_idx, reader.targets
+            numbers, theirs = reader.class_name_to_idx, reader.targets
         else:
             reader = ReaderImageFolder(str(place))
-            numbers, labels = reader.class_to_idx, [label for _, label in reader.samples]
+            numbers, theirs = reader.class_to_idx, [label for _, label in reader.samples]
     except (AssertionError, RuntimeError, OSError, ValueError, tarfile.TarError) as error:
         raise _none_there(config, error) from None
     _check_layout(reader, place)
+    # timm numbers names that its key takes for the same, as a and A, otherwise in each process.
+    names = sorted(numbers, key=lambda name: (natural_key(name), name))
+    ours = {numbers[name]: label for label, name in enumerate(names)}
+    labels = [ours[number] for number in map(int, theirs)]
     # One order, however it is packed: what is held out follows from it.
-    files = [(int(label), reader.filename(i, basename=True)) for i, label in enumerate(labels)]
+    files = [(label, reader.filename(i, basename=True)) for i, label in enumerate(labels)]
     order = sorted(range(len(files)), key=files.__getitem__)
     for one, other in pairwise(order):
         if files[one] == files[other]:
@@ -106,11 +119,10 @@ def image_files(config: DataConfig, split: Split) -> ImageFiles:
                 f"{str(archive)!r}"
             )
     if "" in numbers:
-        stray = next(file for label, file in files if label == numbers[""])
+        stray = next(file for label, file in files if names[label] == "")
         raise ValueError(f"data.root: expected CLASS/IMAGE in {str(place)!r}, got {stray}")
-    names = tuple(sorted(numbers, key=numbers.get))
     check_classes(folders, names, repr(str(place)))
-    return ImageFiles(reader, torch.tensor(order), names, config.size)
+    return ImageFiles(reader, torch.tensor(labels), torch.tensor(order), tuple(names), config.size)
 
 
 def _none_there(config: DataConfig, error: Exception) -> FileNotFoundError:
