@@ -245,6 +245,7 @@ def test_an_image_of_a_kind_that_is_not_read_is_refused(folder, tmp_path, packed
     if packed:
         with tarfile.open(tmp_path / "set" / "train.tar", "w") as archive:
             archive.add(tmp_path / "set" / "train", arcname="train")
+        shutil.rmtree(tmp_path / "set" / "train")
     with pytest.raises(ValueError, match=r"images in \.jpeg, \.jpg, \.png, got .*n01/one\.webp"):
         load_images(config(tmp_path / "set"), "train")
 
@@ -266,6 +267,15 @@ def test_classes_that_differ_in_case_alone_have_one_order(tmp_path, packed):
     assert images.classes == names
     pixels, labels = images.subset(torch.arange(19, -1, -1)).take(range(20))
     assert labels.tolist() == pixels[:, 0, 0, 0].tolist() == [*range(19, -1, -1)]
+
+
+def test_a_folder_beside_an_archive_of_it_is_refused(folder, tmp_path):
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    with tarfile.open(tmp_path / "val.tar", "w") as archive:
+        archive.add(folder / "val", ".")
+    load_images(config(tmp_path), "train")
+    with pytest.raises(ValueError, match=r"data\.root: expected val/ or val\.tar, got both in"):
+        load_images(config(tmp_path), "test")
 
 
 @pytest.mark.parametrize("inside", ["", ".hidden"])

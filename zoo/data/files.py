@@ -90,6 +90,11 @@ def image_files(config: DataConfig, split: Split) -> ImageFiles:
     place = Path(config.root) / SPLITS[split]
     archive = place.with_suffix(".tar")
     packed = archive.is_file()
+    if packed and place.is_dir():
+        raise ValueError(
+            f"data.root: expected {place.name}/ or {archive.name}, got both in {config.root!r}, "
+            "which need not hold the same images; move one away"
+        )
     try:
         folders = _innermost(_check_whole(archive) if packed else _check_files(place))
     except (OSError, tarfile.TarError) as error:
