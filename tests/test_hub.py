@@ -418,6 +418,29 @@ def test_weights_for_colours_become_weights_for_grey(tmp_path):
     assert torch.equal(zoo.deploy(load(tmp_path))(x), zoo.deploy(grey)(x))
 
 
+def test_weights_for_colours_become_weights_for_smaller_grey_images_and_back(tmp_path):
+    cfg = {"mean": [120 / 255], "std": [64 / 255], "input_size": (1, 28, 28)}
+    grey = zoo.create_model(
+        "short_bp_resnet20_slim", pretrained=True, in_chans=1, pretrained_cfg_overlay=cfg
+    )
+    assert grey.pretrained_cfg["input_size"] == (1, 28, 28)
+    hub.save_pretrained(grey, tmp_path)
+    cfg = {"mean": [0.5] * 3, "std": [0.25] * 3, "input_size": (3, 40, 40)}
+    colours = load(tmp_path, in_chans=3, pretrained_cfg_overlay=cfg)
+    assert tuple(colours.pretrained_cfg["input_size"]) == (3, 40, 40)
+
+
+@pytest.mark.parametrize("pretrained", [False, True])
+@pytest.mark.parametrize("size", [(64, 64), 64, (3, 0, 32), (3, 32.0, 32)])
+def test_a_size_that_is_none_is_refused(size, pretrained):
+    with pytest.raises(ValueError, match=r"input_size as \(channels, height, width\), got"):
+        zoo.create_model(
+            "short_bp_resnet20_slim",
+            pretrained=pretrained,
+            pretrained_cfg_overlay={"input_size": size},
+        )
+
+
 def test_notes_on_the_training_of_the_weights_before_are_not_kept(tmp_path):
     model = zoo.create_model("short_bp_resnet18", pretrained=True)
     assert model.pretrained_cfg["notes"]

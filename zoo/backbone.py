@@ -322,8 +322,9 @@ def build(
 
     Raises:
         ValueError: features_only by another of timm's ways than the getter, which alone knows of
-            time; a config.json with a part of the neuron's constants; other weights in
-            pretrained_cfg_overlay; or in pretrained_cfg a file that lies beside a config.json.
+            time; a config.json with a part of the neuron's constants; other weights, or a wrong
+            input_size, in pretrained_cfg_overlay; or in pretrained_cfg a file that lies beside a
+            config.json.
     """
     saved = kwargs.get("pretrained_model_args", {}).get("spike_layer")
     if saved and isinstance(given := kwargs.get("spike_layer"), Mapping):
@@ -336,11 +337,17 @@ def build(
             )
         kwargs = kwargs | {"spike_layer": constants}
     overlay = kwargs.get("pretrained_cfg_overlay") or {}
+    if "input_size" in overlay:
+        _check_size(overlay["input_size"])
     if pretrained:
         _check_overlay(overlay)
         source = kwargs.get("pretrained_cfg")  # timm's scripts make one with a file in it
-        file = source.get("file") if isinstance(source, Mapping) else getattr(source, "file", None)
-        check_weights_alone("pretrained_cfg", file)
+        if not isinstance(source, Mapping):
+            source = getattr(source, "__dict__", {})
+        check_weights_alone("pretrained_cfg", source.get("file"))
+        if "input_size" in overlay and "input_size" in source:  # timm wants the weights' channels
+            size = (source["input_size"][0], *overlay["input_size"][1:])
+            kwargs = kwargs | {"pretrained_cfg_overlay": overlay | {"input_size": size}}
     args = model_args | kwargs
     depths = args.get("depths", inspect.signature(network).parameters["depths"].default)
     out_indices = tuple(range(len(sizes("depths", depths))))
@@ -396,6 +403,15 @@ def _check_overlay(overlay: Mapping[str, Any]) -> None:
         raise ValueError(
             f"pretrained_cfg_overlay: expected nothing about which weights, got {wrong}; other "
             "weights are another name, as local-dir:FOLDER, and num_classes is an argument itself"
+        )
+
+
+def _check_size(size: Any) -> None:
+    whole_numbers = isinstance(size, Sequence) and all(isinstance(n, int) and n > 0 for n in size)
+    if not (whole_numbers and len(size) == 3):
+        raise ValueError(
+            "pretrained_cfg_overlay: expected input_size as (channels, height, width), got "
+            f"{size!r}"
         )
 
 
