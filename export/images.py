@@ -98,7 +98,8 @@ def data_images(model: nn.Module, config: dict[str, Any], data_root: str, count:
         found = load_images(replace(data, root=data_root or data.root, download=False), "test")
     except FileNotFoundError as error:
         raise FileNotFoundError(
-            f"{error}; --data-root says where the images are, --random-images does without"
+            f"{error}; --data-root says where the images are, --random-images of to_onnx.py and "
+            "verify.py does without"
         ) from None
     if list(found.classes) != config.get("label_names"):
         raise ValueError(

@@ -340,6 +340,16 @@ def test_images_that_are_not_there_are_told_this_commands_options(exported, tmp_
         export(Options(source=str(source), output=str(tmp_path / "out")))
 
 
+def test_what_no_browser_can_do_to_an_image_is_said_of_the_source(exported, tmp_path):
+    source = shutil.copytree(exported, tmp_path / "source")
+    (source / REPORT).unlink()
+    config = json.loads((source / "config.json").read_text())
+    config["pretrained_cfg"]["crop_mode"] = "squash"
+    (source / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=re.escape(f"{source}/config.json: expected 1 or 3")):
+        export(Options(source=str(source), output=str(tmp_path / "out")))
+
+
 def test_a_network_of_event_streams_is_refused(exported, tmp_path):
     source = shutil.copytree(exported, tmp_path / "source")
     (source / REPORT).unlink()
