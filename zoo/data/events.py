@@ -83,7 +83,7 @@ def _dataset(config: DataConfig, split: Split) -> Any:
         place = Path(config.root) / TONIC[config.name]
         raise FileNotFoundError(
             f"data.root: expected {dataset.filename} and what is in it in {str(place)!r}, found "
-            f"none; set data.download: true, or fetch it from {dataset.url}"
+            f"none; set data.download: true (--data.download), or fetch it from {dataset.url}"
         )
 
     if not config.download:

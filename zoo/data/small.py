@@ -62,7 +62,7 @@ def torchvision_set(config: DataConfig, split: Split) -> ImageSet:
             ) from None
         raise FileNotFoundError(
             f"data.root: expected {layout} in {config.root!r}, found none, or another one; "
-            "set data.download: true, or unpack the original archive there"
+            "set data.download: true (--data.download), or unpack the original archive there"
         ) from None
     images = torch.as_tensor(found.data)
     images = images[:, None] if images.ndim == 3 else images.permute(0, 3, 1, 2)
