@@ -1,4 +1,4 @@
-"""The table of networks in docs/networks.md.
+"""The tables of neurons and of networks in docs/networks.md.
 
 python docs/networks.py
 """
@@ -6,15 +6,18 @@ python docs/networks.py
 from pathlib import Path
 
 import timm
+import torch
 import tyro
 
 import zoo
 from export.releases import with_part
+from zoo import hub
 from zoo.__main__ import TYPICAL_RATE, entry, in_short
 from zoo.progress import watched
 
 PAGE = Path(__file__).with_suffix(".md")
 BEGIN, END = "<!-- python docs/networks.py writes this -->", "<!-- as far as here -->"
+NEURONS = "<!-- python docs/networks.py writes the neurons -->", "<!-- the neurons end here -->"
 HEAD = "| | parameters | MACs | SynOps | MACs left | T | input | exact | method of |"
 SAID = (
     "MACs: of one time step, without spikes. For one image, T steps: SynOps, additions in "
@@ -44,7 +47,21 @@ def page(text: str) -> str:
             f"[{cfg.paper_name}](https://arxiv.org/abs/{arxiv})",
         ]
         lines.append("| " + " | ".join(cells) + " |")
+    text = with_part(text, *NEURONS, neurons())
     return with_part(text, BEGIN, END, "\n".join([*lines, "", SAID]))
+
+
+def neurons() -> str:
+    """A table of the neurons of each class of networks."""
+    found = {}
+    for name in zoo.list_models():
+        with torch.device("meta"):
+            model = zoo.create_model(name)
+        found[type(model).__name__] = hub.neuron_constants(model)
+    columns = list(zoo.LIF().constants())
+    lines = [["", *columns], ["---"] * (1 + len(columns))]
+    lines += [[f"`{kind}`", *map(str, constants.values())] for kind, constants in found.items()]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def main() -> None:
