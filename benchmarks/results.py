@@ -34,11 +34,13 @@ the command that measures it again (`pip install -e '.[bench]'` first); `FOLDER_
 [CIFAR-10 (JPEG)](training.md#data). Sizes and time steps are such as two CPU cores can carry.
 Optimizer, learning rate and threshold differ from claim to claim. [The runs that chose
 them](results/recipe_search.md) had heads, and were measured on images that are held out here too;
-no recipe was searched for networks without heads. `configs/paper/` holds the
-paper's recipes, as far as it gives them, for GPUs. Where a table says no more of Muon than its
-learning rate, it multiplied in bf16; in fp32 the same commands have it multiply in fp32 now, so
-that they give somewhat other figures. The commit in a table's file is that of the code which wrote
-it; arms may have been trained by code before it, which `trained by` names where that was noted.
+no recipe was searched for networks without heads, whose runs in that table (`vanilla`) are claim
+7's twins. The rebuttal is what the authors answered to the reviewers, public on OpenReview.
+`configs/paper/` holds the paper's recipes, as far as it gives them, for GPUs. Where a table says no
+more of Muon than its learning rate, it multiplied in bf16; in fp32 the same commands have it
+multiply in fp32 now, so that they give somewhat other figures. The commit in a table's file is that
+of the code which wrote it; arms may have been trained by code before it, which `trained by` names
+where that was noted.
 
 Arms that are compared begin with the same weights and see the same images in the same order, with
 the same augmentation. Accuracies of claims 2 to 4 are of images held out from training, mean ±
@@ -46,11 +48,12 @@ deviation of three seeds, or of six where it is said. A seed changes weights, or
 augmentation, but not which images are held out, so that ± leaves that choice out; earlier
 measurements held out the same. A difference counts where Welch's t-test gives p < {SURE}, with
 Holm's correction over the comparisons of its table. "Not shown" does not mean that there is none:
-so few seeds miss differences as large as some that are claimed. Claims 2 to 4 say how many measured
-points a difference would have needed to count, had it been the surest of its table; those after the
-surest need somewhat fewer. A true difference of just that size is missed about half the time;
-with three seeds, whose deviations are uncertain themselves, that may be more or less. Networks
-that train on crops of 24 pixels are measured on whole images of 32.
+so few seeds miss differences as large as some that are claimed. Claims 2 to 4 give the smallest
+measured difference that would have counted, for the comparison with the lowest p of its table,
+which the correction holds to the strictest limit; the others could have counted with somewhat less.
+A true difference of just that size is missed about half the time; with three seeds, whose
+deviations are uncertain themselves, that may be more or less. Networks that train on crops of 24
+pixels are measured on whole images of 32.
 """
 
 

@@ -29,7 +29,10 @@ makes the whole one that its own card speaks of.
 {sections}"""
 
 # The table in README.md, and what is around it.
-HEAD = "| | parameters | T | test images right | energy of an image as trained, estimated |"
+HEAD = (
+    "| | parameters | T | test images right, on the exact grid | energy of an image, estimated, "
+    "of the network as trained |"
+)
 BEGIN, END = "<!-- python export/releases.py writes this -->", "<!-- as far as here -->"
 
 RELEASE = """## {heading}
