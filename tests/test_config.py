@@ -156,9 +156,10 @@ def test_a_rehearsal_refuses_to_begin_with_a_network_for_other_images(other, rec
         rehearse(replace(recipe, start_from=str(tmp_path)))
 
 
-def test_a_rehearsal_leaves_open_how_many_classes_a_folder_of_images_has(recipe, tmp_path):
+@pytest.mark.parametrize("reader", [{"name": "image_folder"}, {"name": "imagenet", "size": 32}])
+def test_a_rehearsal_leaves_open_how_many_classes_a_folder_of_images_has(reader, recipe, tmp_path):
     hub.save_pretrained(zoo.create_model(recipe.model, num_classes=3), tmp_path)
-    folders = DataConfig(name="image_folder")
+    folders = DataConfig(**reader)
     rehearse(replace(recipe, start_from=str(tmp_path), data=folders))
 
 

@@ -113,7 +113,8 @@ class DataConfig:
 
     @property
     def usual(self) -> tuple[tuple[int, ...], int]:
-        """Shape of an image and number of classes; of an image_folder only what is usual."""
+        """Shape of an image and number of classes; of image_folder and imagenet, whose classes are
+        folders, only what is usual."""
         frames = (self.frames, 2, self.size, self.size)
         return {
             "digits": ((1, 8, 8), 10),

@@ -88,7 +88,7 @@ def _as_started(config: Config, images: ImageSet) -> dict[str, Any]:
     """The network's arguments, with those that the weights which the run begins with bring.
 
     Raises:
-        ValueError: They are of a network for other images; an image_folder may have any classes.
+        ValueError: They are of a network for other images; folders of images may be any classes.
     """
     given = config.model_args.get("spike_layer", {})
     if not (config.start_from and isinstance(given, dict)):
@@ -98,7 +98,7 @@ def _as_started(config: Config, images: ImageSet) -> dict[str, Any]:
     except FileNotFoundError:  # not trained yet
         return config.model_args
     network = hub.network_asked_for(folder)
-    known = config.data.name != "image_folder"
+    known = config.data.name not in ("image_folder", "imagenet")
     check_images_fit(
         network, images.shape[-3], len(images.classes) if known else network.num_classes
     )
