@@ -20,6 +20,9 @@ from zoo import runs
 from zoo.training import checkpoint, engine
 from zoo.training.checkpoint import load_checkpoint, save_checkpoint
 from zoo.training.engine import train
+from zoo.training.learner import Learner
+from zoo.training.prepare import build_model, load_data
+from zoo.training.processes import make_accelerator
 from zoo.training.run_folder import read_log
 from zoo.training.stop import POLITE, StopSignal
 
@@ -327,6 +330,16 @@ def test_a_full_disk_ends_in_an_error_and_leaves_the_checkpoints(tmp_path, whole
     assert runs.checkpoints(run) == [kept]
     assert runs.newest_checkpoint(run) == kept
     assert not list(run.rglob("*.partial"))
+
+
+def test_momenta_of_parameters_in_another_order_are_refused(recipe):
+    images = load_data(recipe).train
+    learner = Learner(recipe, build_model(recipe, images), 1, make_accelerator(recipe))
+    state = learner.state_dict()
+    learner.load_state_dict(state)
+    state["parameters"] = state["parameters"][::-1]
+    with pytest.raises(ValueError, match="parameters have other names or another order"):
+        learner.load_state_dict(state)
 
 
 def test_a_checkpoint_of_hostile_pickles_is_refused(whole, tmp_path):

@@ -144,6 +144,10 @@ class Learner:
         )
 
     @property
+    def _parameters(self) -> list[str]:
+        return [name for name, _ in self.model.named_parameters()]
+
+    @property
     def heads(self) -> int:
         return len(self.model.shortcut_heads.heads) if self.config.loss.needs_heads else 0
 
@@ -153,6 +157,7 @@ class Learner:
     def state_dict(self) -> dict[str, Any]:
         """What it takes to go on, beside the weights that are measured."""
         state = {
+            "parameters": self._parameters,
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
             "scaler": self.scaler.state_dict(),
@@ -161,6 +166,18 @@ class Learner:
         return state | ({"weights": self.model.state_dict()} if self.average else {})
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a state_dict.
+
+        Raises:
+            ValueError: It is of a network whose parameters have another order, by which alone torch
+                tells whose momentum is whose.
+        """
+        if state.get("parameters") != self._parameters:
+            raise ValueError(
+                "output: expected a checkpoint of this version of the network, got one whose "
+                "parameters have other names or another order; go on with the version that wrote "
+                "it, or choose another --output"
+            )
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
         self.scaler.load_state_dict(state["scaler"])
