@@ -430,6 +430,17 @@ def test_weights_for_colours_become_weights_for_smaller_grey_images_and_back(tmp
     assert tuple(colours.pretrained_cfg["input_size"]) == (3, 40, 40)
 
 
+@pytest.mark.parametrize("asked_for", [{}, {"in_chans": 3}])
+def test_a_size_with_other_channels_than_the_network_is_refused(asked_for):
+    with pytest.raises(ValueError, match=r"expected in_chans=1 beside the input_size"):
+        zoo.create_model(
+            "short_bp_resnet20_slim",
+            pretrained=True,
+            pretrained_cfg_overlay={"mean": [0.5], "std": [0.25], "input_size": (1, 28, 28)},
+            **asked_for,
+        )
+
+
 @pytest.mark.parametrize("pretrained", [False, True])
 @pytest.mark.parametrize("size", [(64, 64), 64, (3, 0, 32), (3, 32.0, 32)])
 def test_a_size_that_is_none_is_refused(size, pretrained):

@@ -345,8 +345,15 @@ def build(
         if not isinstance(source, Mapping):
             source = getattr(source, "__dict__", {})
         check_weights_alone("pretrained_cfg", source.get("file"))
-        if "input_size" in overlay and "input_size" in source:  # timm wants the weights' channels
-            size = (source["input_size"][0], *overlay["input_size"][1:])
+        if "input_size" in overlay and "input_size" in source:
+            channels, theirs = overlay["input_size"][0], source["input_size"][0]
+            if channels != kwargs.get("in_chans", theirs):
+                raise ValueError(
+                    f"pretrained_cfg_overlay: expected in_chans={channels} beside the input_size "
+                    f"{overlay['input_size']!r}, got {kwargs.get('in_chans', 'none')}; the weights "
+                    f"are for images of {theirs} channels"
+                )
+            size = (theirs, *overlay["input_size"][1:])  # as timm wants it of weights
             kwargs = kwargs | {"pretrained_cfg_overlay": overlay | {"input_size": size}}
     args = model_args | kwargs
     depths = args.get("depths", inspect.signature(network).parameters["depths"].default)

@@ -143,11 +143,16 @@ def build_model(config: Config, images: ImageSet | ImageFiles) -> nn.Module:
         "std": tuple(value / 255 for value in config.data.std),
         **config.data.seen,
     }
-    if not config.start_from:  # whose own says how many
+    name = config.model
+    if config.start_from:
+        folder = start_folder(config)
+        check_images_fit(hub.network_asked_for(folder), C, len(images.classes))
+        name = f"local-dir:{folder}"
+    else:
         cfg["num_classes"] = len(images.classes)
     try:
         model = create_model(
-            config.model if not config.start_from else f"local-dir:{start_folder(config)}",
+            name,
             pretrained=bool(config.start_from),
             shortcut_heads=config.loss.needs_heads,
             pretrained_cfg_overlay=cfg,
@@ -157,7 +162,6 @@ def build_model(config: Config, images: ImageSet | ImageFiles) -> nn.Module:
         raise ValueError(
             f"model_args: expected arguments of {config.model}, got {config.model_args} ({error})"
         ) from None
-    check_images_fit(model, C, len(images.classes))
     if config.loss.needs_heads and not model.shortcut_heads.heads:
         raise ValueError(
             f"loss.name: expected vanilla for a network without heads, got {config.loss.name}"
