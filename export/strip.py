@@ -71,7 +71,9 @@ def write_stripped(
         stripped.pretrained_cfg["license"] = license
     notes = notes or source.config["pretrained_cfg"].get("notes") or ()
     hub.save_pretrained(stripped, folder, notes, **extra)
-    if described := preprocessor(source.folder):
+    with hub.said_of(str(source.folder), folder):
+        described = preprocessor(folder)
+    if described:
         (folder / PREPROCESSOR).write_text(described)
     return create_model(f"local-dir:{folder}", pretrained=True).eval()
 

@@ -136,7 +136,7 @@ def save_pretrained(
         disk.clear_away(folder, SCRATCH)
         new = Path(scratch)
         save_config_for_hf(model, new / CONFIG, model_config=extra, model_args=model_args)
-        with _said_of(str(folder), new):
+        with said_of(str(folder), new):
             asked_for = network_asked_for(new)
         (new / WEIGHTS).write_bytes(save(tensors, metadata={"format": "pt"}))
         if wrong := unlike_weights(new, asked_for) or _unlike_layers(model, asked_for):
@@ -423,12 +423,12 @@ def locate(name: str, files: Iterable[str], cache_dir: str | Path | None = None)
 
 def _accept(place: str, folder: Path) -> None:
     """Raise for a config.json that is none of ours, before gigabytes of weights come after it."""
-    with _said_of(place, folder):
+    with said_of(place, folder):
         read_config(folder)
 
 
 @contextmanager
-def _said_of(place: str, folder: Path) -> Iterator[None]:
+def said_of(place: str, folder: Path) -> Iterator[None]:
     """Errors name the place that a folder was filled for."""
     try:
         yield
