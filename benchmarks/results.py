@@ -48,12 +48,12 @@ deviation of three seeds, or of six where it is said. A seed changes weights, or
 augmentation, but not which images are held out, so that ± leaves that choice out; earlier
 measurements held out the same. A difference counts where Welch's t-test gives p < {SURE}, with
 Holm's correction over the comparisons of its table. "Not shown" does not mean that there is none:
-so few seeds miss differences as large as some that are claimed. Claims 2 to 4 give the smallest
-measured difference that would have counted, for the comparison with the lowest p of its table,
-which the correction holds to the strictest limit; the others could have counted with somewhat less.
-A true difference of just that size is missed about half the time; with three seeds, whose
-deviations are uncertain themselves, that may be more or less. Networks that train on crops of 24
-pixels are measured on whole images of 32.
+so few seeds miss differences as large as some that are claimed. Claims 2 to 4 give for each
+comparison the smallest measured difference that would have counted, had its p been the lowest of
+its table, which the correction holds to the strictest limit; another could have counted with
+somewhat less. A true difference of just that size is missed about half the time; with three seeds,
+whose deviations are uncertain themselves, that may be more or less. Networks that train on crops of
+24 pixels are measured on whole images of 32.
 """
 
 
