@@ -16,6 +16,7 @@ DatasetName = Literal[
     "dvs_gesture",
 ]
 EVENTS = ("cifar10_dvs", "dvs_gesture")
+FOLDERS = ("image_folder", "imagenet")
 SENSOR = 128  # pixels a side, of both
 # Which sets an option has an effect on, where it has none on others.
 FOR = {
@@ -105,6 +106,11 @@ class DataConfig:
         return self.name in EVENTS
 
     @property
+    def folders(self) -> bool:
+        """Whether the classes are folders, so that how many there are is read."""
+        return self.name in FOLDERS
+
+    @property
     def seen(self) -> dict[str, Any]:
         """What an image goes through before it is measured, by pretrained_cfg's keys."""
         if self.name == "imagenet":
@@ -113,8 +119,7 @@ class DataConfig:
 
     @property
     def usual(self) -> tuple[tuple[int, ...], int]:
-        """Shape of an image and number of classes; of image_folder and imagenet, whose classes are
-        folders, only what is usual."""
+        """Shape of an image and number of classes; where these are folders, only what is usual."""
         frames = (self.frames, 2, self.size, self.size)
         return {
             "digits": ((1, 8, 8), 10),

@@ -98,10 +98,8 @@ def _as_started(config: Config, images: ImageSet) -> dict[str, Any]:
     except FileNotFoundError:  # not trained yet
         return config.model_args
     network = hub.network_asked_for(folder)
-    known = config.data.name not in ("image_folder", "imagenet")
-    check_images_fit(
-        network, images.shape[-3], len(images.classes) if known else network.num_classes
-    )
+    classes = network.num_classes if config.data.folders else len(images.classes)
+    check_images_fit(network, images.shape[-3], classes)
     theirs = hub.read_config(folder)["model_args"]
     shape = {key: value for key, value in theirs.items() if key not in DECIDED}
     return {**shape, **config.model_args, "spike_layer": theirs["spike_layer"] | given}
