@@ -342,6 +342,19 @@ def test_momenta_of_parameters_in_another_order_are_refused(recipe):
         learner.load_state_dict(state)
 
 
+def test_a_run_that_ended_under_an_earlier_version_says_that_it_has(
+    recipe, whole, tmp_path, capsys
+):
+    run = shutil.copytree(whole, tmp_path / "run")
+    newest = runs.checkpoints(run)[-1]
+    trainer, _ = load_checkpoint(newest)
+    del trainer["parameters"]  # which earlier versions did not write
+    torch.save(trainer, newest / "trainer.pt")
+    runs.seal(newest)
+    train(replace(recipe, epochs=2, output=str(run)))
+    assert "has ended after 2 epochs" in capsys.readouterr().out
+
+
 def test_a_checkpoint_of_hostile_pickles_is_refused(whole, tmp_path):
     class Hostile:
         def __reduce__(self):

@@ -145,8 +145,9 @@ class Run:
                     f"data, and as many processes as then, got {now.get(key)}; or choose another "
                     "--output"
                 )
-        self.learner.load_state_dict(trainer)
         position = Position(**state["position"])
+        if position.epoch < self.config.epochs:  # an ended run may be of an earlier version
+            self.learner.load_state_dict(trainer)
         position.sums = [total / self.accelerator.num_processes for total in position.sums]
         return position
 
