@@ -118,7 +118,7 @@ def ablation() -> Claim:
     told += LINE + in_short(of_narrow["networks"], narrow)
     shortcut = next(row for row in of_narrow["rows"] if row["arm"] == "shortcut")
     told += (
-        f"; shortcut has {shortcut['accuracy, %']:.1f} % by its classifier, as is measured, and "
+        f". Shortcut has {shortcut['accuracy, %']:.1f} % by its classifier, as is measured, and "
         f"{shortcut[KEPT]:.1f} % with its heads, which inference drops"
     )
     return section(title, verdict, claim, found, "ablation_narrow.png", "ablation_narrow", told)
