@@ -16,7 +16,7 @@ from export.measured import how_measured, parameter_count, told_accuracy, told_o
 from zoo import hub
 
 ROOT = Path(__file__).parent.parent
-COUNTED = ROOT / "docs" / "results" / "accuracy.json"
+COUNTED, TWINS = (ROOT / "docs" / "results" / f"{table}.json" for table in ("accuracy", "twins"))
 
 RELEASES = """# Released weights
 
@@ -46,6 +46,7 @@ RELEASE = """## {heading}
 | export | {rule} rule |
 | an image takes, as trained | {operations} |
 | trained | {heads}{history} |
+| its twin without heads | {twin} |
 | where | {place} |
 | sha256 of the weights | `{sha256}` |
 | measured by | `{command}` |
@@ -86,6 +87,7 @@ def _release(folder: Path) -> str:
     args, (channels, height, width) = config["model_args"], config["pretrained_cfg"]["input_size"]
     on_the_hub = hub.released_on_hub()
     training = config.get("training", {})
+    weights = head_weights(training)
     return RELEASE.format(
         heading=_heading(folder),
         accuracy=told_accuracy(checks, report["images"]),
@@ -102,8 +104,9 @@ def _release(folder: Path) -> str:
         rates=of_levels(args),
         rule=report["rule"],
         operations=told_operations(report["energy"]),
-        heads=f"with heads of weight {weights}: " if (weights := head_weights(training)) else "",
+        heads=f"with heads of weight {weights}: " if weights else "",
         history=history_and_notes(config),
+        twin=_twin(folder.name, report["sha256"][hub.WEIGHTS]) if weights else "itself",
         place=f"Hub, `{on_the_hub[folder.name]}`"
         if folder.name in on_the_hub
         else "the package" + _left_out(folder),
@@ -143,6 +146,20 @@ def _row(name: str) -> dict[str, Any] | None:
     """What benchmarks/accuracy.py found, if it saw this release."""
     rows = json.loads(COUNTED.read_text())["rows"]
     return next((row for row in rows if row["network"] == name), None)
+
+
+def _twin(name: str, weights: str) -> str:
+    """What benchmarks/twins.py found of a network of the same recipes that had no heads."""
+    table = json.loads(TWINS.read_text())
+    for row in table["rows"]:
+        if (row["network"], row["sha256 of the release"]) == (name, weights):
+            share = 100 * row["right, twin"] / row["test images"]
+            return (
+                f"{row['right, twin']} of {row['test images']} test images right, {share:.2f} %, "
+                f"on the exact grid; heads gained {row['points to twin']:+.2f} ± "
+                f"{row['error over images']:.2f} points, one seed each (`{table['command']}`)"
+            )
+    return "not trained yet"
 
 
 def main() -> None:

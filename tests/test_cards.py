@@ -284,6 +284,20 @@ def test_model_cards_are_those_of_the_released_weights():
     assert all(f"| `{name}` |" in text for name in zoo.list_models(pretrained=True))
 
 
+def test_a_release_s_twin_stands_beside_it_and_only_beside_these_weights(tmp_path, monkeypatch):
+    twins = json.loads((ROOT / "docs/results/twins.json").read_text())
+    before = model_cards()
+    for row in twins["rows"]:
+        name, found = row["network"], f"{row['right, twin']} of {row['test images']} test images"
+        weights = disk.file_sha256(hub.find_pretrained(name) / hub.WEIGHTS)
+        assert (f"without heads | {found}" in before) == (weights == row["sha256 of the release"])
+        row["sha256 of the release"] = "0" * 64
+    (tmp_path / "twins.json").write_text(json.dumps(twins))
+    monkeypatch.setattr("export.releases.TWINS", tmp_path / "twins.json")
+    names = zoo.list_models(pretrained=True)
+    assert model_cards().count("| its twin without heads | not trained yet |") == len(names)
+
+
 def test_a_release_has_a_section_with_its_numbers(exported, tmp_path, monkeypatch):
     shutil.copytree(exported, tmp_path / "short_bp_resnet20_slim.digits")
     monkeypatch.setattr(hub, "BUNDLED", tmp_path)
