@@ -114,7 +114,7 @@ def test_what_a_release_or_its_twin_alone_has_to_say_is_said_of_that_one(changed
     changed("twins", lambda row: {NOTES: "Warmed up.", TWIN_NOTES: "Rounded once."})
     text = twins().text
     assert " Of short_bp_resnet20_slim.cifar10 alone: Warmed up." in text
-    assert " Of short_bp_resnet20_slim.cifar10's twin alone: Rounded once." in text
+    assert " Of the twin of short_bp_resnet20_slim.cifar10 alone: Rounded once." in text
 
 
 def test_a_pair_whose_release_was_replaced_stands_as_such_and_the_new_one_without_a_twin(changed):

@@ -41,15 +41,15 @@ def twins() -> Claim:
     head = ["release", "with heads", "its twin without", "points", *TRAINED]
     otherwise = ((name, r.get("twin trained otherwise")) for name, r in pairs)
     alone = (
-        f" Of {name}{whose} alone: {r[notes]}"
+        f" Of {whose}{name} alone: {r[notes]}"
         for name, r in pairs
-        for whose, notes in (("", NOTES), ("'s twin", TWIN_NOTES))
+        for whose, notes in (("", NOTES), ("the twin of ", TWIN_NOTES))
         if r.get(notes)
     )
     found = (
         table(head, lines)
         + "\n\nThe same recipe and budget but for the loss, one seed each"
-        + "".join(f", and in {name}'s twin {told}" for name, told in otherwise if told)
+        + "".join(f", and in the twin of {name} {told}" for name, told in otherwise if told)
         + f"; the error is that of {rows[0]['test images']} test images, of which both are asked "
         "the same. "
         "What another seed would change was not measured, so that nothing is judged here: claim 3 "
