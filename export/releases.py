@@ -45,8 +45,7 @@ RELEASE = """## {heading}
 | neurons | `zoo.LIF`, {time_steps} time step{s}, {constants}{rates} |
 | export | {rule} rule |
 | an image takes, as trained | {operations} |
-| trained | {heads}{history} |
-| its twin without heads | {twin} |
+| trained | {heads}{history} |{twin}
 | where | {place} |
 | sha256 of the weights | `{sha256}` |
 | measured by | `{command}` |
@@ -106,7 +105,7 @@ def _release(folder: Path) -> str:
         operations=told_operations(report["energy"]),
         heads=f"with heads of weight {weights}: " if weights else "",
         history=history_and_notes(config),
-        twin=_twin(folder.name, report["sha256"][hub.WEIGHTS]) if weights else "itself",
+        twin=_twin(folder.name, report["sha256"][hub.WEIGHTS]) if weights else "",
         place=f"Hub, `{on_the_hub[folder.name]}`"
         if folder.name in on_the_hub
         else "the package" + _left_out(folder),
@@ -150,16 +149,16 @@ def _row(name: str) -> dict[str, Any] | None:
 
 def _twin(name: str, weights: str) -> str:
     """What benchmarks/twins.py found of a network of the same recipes that had no heads."""
-    table = json.loads(TWINS.read_text())
+    found, table = "not trained yet", json.loads(TWINS.read_text())
     for row in table["rows"]:
         if (row["network"], row["sha256 of the release"]) == (name, weights):
             share = 100 * row["right, twin"] / row["test images"]
-            return (
+            found = (
                 f"{row['right, twin']} of {row['test images']} test images right, {share:.2f} %, "
                 f"on the exact grid; heads gained {row['points to twin']:+.2f} ± "
                 f"{row['error over images']:.2f} points, one seed each (`{table['command']}`)"
             )
-    return "not trained yet"
+    return f"\n| its twin without heads | {found} |"
 
 
 def main() -> None:

@@ -304,6 +304,7 @@ def test_a_release_has_a_section_with_its_numbers(exported, tmp_path, monkeypatc
     text, card = model_cards(), (exported / "README.md").read_text()
     name = "short_bp_resnet20_slim.digits"
     assert f"## [{name}](zoo/weights/{name}/README.md)" in text
+    assert "| its twin without heads | not trained yet |" in text
     assert re.search(r"Top-1 on 360 test images of digits: [\d.]+ %", text)[0] in card
     assert "| neurons | `zoo.LIF`, 2 time steps, decay 0.5, v_threshold 1.0, reset zero |" in text
     assert "| where | the package |" in text
@@ -322,3 +323,11 @@ def test_a_release_has_a_section_with_its_numbers(exported, tmp_path, monkeypatc
     place = f"org/slim@{'0' * 40}"
     (tmp_path / "hub.json").write_text(json.dumps({folder.name: place}))
     assert model_cards() == text.replace("the package |", f"Hub, `{place}` |")
+
+    config = json.loads((folder / hub.CONFIG).read_text())
+    config["training"]["loss"] = {"name": "vanilla"}
+    (folder / hub.CONFIG).write_text(json.dumps(config))
+    report = json.loads((folder / hub.REPORT).read_text())
+    report["sha256"][hub.CONFIG] = disk.file_sha256(folder / hub.CONFIG)
+    (folder / hub.REPORT).write_text(json.dumps(report))
+    assert "its twin" not in model_cards()
