@@ -16,7 +16,6 @@ DatasetName = Literal[
     "dvs_gesture",
 ]
 EVENTS = ("cifar10_dvs", "dvs_gesture")
-FOLDERS = ("image_folder", "imagenet")
 SENSOR = 128  # pixels a side, of both
 # Which sets an option has an effect on, where it has none on others.
 FOR = {
@@ -108,7 +107,7 @@ class DataConfig:
     @property
     def folders(self) -> bool:
         """Whether the classes are folders, so that how many there are is read."""
-        return self.name in FOLDERS
+        return self.name in ("image_folder", "imagenet")
 
     @property
     def seen(self) -> dict[str, Any]:
