@@ -1,14 +1,28 @@
 """Inference on the CPU: PyTorch, torch.compile and onnxruntime on the exported graphs.
 
-python benchmarks/inference.py
+    python benchmarks/inference.py
+
+Each network is built several times, each time in a process of its own, and in every second one the
+contestants run in the opposite order.
 """
 
+import json
+import statistics
+import sys
 from collections.abc import Callable
 from typing import Any
 
 import onnxruntime
 import torch
-from measure import instruction_set, interleaved, report, run_script
+from measure import (
+    EACH,
+    in_a_process,
+    instruction_set,
+    interleaved,
+    of_each,
+    report,
+    run_script,
+)
 from torch import nn
 
 import zoo
@@ -18,6 +32,7 @@ from zoo.training.allocator import keep_large_buffers
 
 CASES = (("short_bp_resnet18", 16), ("short_bp_resnet18", 1), ("short_bp_resnet20_slim", 16))
 T, ROUNDS = 4, 5
+BUILDS = 4  # as many of each order
 
 
 def contestants(name: str, batch: int) -> dict[str, Callable[[], Any]]:
@@ -54,27 +69,40 @@ def _onnx(graph, x: torch.Tensor) -> Callable[[], Any]:
     return lambda: running.run(["logits"], feed)
 
 
+def side_by_side(name: str, batch: int, build: int) -> dict[str, float]:
+    """Seconds by contestant."""
+    made = list(contestants(name, batch).items())
+    return interleaved(dict(reversed(made) if build % 2 == 1 else made), ROUNDS)
+
+
 def main() -> None:
-    keep_large_buffers()
     rows = []
     for name, batch in CASES:
-        seconds = interleaved(contestants(name, batch), ROUNDS)
-        for who in seconds:
+        builds = [in_a_process(__file__, name, str(batch), str(b)) for b in range(BUILDS)]
+        for who in builds[0]:
+            seconds = statistics.median(build[who] for build in builds)
+            times = [build[who] / build["onnxruntime"] for build in builds]
             rows.append(
                 {
                     "network": name,
                     "batch": batch,
                     "who": who,
-                    "ms": 1e3 * seconds[who],
-                    "images/s": batch / seconds[who],
-                    "times onnxruntime": seconds[who] / seconds["onnxruntime"],
+                    "ms": 1e3 * seconds,
+                    "images/s": batch / seconds,
+                    "times onnxruntime": statistics.median(times),
+                    EACH: of_each(times),
                 }
             )
-    facts = {"time steps": T, "rounds": ROUNDS, "precision": "fp32"}
+    facts = {"time steps": T, "builds": BUILDS, "rounds": ROUNDS, "precision": "fp32"}
     facts["onnxruntime"] = onnxruntime.__version__
     name = f"inference_{instruction_set()}"
     report(name, "Inference on a CPU", rows, "python benchmarks/inference.py", **facts)
 
 
 if __name__ == "__main__":
-    run_script(main)
+    match sys.argv[1:]:
+        case name, batch, build:
+            keep_large_buffers()
+            print(json.dumps(side_by_side(name, int(batch), int(build))))
+        case _:
+            run_script(main)

@@ -7,6 +7,7 @@ import platform
 import shutil
 import statistics
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -28,6 +29,7 @@ SUFFIX = "_cuda" if DEVICE == "cuda" else ""  # of the name of a table that a GP
 AT_LEAST = 0.05  # seconds of work on a GPU, or what is timed is how Python launches it
 MOST_COLUMNS = 1000  # of characters; a table is not cut off where its lines only have to wrap
 WEIGHTS = "sha256 of the weights"
+EACH = "of each build"  # the column beside a median of builds
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "docs" / "results"
 
@@ -59,6 +61,17 @@ def _seconds(run: Callable[[], Any], repeats: int) -> float:
 def _synchronise() -> None:
     if DEVICE == "cuda":
         torch.cuda.synchronize()
+
+
+def in_a_process(script: str, *arguments: str) -> Any:
+    """The JSON that a script, run with these arguments, prints last."""
+    line = [sys.executable, script, *arguments]
+    run = subprocess.run(line, stdout=subprocess.PIPE, text=True, check=True)
+    return json.loads(run.stdout.splitlines()[-1])
+
+
+def of_each(builds: Iterable[float]) -> str:
+    return ", ".join(f"{value:.2f}" for value in builds)
 
 
 def machine(device: str) -> dict[str, str]:

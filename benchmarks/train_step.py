@@ -3,26 +3,38 @@
     python benchmarks/train_step.py
 
 The contestants run in one process, in turn, with glibc's allocator told to keep large buffers, as
-our training command tells it; those of torch.compile in another one, with ours beside them. Each
-library's own network runs once more, at T = 4, in a process of its own with glibc as it comes, for
-its time and for what its steps add to the resident set: what else is in a process changes when
-glibc hands buffers back.
+our training command tells it; those of torch.compile in another one, with ours beside them. On some
+machines two builds of one network differ by more than contestants do, so that each process runs
+several times, every second time in the opposite order. Each library's own network runs once more,
+at T = 4, in a process of its own with glibc as it comes, for its time and for what its steps add to
+the resident set: what else is in a process changes when glibc hands buffers back.
 """
 
 import json
-import subprocess
+import statistics
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from contestants import Contestant, compiled_networks, networks
-from measure import DEVICE, SUFFIX, instruction_set, interleaved, report, run_script
+from measure import (
+    DEVICE,
+    EACH,
+    SUFFIX,
+    in_a_process,
+    instruction_set,
+    interleaved,
+    of_each,
+    report,
+    run_script,
+)
 
 from zoo.training.allocator import keep_large_buffers
 from zoo.training.machine import peak_memory
 
 BATCH = 32
+BUILDS = 4  # as many of each order
 ROUNDS = {"short_bp_resnet18": 3, "short_bp_resnet20_slim": 9}  # a short step varies more
 GROUPS = {"eager": (networks, (4, 2)), "compiled": (compiled_networks, (4,))}  # with their T
 ALONE = ("ours", "ours, fast", "SpikingJelly", "SpikingJelly, channels_last", "ReLU")
@@ -55,12 +67,14 @@ def step(contestant: Contestant) -> Callable[[], None]:
     return run
 
 
-def side_by_side(group: str, name: str) -> dict[int, dict[str, float]]:
+def side_by_side(group: str, name: str, build: str) -> dict[int, dict[str, float]]:
     """Milliseconds of a step by time steps and contestant."""
     make_all, time_steps = GROUPS[group]
     found = {}
     for T in time_steps:
-        runs = {who: step(make()) for who, make in make_all(name, T).items()}
+        made = list(make_all(name, T).items())
+        order = reversed(made) if int(build) % 2 == 1 else made
+        runs = {who: step(make()) for who, make in order}
         seconds = interleaved(runs, ROUNDS[name])
         found[T] = {who: 1e3 * value for who, value in seconds.items()}
     return found
@@ -74,37 +88,40 @@ def alone(name: str, who: str) -> tuple[float, float]:
     return 1e3 * seconds, peak_memory(torch.device(DEVICE)) - before
 
 
-def in_a_process(*arguments: str):
-    line = [sys.executable, __file__, *arguments]
-    run = subprocess.run(line, stdout=subprocess.PIPE, text=True, check=True)
-    return json.loads(run.stdout.splitlines()[-1])
-
-
 def rows_of(name: str) -> Iterator[dict[str, Any]]:
     """A network's part of the table."""
-    eager, compiled = (in_a_process(group, name) for group in GROUPS)
-    as_they_come = {("4", who): in_a_process("alone", name, who) for who in ALONE}
-    for T, times in eager.items():
-        beside = compiled.get(T, {})
-        timed = dict.fromkeys(times, times) | {who: beside for who in beside if who != "ours"}
-        for who, ms in timed.items():
-            as_it_comes, peak = as_they_come.get((T, who), (None, None))
-            yield {
-                "network": name,
-                "T": int(T),
-                "who": who,
-                "ms": ms[who],
-                "images/s": 1e3 * BATCH / ms[who],
-                "times ours": ms[who] / ms["ours"],
-                "ms, glibc as it comes": as_it_comes,
-                "times ours as trained": as_it_comes and as_it_comes / times["ours"],
-                "peak MiB": peak,
-            }
+    builds = {
+        group: [in_a_process(__file__, group, name, str(build)) for build in range(BUILDS)]
+        for group in GROUPS
+    }
+    as_they_come = {(4, who): in_a_process(__file__, "alone", name, who) for who in ALONE}
+    for group, (make_all, time_steps) in GROUPS.items():
+        for T in time_steps:
+            timed = [build[str(T)] for build in builds[group]]
+            ours = statistics.median(ms["ours"] for ms in timed)
+            for who in make_all(name, T):
+                if group == "compiled" and who == "ours":
+                    continue  # it has its row, and is here to be compared with
+                ms = statistics.median(ms[who] for ms in timed)
+                times = [ms[who] / ms["ours"] for ms in timed]
+                as_it_comes, peak = as_they_come.get((T, who), (None, None))
+                yield {
+                    "network": name,
+                    "T": T,
+                    "who": who,
+                    "ms": ms,
+                    "images/s": 1e3 * BATCH / ms,
+                    "times ours": statistics.median(times),
+                    EACH: of_each(times),
+                    "ms, glibc as it comes": as_it_comes,
+                    "times ours as trained": as_it_comes and as_it_comes / ours,
+                    "peak MiB": peak,
+                }
 
 
 def main() -> None:
     rows = [row for name in ROUNDS for row in rows_of(name)]
-    facts = {"batch": BATCH, "precision": PRECISION, "rounds": ROUNDS}
+    facts = {"batch": BATCH, "precision": PRECISION, "builds": BUILDS, "rounds": ROUNDS}
     facts |= {"times ours": BESIDE, "times ours as trained": AS_TRAINED, "ours": "with its heads"}
     facts["ReLU"] = RELU
     title = "Training step of 32-pixel networks"
@@ -116,8 +133,8 @@ if __name__ == "__main__":
     match sys.argv[1:]:
         case "alone", name, who:
             print(json.dumps(alone(name, who)))
-        case group, name:
+        case group, name, build:
             keep_large_buffers()
-            print(json.dumps(side_by_side(group, name)))
+            print(json.dumps(side_by_side(group, name, build)))
         case _:
             run_script(main)
