@@ -477,7 +477,7 @@ def test_a_refusal_is_never_answered_from_the_cache(hub, client, exported, bits,
     hub.faults.clear()
 
 
-@pytest.mark.parametrize("status", [500, 429])
+@pytest.mark.parametrize("status", [500, 520, 429])
 def test_a_hub_that_is_broken_or_busy_is_answered_for_by_the_cache(
     hub, client, exported, bits, status
 ):
@@ -489,6 +489,14 @@ def test_a_hub_that_is_broken_or_busy_is_answered_for_by_the_cache(
     hub.faults.clear()
     assert answer.value == bits
     assert any(name in warning for warning in answer.warnings)
+
+
+@pytest.mark.parametrize("status", [408, 503, 520])
+def test_what_passes_is_tried_again(hub, client, exported, bits, status):
+    name = f"org/passing{status}"
+    hub.create_repo(name, content(exported))
+    hub.fail(f"^/api/models/{name}", status, headers={"Retry-After": "0"})
+    assert client.run(PULL, name=f"hf-hub:{name}").value == bits
 
 
 def test_what_a_hub_refuses_is_said_in_its_words(hub, client, exported):

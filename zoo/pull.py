@@ -45,7 +45,7 @@ MAX_BYTES, MAX_LARGE_BYTES = 2**24, 2**32  # of a JSON file, and of any other
 WAITS = (0.5, 2.0)  # seconds before a request is sent a second and a third time
 LONGEST_WAIT = 60.0  # that a Hub may ask for
 LONGEST_LOCK = 600.0  # seconds that another process may take; on some disks its lock outlives it
-PASSING = (408, 429, 500, 502, 503, 504)
+PASSING = (408, 429)  # and whatever a server says of itself, from 500 on
 SCRATCH = ".pull."  # what a process downloads
 NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS)  # on disks that have none
 NO_PRIVILEGE = 1314  # Windows's word for it
@@ -129,7 +129,7 @@ def pull(
         raise
     except HTTPError as error:
         reason = explain(error, place)
-        if _is_away(error) and (folder := _cached(storage, revision, files, if_any)):
+        if is_passing(error) and (folder := _cached(storage, revision, files, if_any)):
             warnings.warn(f"{reason}; took what the cache holds, {folder.name}", stacklevel=2)
             return folder
         raise PullError(reason) from None
@@ -397,11 +397,8 @@ def status_of(error: Exception) -> int | None:
 
 
 def is_passing(error: Exception) -> bool:
-    return status_of(error) in (None, *PASSING)
-
-
-def _is_away(error: Exception) -> bool:
-    return is_passing(error) or status_of(error) >= 500
+    status = status_of(error)
+    return status is None or status in PASSING or status >= 500
 
 
 def asked_wait(error: Exception, wait: float) -> float:
