@@ -279,7 +279,8 @@ def check_card(folder: Path) -> None:
         PublishError: It does not; the message has its reasons.
     """
     try:
-        retried(ModelCard.load(folder / CARD).validate)
+        metadata = ModelCard.load(folder / CARD).data.to_yaml()
+        retried(ModelCard(f"---\n{metadata}\n---\n").validate)  # the text is not asked about
     except HTTPError:
         raise
     except ValueError as error:

@@ -359,6 +359,7 @@ def test_a_card_that_the_hub_does_not_take_is_told_before_anything_is_made(
     error = publish(client, folder, "org/unlicensed", confirm=confirm).error
     assert 'README.md: expected metadata that the Hub takes, got: "license" must be one of' in error
     assert "org/unlicensed" not in hub.repos
+    assert not any(b"A card." in request.body for request in hub.requests)
 
 
 def test_a_new_repository_that_does_not_show_is_left_for_later(hub, client, folder):
