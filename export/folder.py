@@ -3,8 +3,8 @@
 README.md            the model card
 config.json          timm's schema, with the neuron constants
 model.safetensors    the weights, without heads
-preprocessor_config.json  for @huggingface/transformers, where images are RGB
-training.png         loss and accuracy by epoch, where matplotlib was there to draw them
+preprocessor_config.json  for @huggingface/transformers, where images are square and RGB
+training.png         loss and accuracy by epoch, where there were a log and matplotlib to draw it
 onnx/model.onnx      the graph, for normalised floats
 onnx/model_uint8.onnx  the same for whole pixels
 onnx/model_readable.onnx  the first once more, each neuron one node

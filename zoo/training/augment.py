@@ -23,7 +23,8 @@ class AugmentConfig:
     auto: AutoAugment = "none"
     """Policy for each image, on whole pixels: torchvision's AutoAugment or RandAugment."""
     crop_padding: int = 4
-    """Pixels added on each side before a random crop back to size; 0 does not crop."""
+    """Pixels added on each side before a random crop back to size; 0 does not crop, but to a
+    crop_size."""
     crop_size: int = 0
     """Side of that crop in pixels; 0 is the images' own. A smaller one trains faster, and the
     network is measured on whole images all the same."""
