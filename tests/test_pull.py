@@ -331,6 +331,22 @@ def test_files_that_stood_for_links_are_links_once_there_are_any(
         assert pull(f"org/x@{SHA}", FILES, cache_dir=tmp_path) == folder
 
 
+def test_files_that_stand_for_links_beside_others_links_are_not_taken_for_changed(
+    served, promises, monkeypatch, tmp_path
+):
+    few = {name: promise for name, promise in promises.items() if name != "onnx/model.onnx"}
+    folder = fetch("org/x", SHA, few, tmp_path)
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_SYMLINKS", True)
+    assert fetch("org/x", SHA, promises, tmp_path) == folder
+    assert not (folder / "onnx/model.onnx").is_symlink()
+    served.before = lambda name: pytest.fail("it is there")
+    assert fetch("org/x", SHA, promises, tmp_path) == folder
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert pull(f"org/x@{SHA}", FILES, cache_dir=tmp_path) == folder
+
+
 def test_a_link_that_finds_no_room_is_said_and_breaks_nothing(
     served, promises, monkeypatch, tmp_path
 ):

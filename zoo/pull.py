@@ -297,11 +297,13 @@ def _move_into_place(
 ) -> None:
     """Give each file its place in one step. As huggingface_hub has it, places are links to blobs
     wherever there can be links: one that a file has stood in until now becomes a link, too, since
-    blobs are what says which file of a cache has changed.
+    blobs are what says which file of a cache has changed. A cache that has blobs gets one for each
+    file for the same reason, where there can be links no more.
     """
+    blobs = links or bool(_blobs(storage))
     for name, promised in expected.items():
         new, path, blob = arrived / name, folder / name, storage / "blobs" / promised.digest
-        if _is(path, promised) and (blob.exists() or not links):
+        if _is(path, promised) and (blob.exists() or not blobs):
             continue
         for place in (new, path):
             place.parent.mkdir(parents=True, exist_ok=True)
@@ -311,6 +313,9 @@ def _move_into_place(
             blob.parent.mkdir(exist_ok=True)
             os.replace(new, blob)
             new.symlink_to(os.path.relpath(blob, path.parent))
+        elif blobs and not blob.exists():
+            shutil.copyfile(new, second := arrived / promised.digest)
+            os.replace(second, blob)
         os.replace(new, path)
 
 
