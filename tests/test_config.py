@@ -5,7 +5,7 @@ import os
 import re
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -153,6 +153,13 @@ def test_a_rehearsal_refuses_to_begin_with_a_network_for_other_images(other, rec
     with pytest.raises(
         ValueError, match=r"start_from: .* images of 1 channels and 10 classes, got"
     ):
+        rehearse(replace(recipe, start_from=str(tmp_path)))
+
+
+def test_data_that_no_run_writes_is_told_of_what_a_run_would_begin_with(recipe, tmp_path):
+    told = asdict(recipe) | {"data": {"name": "digits", "std": 128}}
+    hub.save_pretrained(zoo.create_model(recipe.model, in_chans=1), tmp_path, training=told)
+    with pytest.raises(ValueError, match=r"config\.json: expected the data of a training, got"):
         rehearse(replace(recipe, start_from=str(tmp_path)))
 
 

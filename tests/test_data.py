@@ -78,6 +78,18 @@ def test_what_would_change_nothing_is_not_taken(asked, message):
         DataConfig(**asked)
 
 
+@pytest.mark.parametrize(
+    ("name", "split", "message"),
+    [
+        ("my_set", "test", "data.name: expected one of .'digits', .*, got 'my_set'"),
+        ("digits", "val", "split: expected one of .'train', 'test'., got 'val'"),
+    ],
+)
+def test_a_set_or_a_split_that_there_is_none_of_is_refused(name, split, message):
+    with pytest.raises(ValueError, match=message):
+        load_images(DataConfig(name=name), split)
+
+
 def test_digits_are_split_once_and_for_all():
     digits = DataConfig(name="digits", mean=(78,), std=(96,))
     train, test = load_images(digits, "train"), load_images(digits, "test")

@@ -3,7 +3,9 @@
 Shapes: N images, T frames, C channels, H height, W width.
 """
 
-from zoo.data.config import DataConfig, Split
+from typing import get_args
+
+from zoo.data.config import DataConfig, DatasetName, Split
 from zoo.data.events import event_frames
 from zoo.data.files import ImageFiles, image_files
 from zoo.data.sets import ImageSet, normalise
@@ -17,8 +19,12 @@ def load_images(config: DataConfig, split: Split) -> ImageSet | ImageFiles:
 
     Raises:
         FileNotFoundError: The set is not at config.root; the message says what to do.
-        ValueError: Images of several sizes, no images, or mean and std for other channels.
+        ValueError: Images of several sizes, no images, mean and std for other channels, or no such
+            set or split.
     """
+    for key, known, got in (("data.name", DatasetName, config.name), ("split", Split, split)):
+        if got not in get_args(known):
+            raise ValueError(f"{key}: expected one of {list(get_args(known))}, got {got!r:.100}")
     match config.name:
         case "digits":
             found = digits(split)

@@ -76,10 +76,20 @@ class DataConfig:
 
     @classmethod
     def recorded(cls, data: Mapping[str, Any]) -> "DataConfig":
-        """What a run wrote of its data into config.json; what no field is called is left out."""
+        """What a run wrote of its data into config.json; what no field is called is left out.
+
+        Raises:
+            ValueError: It is not what a run writes.
+        """
         known = {f.name for f in fields(cls)}
         told = {key: value for key, value in data.items() if key in known}
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in told.items()})
+        told = {k: tuple(v) if isinstance(v, list) else v for k, v in told.items()}
+        try:
+            return cls(**told)
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"config.json: expected the data of a training, got {data!r:.200} ({error})"
+            ) from None
 
     def check_channels(self, channels: int) -> None:
         """Raise unless mean and std are of so many channels."""

@@ -55,14 +55,28 @@ class ImageFiles:
 
     @property
     def shape(self) -> tuple[int, ...]:
+        """Of one image, [C, H, W]."""
         return (3, self.size, self.size)
 
     def subset(self, indices: Tensor) -> "ImageFiles":
+        """Those at int64 indices [N] of these."""
         return dataclasses.replace(self, indices=self.indices[indices])
 
     def take(
         self, indices: Sequence[int], seed: Callable[[int], None] | None = None
     ) -> tuple[Tensor, Tensor]:
+        """Images and their labels.
+
+        Args:
+            indices: B of these images.
+            seed: Is called with each index before a random part is taken; without it the middle is.
+
+        Returns:
+            uint8 [B, 3, size, size] and int64 [B].
+
+        Raises:
+            ValueError: A file cannot be read; the message names it.
+        """
         images, labels = [], []
         for index in indices:
             file = int(self.indices[index])
@@ -82,7 +96,8 @@ class ImageFiles:
             file, _ = self.reader[index]  # timm's dataset would pass over a broken one silently
         except OSError as error:
             raise ValueError(f"data.root: expected to read {name}, got: {error}") from None
-        return decode(file, "data.root", name).convert("RGB")
+        with file:
+            return decode(file, "data.root", name).convert("RGB")
 
 
 def image_files(config: DataConfig, split: Split) -> ImageFiles:
