@@ -500,6 +500,10 @@ def test_neurons_that_constants_would_not_bring_back_are_not_saved(tmp_path):
     model = zoo.create_model("short_bp_resnet20_slim", spike_layer=Shifted)
     with pytest.raises(ValueError, match=r"themselves, got of its subclasses .'Shifted'"):
         hub.save_pretrained(model, tmp_path)
+    model = zoo.create_model("short_bp_resnet20_slim")
+    model.stages[0][0].spike1.v_threshold = torch.ones(16, 1, 1)
+    with pytest.raises(ValueError, match=r"constants, got tensors for .'v_threshold'"):
+        hub.save_pretrained(model, tmp_path)
     assert not any(tmp_path.iterdir())
 
 

@@ -22,7 +22,7 @@ from safetensors.torch import save
 from timm.models import build_model_with_cfg, is_model, model_entrypoint
 from timm.models._hub import save_config_for_hf
 from timm.utils import unwrap_model
-from torch import nn
+from torch import Tensor, nn
 
 from zoo import disk
 from zoo.arguments import is_list
@@ -65,13 +65,18 @@ def neuron_constants(model: nn.Module) -> dict[str, Any]:
 
     Raises:
         ValueError: There is no LIF layer, two of them differ, or one is of a subclass, which no
-            constants would bring back.
+            constants would bring back, or has tensors for constants.
     """
     kinds = {type(module) for module in model.modules() if isinstance(module, LIF)} - {LIF}
     if kinds:
         names = sorted(kind.__name__ for kind in kinds)
         raise ValueError(f"model: expected LIF layers themselves, got of its subclasses {names}")
     found = [module.constants() for module in model.modules() if isinstance(module, LIF)]
+    tensors = {key for c in found for key, value in c.items() if isinstance(value, Tensor)}
+    if tensors:
+        raise ValueError(
+            f"model: expected numbers as its neurons' constants, got tensors for {sorted(tensors)}"
+        )
     if not found or any(constants != found[0] for constants in found):
         raise ValueError(
             f"model: expected LIF layers that share their constants, got {len(found)} LIF layers "
