@@ -34,16 +34,14 @@ def load_source(source: str) -> Source:
     folder = Path(source)
     if source and folder.is_dir():
         source = f"local-dir:{source}"
-    if ":" in source:
-        folder = hub.locate(source, (hub.CONFIG, hub.WEIGHTS))
-    else:
+    if ":" not in source:
         if folder.suffix == ".safetensors" or len(folder.parts) > 1:
             raise FileNotFoundError(
                 f"{source}: expected a run folder, a folder with {hub.CONFIG} and {hub.WEIGHTS}, "
                 "or the name of a network with weights, found no such folder"
             )
-        create_model(source, pretrained=True)  # raises for an unknown name, or one without weights
-        folder = hub.find_pretrained(source)
+        create_model(source)  # raises for an unknown name
+    folder = hub.locate(source, (hub.CONFIG, hub.WEIGHTS))
     config = hub.read_config(folder)
     model = create_model(f"local-dir:{folder}", pretrained=True).eval()
     return Source(folder, config, model)

@@ -121,7 +121,7 @@ def stripping_of(source: Source, stripped: nn.Module, images: Images) -> dict[st
         return None
     checks = [c for c in read_report(source.folder).get("checks", []) if isinstance(c, dict)]
     held = (c for c in checks if c.get("name") == STRIPPING and c.get("passed") is True)
-    return next(held, None)
+    return next((c for c in held if isinstance(c.get("measured"), dict)), None)
 
 
 def main() -> None:

@@ -306,11 +306,15 @@ def that_failed(report):
     report["checks"][0]["passed"] = False
 
 
+def without_a_measurement(report):
+    del report["checks"][0]["measured"]
+
+
 def of_other_json(report):
     report["checks"] = ["stripped"]
 
 
-@pytest.mark.parametrize("change", [None, that_failed, of_other_json])
+@pytest.mark.parametrize("change", [None, that_failed, without_a_measurement, of_other_json])
 def test_without_a_report_of_their_removal_nothing_is_said_of_heads(exported, tmp_path, change):
     source = shutil.copytree(exported, tmp_path / "source")
     report = json.loads((source / REPORT).read_text())
