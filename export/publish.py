@@ -213,6 +213,8 @@ def plan(api: HfApi, folder: Path, repo_id: str, private: bool) -> Plan:
 
     Raises:
         PublishError: The repository is public where a private one was asked for.
+        PullError: It holds a file of a name that is refused.
+        HTTPError: The Hub refuses to be looked at.
     """
     digests = hashes(folder)
     try:
@@ -309,6 +311,9 @@ def publish_to_hub(options: Options) -> str:
 
     Raises:
         PublishError, PullError: What failed, and how the repository stands.
+        ValueError: No org/name, a number of images that is none, or images of another set.
+        FileNotFoundError: The folder, or its images, are not there.
+        OSError: There is no room for a copy of the folder.
     """
     repo_id = options.to
     if not re.fullmatch(r"[^/]+/[^/]+", repo_id):

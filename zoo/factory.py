@@ -78,6 +78,8 @@ def create_model(
             model.safetensors, the run has no checkpoint yet, or $SHORT_BP_ZOO_WEIGHTS names no
             folder.
         PullError: The Hub does not give it; the message says why and what to do.
+        TypeError: The network, or LIF, takes no such argument.
+        AssertionError: timm's, of a global_pool that it does not know.
     """
     if not isinstance(name, str):
         raise ValueError(f"name: expected one as `python -m zoo list` has it, got {name!r}")

@@ -66,9 +66,10 @@ class Feed:
         return min(self.config.batch_size, len(self.images) - step * self.config.batch_size)
 
     def epoch(self, epoch: int, first_step: int = 0) -> Steps:
-        """This process's chunks of each step from first_step on: uint8 images [B, C, H, W] and
-        labels [B]. torch's generator is seeded anew for each chunk when it is handed out. Close
-        what is not taken to its end: a process whose workers wait for more does not exit.
+        """This process's chunks of each step from first_step on: uint8 images [B, C, H, W] or event
+        frames [B, T, C, H, W], and labels [B]. torch's generator is seeded anew for each chunk when
+        it is handed out. Close what is not taken to its end: a process whose workers wait for more
+        does not exit.
         """
         config, seed = self.config, (self.config.seed, epoch)
         draw = torch.Generator().manual_seed(seed_of(*seed))
@@ -88,8 +89,8 @@ class Feed:
 def measured_batches(
     config: Config, images: ImageSet | ImageFiles, rank: int = 0, processes: int = 1
 ) -> Chunks:
-    """One process's share of the images that are measured: uint8 [B, C, H, W] and labels [B]; to be
-    closed as an epoch is.
+    """One process's share of the images that are measured: uint8 as an epoch's, and labels [B]; to
+    be closed as that is.
 
     Their order is drawn once and for all, so that the first batch, whose firing rates are told, has
     something of many classes.
