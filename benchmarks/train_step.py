@@ -67,13 +67,13 @@ def step(contestant: Contestant) -> Callable[[], None]:
     return run
 
 
-def side_by_side(group: str, name: str, build: str) -> dict[int, dict[str, float]]:
+def side_by_side(group: str, name: str, build: int) -> dict[int, dict[str, float]]:
     """Milliseconds of a step by time steps and contestant."""
     make_all, time_steps = GROUPS[group]
     found = {}
     for T in time_steps:
         made = list(make_all(name, T).items())
-        order = reversed(made) if int(build) % 2 == 1 else made
+        order = reversed(made) if build % 2 == 1 else made
         runs = {who: step(make()) for who, make in order}
         seconds = interleaved(runs, ROUNDS[name])
         found[T] = {who: 1e3 * value for who, value in seconds.items()}
@@ -135,6 +135,6 @@ if __name__ == "__main__":
             print(json.dumps(alone(name, who)))
         case group, name, build:
             keep_large_buffers()
-            print(json.dumps(side_by_side(group, name, build)))
+            print(json.dumps(side_by_side(group, name, int(build))))
         case _:
             run_script(main)
