@@ -18,7 +18,7 @@ from measure import RESULTS, report, run_script
 from torch import Tensor
 
 import zoo
-from export.history import notes
+from export.history import notes, was_cut_short
 from export.strip import load_source
 from zoo import disk, hub
 from zoo.data import DataConfig, load_images
@@ -85,11 +85,18 @@ def check_twin(folder: Path, twin: dict[str, Any], name: str, released: dict[str
     """What a twin's row has to tell of how it was trained otherwise; empty if nothing.
 
     Raises:
-        ValueError: The run, or one before it, is not the release's but for the heads.
+        ValueError: The run, or one before it, has not ended, or is not the release's but for the
+            heads.
     """
     losses = [run["loss"]["name"] for run in all_runs(twin)]
     if {*losses} != {"vanilla"}:
         raise ValueError(f"{folder}: expected runs without heads, vanilla, got {losses}")
+    for number, run in enumerate(all_runs(twin), 1):
+        if was_cut_short(run):
+            raise ValueError(
+                f"{folder}: expected runs that have ended, got {len(run['log'])} of "
+                f"{run['epochs']} epochs of run {number}; its command goes on from there"
+            )
     theirs, ours = options(twin), options(released)
     differ = {
         key: f"{key}: {theirs.get(key)}, not {ours.get(key)}"

@@ -108,7 +108,7 @@ def _told(run: dict[str, Any]) -> str:
     steps = f" at T = {args['time_steps']}" if "time_steps" in args else ""
     count = run["epochs"]
     told = f"{count} epoch{'s' * (count != 1)}{images}{steps}{of_levels(args)}"
-    if _was_cut_short(run):
+    if was_cut_short(run):
         told = f"{len(run['log'])} of {told}"
     if log := run.get("log"):
         minutes = round(sum(entry["seconds"] for entry in log) / 60)
@@ -118,7 +118,8 @@ def _told(run: dict[str, Any]) -> str:
     return told
 
 
-def _was_cut_short(run: dict[str, Any]) -> bool:
+def was_cut_short(run: dict[str, Any]) -> bool:
+    """Whether its log, where one is there, ends before the last epoch."""
     return (log := run.get("log")) is not None and len(log) < run["epochs"]
 
 
@@ -128,7 +129,7 @@ def _head_weight(run: dict[str, Any]) -> str:
         return {"vanilla": "none", "shortcut": "1"}[loss["name"]]
     if loss["name"] == "constant":
         return f"{loss['coefficient']:g}"
-    falling = "cut short while falling to 0" if _was_cut_short(run) else "falling to 0"
+    falling = "cut short while falling to 0" if was_cut_short(run) else "falling to 0"
     return f"{loss['coefficient']:g}, {falling}"
 
 

@@ -44,8 +44,16 @@ def test_a_twin_with_heads_in_its_first_run_is_refused(twin, tmp_path):
         check_twin(tmp_path, twin, NAME, RELEASED)
 
 
+def test_a_twin_that_was_stopped_is_refused(twin, tmp_path):
+    next(all_runs(twin))["log"].pop()
+    with pytest.raises(ValueError, match="got 53 of 54 epochs of run 1"):
+        check_twin(tmp_path, twin, NAME, RELEASED)
+
+
 def test_a_twin_of_another_budget_is_refused(twin, tmp_path):
-    next(all_runs(twin))["epochs"] += 1
+    first = next(all_runs(twin))
+    first["epochs"] += 1
+    first["log"].append(first["log"][-1])
     with pytest.raises(ValueError, match="run 1, epochs: 55, not 54"):
         check_twin(tmp_path, twin, NAME, RELEASED)
 
