@@ -15,6 +15,7 @@ from claims.depth import DEPTH_BEFORE, depth  # noqa: E402
 from claims.differences import differences, within  # noqa: E402
 from claims.membrane import membrane  # noqa: E402
 from claims.twins import NOTES, TWIN_NOTES, WEIGHTS, twins  # noqa: E402
+from results import page  # noqa: E402
 
 
 def arm(accuracy: float, deviation: float) -> dict[str, float]:
@@ -93,6 +94,14 @@ def test_heads_that_make_every_depth_worse_are_said_to(changed):
     claim = depth()
     assert claim.verdict == "not reproduced at this size"
     assert claim.in_short.startswith("worse with heads at 18, 34, 50, 101 and 152 layers; at 34 ")
+
+
+def test_no_page_calls_runs_the_same_that_came_out_otherwise(changed):
+    changed("depth", lambda row: {"of each seed": "50.0, 50.0, 50.0"})
+    with pytest.raises(
+        ValueError, match=r"got .* in depth\.json, 34 vanilla; .* in ablation_narrow"
+    ):
+        page()
 
 
 def test_a_difference_in_either_network_stands_beside_its_verdict(changed):

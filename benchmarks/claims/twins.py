@@ -59,7 +59,9 @@ def twins() -> Claim:
         )
         + "The paper's fall from 0.25 once; neuron, optimizer and, in the first runs, rates in "
         "place of spikes are not the paper's either. This is what heads did in these recipes, and "
-        "no test of the paper's figures."
+        "no test of the paper's figures." + " The command counts RUN, the last of the runs that "
+        "[trained a twin](training.md#how-the-releases-came-about); a pair whose weights were "
+        "since replaced stands as it was counted."
         + "".join(alone)
         + "".join(
             f" No twin of today's {name} was trained yet."
