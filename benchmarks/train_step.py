@@ -5,9 +5,10 @@
 The contestants run in one process, in turn, with glibc's allocator told to keep large buffers, as
 our training command tells it; those of torch.compile in another one, with ours beside them. On some
 machines two builds of one network differ by more than contestants do, so that each process runs
-several times, every second time in the opposite order. Each library's own network runs once more,
-at T = 4, in a process of its own with glibc as it comes, for its time and for what its steps add to
-the resident set: what else is in a process changes when glibc hands buffers back.
+several times, every second time in the opposite order. Each library's own network runs as often, at
+T = 4, in a process of its own with glibc as it comes, for its time and for what its steps add to
+the resident set: what else is in a process changes when glibc hands buffers back. Of all these the
+medians are told.
 """
 
 import json
@@ -88,13 +89,19 @@ def alone(name: str, who: str) -> tuple[float, float]:
     return 1e3 * seconds, peak_memory(torch.device(DEVICE)) - before
 
 
+def as_it_comes(name: str, who: str) -> list[float]:
+    """What alone says, the medians of its builds."""
+    builds = [in_a_process(__file__, "alone", name, who) for _ in range(BUILDS)]
+    return [statistics.median(values) for values in zip(*builds, strict=True)]
+
+
 def rows_of(name: str) -> Iterator[dict[str, Any]]:
     """A network's part of the table."""
     builds = {
         group: [in_a_process(__file__, group, name, str(build)) for build in range(BUILDS)]
         for group in GROUPS
     }
-    as_they_come = {(4, who): in_a_process(__file__, "alone", name, who) for who in ALONE}
+    as_they_come = {(4, who): as_it_comes(name, who) for who in ALONE}
     for group, (make_all, time_steps) in GROUPS.items():
         for T in time_steps:
             timed = [build[str(T)] for build in builds[group]]
@@ -104,7 +111,9 @@ def rows_of(name: str) -> Iterator[dict[str, Any]]:
                     continue  # it has its row, and is here to be compared with
                 ms = statistics.median(ms[who] for ms in timed)
                 times = [ms[who] / ms["ours"] for ms in timed]
-                as_it_comes, peak = as_they_come.get((T, who), (None, None))
+                by_itself, peak = as_they_come.get((T, who), (None, None))
+                if DEVICE == "cuda":
+                    by_itself = None  # glibc hands out none of its memory
                 yield {
                     "network": name,
                     "T": T,
@@ -113,8 +122,8 @@ def rows_of(name: str) -> Iterator[dict[str, Any]]:
                     "images/s": 1e3 * BATCH / ms,
                     "times ours": statistics.median(times),
                     EACH: of_each(times),
-                    "ms, glibc as it comes": as_it_comes,
-                    "times ours as trained": as_it_comes and as_it_comes / ours,
+                    "ms, glibc as it comes": by_itself,
+                    "times ours as trained": by_itself and by_itself / ours,
                     "peak MiB": peak,
                 }
 
@@ -122,8 +131,9 @@ def rows_of(name: str) -> Iterator[dict[str, Any]]:
 def main() -> None:
     rows = [row for name in ROUNDS for row in rows_of(name)]
     facts = {"batch": BATCH, "precision": PRECISION, "builds": BUILDS, "rounds": ROUNDS}
-    facts |= {"times ours": BESIDE, "times ours as trained": AS_TRAINED, "ours": "with its heads"}
-    facts["ReLU"] = RELU
+    facts |= {"times ours": BESIDE, "ours": "with its heads", "ReLU": RELU}
+    if DEVICE == "cpu":
+        facts["times ours as trained"] = AS_TRAINED
     title = "Training step of 32-pixel networks"
     name = f"train_step{SUFFIX or f'_{instruction_set()}'}"
     report(name, title, rows, "python benchmarks/train_step.py", DEVICE, **facts)
