@@ -50,6 +50,7 @@ def small_run(model: str, loss: str, images: int, epochs: int, **model_args: Any
         optim=OptimConfig(name="adamw", lr=0.005, weight_decay=0.02, warmup_epochs=0.3),
         epochs=epochs,
         batch_size=64,
+        device="cpu",
         precision="fp32",  # many CPUs only emulate bf16
         compile=True,
     )
