@@ -7,6 +7,7 @@ docs/results/accuracy.md. The exact network's bits are the same everywhere, and 
 """
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -28,6 +29,20 @@ def is_right(model: nn.Module, pixels: Tensor, labels: Tensor, name: str) -> Ten
     return logits_of(zoo.deploy(model), pixels, name).argmax(1) == labels
 
 
+def releases_of(classes: Sequence[str]) -> list[str]:
+    """The released networks that know these classes, in this order."""
+    names = [
+        name
+        for name in zoo.list_models(pretrained=True)
+        if hub.read_config(hub.find_pretrained(name))["label_names"] == list(classes)
+    ]
+    if not names:
+        raise ValueError(
+            f"--root: expected images of the classes that a release knows, got {list(classes)[:10]}"
+        )
+    return names
+
+
 def main(root: str) -> None:
     """Count what the released networks get right.
 
@@ -36,13 +51,13 @@ def main(root: str) -> None:
     """
     data = DataConfig(name="image_folder", root=root)
     found = load_images(data, "test")
+    if len(found) < COUNT:
+        raise ValueError(f"--root: expected {COUNT} test images or more, got {len(found)}")
     order = torch.randperm(len(found), generator=torch.Generator().manual_seed(1000))
     indices = order[:COUNT].sort().values
     rows, correct = [], {}
-    for name in zoo.list_models(pretrained=True):
+    for name in releases_of(found.classes):
         config = hub.read_config(hub.find_pretrained(name))
-        if config["label_names"] != list(found.classes):
-            continue
         model = zoo.create_model(name, pretrained=True).eval()
         right = is_right(model, found.images, found.labels, name)
         correct[name] = int(right[indices].sum())
@@ -55,11 +70,6 @@ def main(root: str) -> None:
                 "accuracy, %": 100 * right.double().mean().item(),
                 f"right of {COUNT}": correct[name],
             }
-        )
-    if not rows or len(found) < COUNT:
-        raise ValueError(
-            f"--root: expected {COUNT} images or more of the classes that a release knows, got "
-            f"{len(found)} of {list(found.classes)[:10]}"
         )
     title = "Released networks on test images, on the exact grid"
     report("accuracy", title, rows, COMMAND, **of_weights(correct))

@@ -9,6 +9,7 @@ import itertools
 from typing import Any
 
 import torch
+from accuracy import releases_of
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from measure import RESULTS, of_weights, report, run_script
@@ -16,6 +17,7 @@ from measure import RESULTS, of_weights, report, run_script
 import zoo
 from export.images import data_images
 from zoo import hub
+from zoo.data import DataConfig, load_images
 from zoo.diagnostics import count_connections, count_operations, firing_rates
 from zoo.diagnostics.operations import MULTIPLY_ACCUMULATE, SOURCE
 
@@ -29,8 +31,9 @@ def main(root: str) -> None:
     Args:
         root: A folder or tar archive with train/CLASS/IMAGE and test/CLASS/IMAGE.
     """
+    images = load_images(DataConfig(name="image_folder", root=root), "test")
     rows, rates = [], {}
-    for name in zoo.list_models(pretrained=True):
+    for name in releases_of(images.classes):
         model = zoo.create_model(name, pretrained=True).eval()
         config = hub.read_config(hub.find_pretrained(name))
         batches = data_images(model, config, root, IMAGES).values.split(BATCH)

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
+from accuracy import releases_of
 from measure import of_weights, report, run_script
 from torch import Tensor, nn
 
@@ -19,6 +20,7 @@ import zoo
 from export.checks import logits_of
 from export.images import data_images
 from zoo import hub
+from zoo.data import DataConfig, load_images
 from zoo.folded import PixelConv
 
 IMAGES = 200
@@ -56,7 +58,8 @@ def main(root: str) -> None:
     Args:
         root: A folder or tar archive with train/CLASS/IMAGE and test/CLASS/IMAGE.
     """
-    rows, names = [], zoo.list_models(pretrained=True)
+    found = load_images(DataConfig(name="image_folder", root=root), "test")
+    rows, names = [], releases_of(found.classes)
     for name in names:
         model = zoo.create_model(name, pretrained=True).eval()
         config = hub.read_config(hub.find_pretrained(name))
