@@ -68,6 +68,20 @@ def test_a_network_that_cannot_be_exact_says_why_in_its_report_and_card(inexact)
     schema = Path(__file__).parent.parent / "docs/verification.schema.json"
     jsonschema.validate(report, json.loads(schema.read_text()))
     assert report["rule"] == "spike-aware"
+    assert [check["name"] for check in report["checks"]] == [
+        "stripped network gives equal bits",
+        "weights hold no shortcut heads",
+        "every spiking layer fires",
+        "graphs hold no local path",
+        "graphs hold the weights",
+        "potentials and logits are finite",
+        "images without a flip agree",
+        "every first flip is at the threshold",
+        "classes agree",
+        "accuracy is the same",
+        "all graphs give the same logits",
+        "rule, certificate and pre-processing are as said",
+    ]
     assert report["why_not_exact"].startswith("stem.1: expected a grid of at least 0 fractional")
     assert "Not exact: stem.1: expected a grid" in (inexact / "README.md").read_text()
 
