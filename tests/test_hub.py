@@ -507,6 +507,26 @@ def test_neurons_that_constants_would_not_bring_back_are_not_saved(tmp_path):
     assert not any(tmp_path.iterdir())
 
 
+def of_two_decays():
+    model = zoo.create_model("short_bp_resnet20_slim")
+    model.stages[1][0].spike1.decay = 0.25
+    return model
+
+
+def without_neurons():
+    return zoo.create_model("short_bp_resnet20_slim", spike_layer=torch.nn.ReLU)
+
+
+@pytest.mark.parametrize(
+    ("made", "found"),
+    [(of_two_decays, "19 LIF layers with 2 sets"), (without_neurons, "0 LIF layers with 0 sets")],
+)
+def test_neurons_that_do_not_share_their_constants_are_not_saved(made, found, tmp_path):
+    with pytest.raises(ValueError, match=f"that share their constants, got {found} of constants"):
+        hub.save_pretrained(made(), tmp_path)
+    assert not any(tmp_path.iterdir())
+
+
 def test_timms_scripts_load_no_weights_without_their_neurons():
     name = "short_bp_resnet20_slim"
     weights = hub.find_pretrained(f"{name}.cifar10") / hub.WEIGHTS
