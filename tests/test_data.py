@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from sklearn.datasets import load_digits
 from torchvision.datasets import FashionMNIST
-from torchvision.transforms.v2.functional import to_pil_image
+from torchvision.transforms.v2.functional import pil_to_tensor, to_pil_image
 
 from zoo.data import DataConfig, load_images, normalise, small
 
@@ -44,6 +44,15 @@ def test_an_archive_equals_the_folder_that_was_packed(folder, tmp_path, suffix, 
         assert packed.classes == plain.classes == ("ant", "cat", "dog")
         assert torch.equal(packed.images, plain.images)
         assert torch.equal(packed.labels, plain.labels)
+
+
+def test_images_of_a_folder_are_in_the_order_of_their_classes_and_files(folder):
+    """What is held out of a set follows from it."""
+    names = [f"{name}/{i}.png" for name in ("ant", "cat", "dog") for i in range(2)]
+    found = load_images(config(folder), "train")
+    assert found.labels.tolist() == [0, 0, 1, 1, 2, 2]
+    for image, name in zip(found.images, names, strict=True):
+        assert torch.equal(image, pil_to_tensor(Image.open(folder / "train" / name)))
 
 
 @pytest.mark.parametrize("packed", [False, True])
@@ -97,7 +106,8 @@ def test_digits_are_split_once_and_for_all():
     assert len(test) == 360
     assert train.images.dtype == torch.uint8
     assert train.images.max() == 255
-    assert test.labels[:5].tolist() == load_images(digits, "test").labels[:5].tolist()
+    assert test.labels[:10].tolist() == [6, 5, 5, 7, 9, 9, 8, 4, 6, 8]
+    assert train.labels[:10].tolist() == [7, 1, 9, 8, 5, 0, 4, 5, 6, 5]
 
 
 def test_no_digit_is_in_both_splits():

@@ -229,6 +229,8 @@ def test_one_order_however_the_images_are_packed(folder, tmp_path):
     every = list(range(len(unpacked)))
     for ours, theirs in zip(unpacked.take(every), packed.take(every), strict=True):
         assert torch.equal(ours, theirs)
+    names = [unpacked.reader.filename(int(i)) for i in unpacked.indices[:6]]
+    assert names == [f"n01/{i}.jpg" for i in ("0", "01", "1", "10", "2", "3")]
 
 
 def test_an_image_beside_the_classes_is_refused(folder, tmp_path):
