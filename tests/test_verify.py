@@ -317,17 +317,24 @@ def test_a_strip_that_changes_features_alone_is_caught(run):
     assert not check_stripping(whole, stripped, IMAGES).passed
 
 
-def test_a_verification_that_was_cut_goes_on(folder, tmp_path, monkeypatch):
-    (folder / REPORT).unlink()
-    model, ledger, runs = load(folder), tmp_path / "ledger", []
+@pytest.fixture
+def cut_at_the_sixth(monkeypatch):
+    """Settings that graphs ran in, of which the sixth was cut short."""
+    runs = []
 
-    def cut_at_the_sixth(graph, images, setting):
+    def cut(graph, images, setting):
         runs.append(setting)
         if len(runs) == 6:
             raise KeyboardInterrupt
         return RUN(graph, images, setting)
 
-    monkeypatch.setattr(export.equal_bits, "run_graph", cut_at_the_sixth)
+    monkeypatch.setattr(export.equal_bits, "run_graph", cut)
+    return runs
+
+
+def test_a_verification_that_was_cut_goes_on(folder, tmp_path, cut_at_the_sixth):
+    (folder / REPORT).unlink()
+    model, ledger, runs = load(folder), tmp_path / "ledger", cut_at_the_sixth
     images = Images(PIXELS, IMAGES, None, "60 random images")
     with pytest.raises(KeyboardInterrupt):
         verify(folder, model, images, ledger)
@@ -339,6 +346,18 @@ def test_a_verification_that_was_cut_goes_on(folder, tmp_path, monkeypatch):
     for other in ("torn", "[]", "3"):
         ledger.write_text(other)
         assert verify(folder, model, images, ledger)["passed"]
+
+
+def test_a_command_that_was_cut_goes_on_and_leaves_no_ledger(folder, tmp_path, cut_at_the_sixth):
+    asked = export.verify.Options(
+        folder=str(folder), num_images=10, report=str(tmp_path / "again.json")
+    )
+    with pytest.raises(KeyboardInterrupt):
+        export.verify._checked(asked)
+    assert {path.name for path in tmp_path.iterdir()} == {"slim", "again.json.ledger"}
+    export.verify._checked(asked)
+    assert len(cut_at_the_sixth) == 16 + 2
+    assert {path.name for path in tmp_path.iterdir()} == {"slim", "again.json"}
 
 
 def compared(folder: Path, model, images: Images, ledger: Path) -> dict:
@@ -362,6 +381,34 @@ def test_what_was_compared_with_another_graph_is_compared_anew(folder, tmp_path)
     assert verify(folder, load(folder), images, tmp_path / "ledger")["passed"]
     change_constant(folder / GRAPH, "head.fc.bias", lambda bias: bias.__iadd__(1))
     assert compared(folder, load(folder), images, tmp_path / "ledger")["images_that_differ"] == 20
+
+
+@pytest.mark.parametrize(
+    ("what", "other"),
+    [
+        ("export.equal_bits.versions", lambda: {"onnxruntime": "another"}),
+        ("torch.backends.cpu.get_cpu_capability", lambda: "another"),
+        ("torch.get_num_threads", lambda: 3),
+        ("zoo.__file__", "/nowhere/__init__.py"),
+        ("export.equal_bits.__file__", "/nowhere/equal_bits.py"),
+    ],
+)
+def test_what_was_compared_by_other_code_or_on_another_machine_is_compared_anew(
+    folder, tmp_path, monkeypatch, what, other
+):
+    model, images, runs = load(folder), Images(PIXELS[:2], IMAGES[:2], None, "2 random images"), []
+
+    def run(graph, images, setting):
+        runs.append(setting)
+        return torch.zeros(2, 10)
+
+    monkeypatch.setattr(export.equal_bits, "run_graph", run)
+    for _ in range(2):
+        compared(folder, model, images, tmp_path / "ledger")
+    assert len(runs) == 16
+    monkeypatch.setattr(what, other)
+    compared(folder, model, images, tmp_path / "ledger")
+    assert len(runs) == 16 + 16
 
 
 def test_a_setting_is_what_it_is_called(folder):
