@@ -29,7 +29,11 @@ from huggingface_hub import (
     constants,
     set_client_factory,
 )
-from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
+from huggingface_hub.errors import (
+    GatedRepoError,
+    LocalTokenNotFoundError,
+    RepositoryNotFoundError,
+)
 from huggingface_hub.utils import validate_repo_id
 from huggingface_hub.utils._http import default_client_factory
 
@@ -329,6 +333,11 @@ def publish_to_hub(options: Options) -> str:
             found = plan(api, Path(options.folder), repo_id, options.private)
         check_replaced(repo_id, found)
         check_card(Path(options.folder))
+    except LocalTokenNotFoundError:
+        raise PublishError(
+            f"{repo_id}: expected a token of the Hub, found none; log in with `hf auth login` or "
+            "set HF_TOKEN; nothing was sent"
+        ) from None
     except HTTPError as error:
         raise PublishError(f"{explain(error, repo_id)}; nothing was sent") from None
     if found.is_done and found.tag:

@@ -371,6 +371,18 @@ def test_a_new_repository_that_does_not_show_is_left_for_later(hub, client, fold
     assert publish(client, folder, "org/late").value.startswith("published org/late as v1 at ")
 
 
+@pytest.mark.parametrize("confirm", [False, True])
+def test_publishing_without_a_token_says_how_to_get_one(hub, client, folder, confirm):
+    client.run("import os; token = os.environ.pop('HF_TOKEN')")
+    error = publish(client, folder, "org/nobodys", confirm).error
+    client.run("os.environ['HF_TOKEN'] = token")
+    assert error == (
+        "PublishError: org/nobodys: expected a token of the Hub, found none; log in with `hf auth "
+        "login` or set HF_TOKEN; nothing was sent"
+    )
+    assert "org/nobodys" not in hub.repos
+
+
 def test_a_gated_repository_is_not_taken_for_none(hub, client, folder):
     hub.create_repo("org/gated")
     hub.fail("^/api/models/org/gated", 403, headers={"X-Error-Code": "GatedRepo"})
