@@ -371,6 +371,20 @@ def test_a_new_repository_that_does_not_show_is_left_for_later(hub, client, fold
     assert publish(client, folder, "org/late").value.startswith("published org/late as v1 at ")
 
 
+def test_a_repository_that_may_not_be_made_is_told_and_nothing_is_sent(hub, client, folder):
+    hub.fail("/repos/create", 403)
+    error = publish(client, folder, "org/forbidden").error
+    assert error.startswith("PublishError: org/forbidden: the Hub forbids that to this token (403:")
+    assert error.endswith("take one with the right to it; nothing was sent")
+    assert "org/forbidden" not in hub.repos
+
+
+def test_a_repository_whose_making_was_not_answered_is_published_to(hub, client, folder):
+    hub.cut("/repos/create", after=5, method="POST")
+    assert publish(client, folder, "org/unanswered").value.startswith("published org/unanswered as")
+    assert hub.faults == []
+
+
 @pytest.mark.parametrize("confirm", [False, True])
 def test_publishing_without_a_token_says_how_to_get_one(hub, client, folder, confirm):
     client.run("import os; token = os.environ.pop('HF_TOKEN')")
