@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from accelerate import Accelerator
 from waiting import end_of, wait_for_a_checkpoint
 
 import zoo
@@ -330,6 +331,14 @@ def test_a_full_disk_ends_in_an_error_and_leaves_the_checkpoints(tmp_path, whole
     assert runs.checkpoints(run) == [kept]
     assert runs.newest_checkpoint(run) == kept
     assert not list(run.rglob("*.partial"))
+
+
+def test_processes_that_see_different_checkpoints_are_refused(recipe, whole, tmp_path, monkeypatch):
+    run = shutil.copytree(whole, tmp_path / "run")
+    another = torch.tensor([-1])  # what a process finds that has a disk of its own
+    monkeypatch.setattr(Accelerator, "gather", lambda _, step: torch.cat([step, another]))
+    with pytest.raises(ValueError, match=r"all processes share, got checkpoints of steps \[46, -1"):
+        train(replace(recipe, epochs=2, output=str(run)))
 
 
 def test_momenta_of_parameters_in_another_order_are_refused(recipe):
