@@ -334,6 +334,16 @@ def test_checkpoints_alone_say_whose_they_are(run, recipe, tmp_path):
     assert (copy / "config.json").read_text() != ""
 
 
+def test_a_run_from_before_an_option_was_there_goes_on_with_its_default(run, recipe, tmp_path):
+    copy = shutil.copytree(run, tmp_path / "copy")
+    before = json.loads((copy / "config.json").read_text())
+    del before["compile"], before["optim"]["ema_decay"]
+    (copy / "config.json").write_text(json.dumps(before))
+    with pytest.raises(ValueError, match=r"output: expected .* with compile False in place of Tru"):
+        train(replace(recipe, output=str(copy), compile=True))
+    assert train(replace(recipe, output=str(copy)))["epoch"] == 3
+
+
 def test_a_run_refuses_the_folder_of_one_whose_network_is_said_otherwise(run, recipe):
     args = recipe.model_args | {"drop_rate": 0.5}
     with pytest.raises(ValueError, match=r"with model_args\.drop_rate 'nothing' in place of 0\.5"):
