@@ -98,6 +98,16 @@ def test_a_repository_that_holds_something_else_stays_as_it_is(hub, client, fold
     assert hub.repos["org/mine"].branches["main"] == head
 
 
+@pytest.mark.parametrize("confirm", [False, True])
+def test_a_repository_with_a_file_whose_name_leads_elsewhere_is_let_be(
+    hub, client, folder, confirm
+):
+    head = hub.create_repo("org/names", {"onnx/../../x": b""}).branches["main"]
+    error = publish(client, folder, "org/names", confirm).error
+    assert "org/names: expected plain file names, got 'onnx/../../x'; do not use it" in error
+    assert hub.repos["org/names"].branches["main"] == head
+
+
 @pytest.mark.parametrize("report", [b"[]", b"{}", b'{"sha256": {"model.bin": ""}}', b"no JSON"])
 def test_files_that_no_report_names_stay_as_they_are(hub, client, folder, report):
     mine = {"thesis.pdf": b"years", "model.bin": b"epochs", "verification.json": report}

@@ -404,22 +404,39 @@ def test_a_commit_that_leads_elsewhere_is_refused(hub, client, exported):
     assert client.snapshot("org/astray") == {}
 
 
-@pytest.mark.parametrize("size", [math.nan, -1, None, "12", True])
-def test_a_size_that_is_none_is_refused(hub, client, exported, size):
+@pytest.mark.parametrize(
+    "file", ["/etc/x.json", "a\\b", "..", "a/../../b", ".", "./x", "a//b", "a/"]
+)
+def test_a_file_whose_name_leads_elsewhere_or_is_not_plain_is_refused(hub, client, exported, file):
+    hub.create_repo("org/names", content(exported) | {file: b"{}"})
+    error = client.run(PULL, name="hf-hub:org/names").error
+    assert error == f"PullError: org/names: expected plain file names, got {file!r}; do not use it"
+    assert client.snapshot("org/names") == {}
+
+
+@pytest.mark.parametrize(
+    ("file", "size"),
+    [
+        *(("config.json", size) for size in (math.nan, -1, None, "12", True, 2**24 + 1)),
+        ("model.safetensors", 2**32 + 1),
+    ],
+)
+def test_a_size_that_is_none_or_absurd_is_refused(hub, client, exported, file, size):
     if "org/sizes" not in hub.repos:
         hub.create_repo("org/sizes", content(exported))
 
     def lie(response):
         info = json.loads(response.body)
         for sibling in info["siblings"]:
-            if sibling["rfilename"] == "config.json":
+            if sibling["rfilename"] == file:
                 sibling["size"] = size
         return response._replace(body=json.dumps(info).encode())
 
     hub.lie(r"^/api/models/org/sizes", lie, times=math.inf)
     error = client.run(PULL, name="hf-hub:org/sizes").error
     hub.faults.clear()
-    assert "PullError: org/sizes: expected config.json up to 16777216 bytes, got" in error
+    most = {"config.json": 16777216, "model.safetensors": 4294967296}[file]
+    assert f"PullError: org/sizes: expected {file} up to {most} bytes, got" in error
     assert client.snapshot("org/sizes") == {}
 
 
