@@ -4,6 +4,7 @@ import json
 import pickle
 import random
 import shutil
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -75,6 +76,22 @@ def test_a_folder_whose_bits_were_flipped_back_loads(folder):
             load_all(folder)
         flip(folder / name, 12345)
     load_all(folder)
+
+
+@pytest.mark.parametrize(
+    ("file", "door"),
+    [(hub.WEIGHTS, partial(zoo.create_model, pretrained=True)), (hub.UINT8_GRAPH, zoo.load_onnx)],
+)
+def test_a_flipped_bit_in_what_is_found_by_its_name_is_refused(folder, monkeypatch, file, door):
+    name = "short_bp_resnet20_slim.digits"
+    found = folder.rename(folder.with_name(name))
+    monkeypatch.setenv("SHORT_BP_ZOO_WEIGHTS", str(found.parent))
+    door(name)
+    flip(found / file, 8 * (found / file).stat().st_size - 1)
+    with pytest.raises(
+        ValueError, match=f"{found / file}: expected sha256 .* as verification.json"
+    ):
+        door(name)
 
 
 def test_a_checkpoint_is_held_to_its_seal(run, tmp_path):
