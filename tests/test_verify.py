@@ -220,6 +220,7 @@ def test_a_report_that_says_more_than_was_found_is_caught(folder, change):
         report["checks"].append(proof | {"measured": {}})
     (folder / REPORT).write_text(json.dumps(report))
     run = command(folder, "--num-images", "10", "--random-images")
+    assert run.returncode == 1
     named = "rule" if change == "rule" else export.equal_bits.CERTIFICATE
     assert f'pre-processing are as said: {{"that_differ": ["{named}"]}}' in run.stderr
 
