@@ -256,6 +256,8 @@ def test_a_checkpoint_whose_successor_did_not_come_has_its_name_again(
     with pytest.raises(error):
         save_checkpoint(run, model, {}, {"iteration": iteration})
     monkeypatch.undo()
+    if error is OSError:  # after which others may read the run before it goes on
+        assert runs.checkpoints(run)[-1] == newest
     train(replace(recipe, epochs=2, output=str(run)))
     assert json.loads((newest / runs.SEAL).read_text()) == before
 
