@@ -268,6 +268,26 @@ def test_a_folder_that_is_written_anew_meanwhile_is_sent_as_it_was(hub, client, 
     assert hub.repos["org/edited"].resolve("main").files["README.md"].content == card
 
 
+REPLACED = """
+import json
+import export.publish as p
+def replaced(folder):
+    check_card(folder)
+    (folder / "README.md").write_text("another export's")
+    report = json.loads((folder / p.REPORT).read_text()) | {"sha256": p.hashes(folder, p.REPORT)}
+    (folder / p.REPORT).write_text(json.dumps(report))
+check_card, p.check_card = p.check_card, replaced
+"""
+
+
+def test_another_export_than_was_looked_at_is_not_sent(hub, client, folder):
+    client.run(REPLACED)
+    error = publish(client, folder, "org/replaced").error
+    client.run("p.check_card = check_card")
+    assert error == f"PublishError: {folder}: another export took its place; publish again"
+    assert "org/replaced" not in hub.repos
+
+
 BREAKING = """
 import export.publish as p
 fails, create_commit = list(range(2)), p.HfApi.create_commit
