@@ -580,29 +580,41 @@ zoo.create_model("hf-hub:org/both", pretrained=True)
 
 
 def test_two_pulls_at_once_leave_each_other_alone(hub, exported, tmp_path):
-    """The first downloads slowly; the second, which waits for it, is interrupted."""
+    """The first is held in its download; the second, which waits for it, is interrupted."""
+    held, let_go = threading.Event(), threading.Event()
+
+    def hold(response):
+        held.set()
+        let_go.wait(LONGEST)
+        return response
+
     hub.create_repo("org/both", content(exported))
-    hub.slow(r"/config\.json$", bytes_per_second=500)
-    command = [sys.executable, "-c", WAITING]
+    hub.lie(r"^/org/both/.*/config\.json$", hold)
+    command, env = [sys.executable, "-c", WAITING], hub.env(tmp_path, HF_HUB_DOWNLOAD_TIMEOUT="999")
     pipes = {name: subprocess.PIPE for name in ("stdin", "stdout", "stderr")}
-    pulls = [subprocess.Popen(command, env=hub.env(tmp_path), **pipes) for _ in range(2)]
-    for process in pulls:
+    first, second = (subprocess.Popen(command, env=env, **pipes) for _ in range(2))
+    for process in (first, second):
         assert process.stdout.readline() == b"ready\n"
-    for process in pulls:
-        asked = len(hub.requests)
+
+    def begin(process):
         process.stdin.write(b"\n")
         process.stdin.flush()
-        end = time.monotonic() + LONGEST
+
+    try:
+        begin(first)
+        assert held.wait(LONGEST), "it downloaded nothing"
+        asked, end = len(hub.requests), time.monotonic() + LONGEST
+        begin(second)
         while not any("/models/org/both" in r.path for r in hub.requests[asked:]):
             assert time.monotonic() < end, "it asked nothing"
             time.sleep(0.05)
-    time.sleep(0.5)
-    first, second = pulls
-    assert first.poll() is None
-    downloads = [r for r in hub.requests if r.method == "GET" and r.path.endswith("/config.json")]
-    assert len([r for r in downloads if "org/both" in r.path]) == 1
-    second.send_signal(signal.SIGINT)
-    assert b"KeyboardInterrupt" in second.communicate()[1]
+        time.sleep(0.5)  # in which it would begin to download
+        assert first.poll() is second.poll() is None
+        assert len([r for r in hub.requests if r.path.startswith("/org/both/")]) == 1
+        second.send_signal(signal.SIGINT)
+        assert b"KeyboardInterrupt" in second.communicate()[1]
+    finally:
+        let_go.set()
     said = first.communicate()[1].decode()
     assert first.returncode == 0, said
 
