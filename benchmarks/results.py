@@ -1,5 +1,5 @@
-"""The paper's claims beside what was measured: docs/results.md and README's table of verdicts, from
-the files in docs/results.
+"""The paper's claims beside what was measured: docs/results.md, and README's tables of verdicts and
+of speed, from the files in docs/results.
 
     python benchmarks/results.py
 
@@ -8,7 +8,7 @@ Each claim is told in a file of its own, in claims/.
 
 from pathlib import Path
 
-from claims.claim import LOSSES, read, table
+from claims.claim import LOSSES, Row, read, table
 from claims.cost import cost
 from claims.depth import NARROW, depth
 from claims.differences import SURE
@@ -18,13 +18,14 @@ from claims.membrane import membrane
 from claims.parts import ablation
 from claims.twins import twins
 from depth import WIDTHS
-from measure import run_script
+from measure import EACH, run_script
 
 from export.releases import with_part
 
 ROOT = Path(__file__).parent.parent
 PAGE, README = ROOT / "docs" / "results.md", ROOT / "README.md"
 BEGIN, END = "<!-- python benchmarks/results.py writes this -->", "<!-- the verdicts end here -->"
+SPEED, SPEED_ENDS = "<!-- and this -->", "<!-- the speed ends here -->"
 CLAIMS = gradient_by_layer, depth, ablation, membrane, cost, energy, twins
 SMALL = "depth", "ablation", "ablation_narrow", "membrane", "membrane_narrow"  # claims 2 to 4
 FIRST_BLOCK = "spike after the addition"
@@ -107,7 +108,29 @@ def readme(text: str) -> str:
         "they are no three independent findings."
     )
     table_of_all = table(["claim", "measured", "in figures"], lines)
-    return with_part(text, BEGIN, END, f"{table_of_all}\n\n{told}")
+    text = with_part(text, BEGIN, END, f"{table_of_all}\n\n{told}")
+    return with_part(text, SPEED, SPEED_ENDS, speed())
+
+
+def speed() -> str:
+    """How long the training step of others takes, in steps of ours."""
+    content = read("train_step_avx512")
+    found = {(row["who"], row["network"]): row for row in content["rows"] if row["T"] == 4}
+    networks = list(dict.fromkeys(network for _, network in found))
+    lines = [
+        [who, *(_times(found[who, network]) for network in networks)]
+        for who in dict.fromkeys(who for who, _ in found)
+        if who != "ours"
+    ]
+    device = content["machine"]["device"]
+    head = [f"a training step at T = 4 on two cores ({device})", *map("`{}`".format, networks)]
+    return table(head, lines)
+
+
+def _times(row: Row) -> str:
+    """A median and, in brackets, the least and the most of single builds."""
+    each = [float(value) for value in row[EACH].split(", ")]
+    return f"{row['times ours']:.2f} ({min(each):.2f} to {max(each):.2f})"
 
 
 def main() -> None:
