@@ -333,12 +333,7 @@ def publish_to_hub(options: Options) -> str:
             found = plan(api, Path(options.folder), repo_id, options.private)
         check_replaced(repo_id, found)
         check_card(Path(options.folder))
-    except LocalTokenNotFoundError:
-        raise PublishError(
-            f"{repo_id}: expected a token of the Hub, found none; log in with `hf auth login` or "
-            "set HF_TOKEN; nothing was sent"
-        ) from None
-    except HTTPError as error:
+    except (HTTPError, LocalTokenNotFoundError) as error:
         raise PublishError(f"{explain(error, repo_id)}; nothing was sent") from None
     if found.is_done and found.tag:
         return f"{repo_id} holds this very network already, as {found.tag} at {found.head}"

@@ -27,6 +27,7 @@ from huggingface_hub import HfApi, constants, errors, get_token, hf_hub_url
 from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,
+    LocalTokenNotFoundError,
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
@@ -420,6 +421,8 @@ def explain(error: Exception, place: str) -> str:
     if isinstance(error, PullError):  # which says it itself
         return str(error)
     status, log_in = status_of(error), "log in with `hf auth login` or set HF_TOKEN"
+    if isinstance(error, LocalTokenNotFoundError):
+        return f"{place}: expected a token of the Hub, found none; {log_in}"
     if isinstance(error, GatedRepoError):
         return f"{place}: its owner asks for terms to be accepted on the Hub first; then {log_in}"
     if isinstance(error, RevisionNotFoundError):
