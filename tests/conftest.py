@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from export.checks import Setting, run_graph
 from export.to_onnx import Options, export
 from zoo.training.config import Config, load_config
 from zoo.training.engine import train
@@ -39,3 +40,18 @@ def run(recipe, tmp_path_factory) -> Path:
 def exported(run, tmp_path_factory) -> Path:
     """The published folder of that run, by the exact rule."""
     return export(Options(source=str(run), output=str(tmp_path_factory.mktemp("export") / "slim")))
+
+
+@pytest.fixture
+def cut_at_the_sixth(monkeypatch) -> list[Setting]:
+    """Settings that graphs are compared in, of which the sixth is cut short."""
+    settings = []
+
+    def cut(graph, images, setting):
+        settings.append(setting)
+        if len(settings) == 6:
+            raise KeyboardInterrupt
+        return run_graph(graph, images, setting)
+
+    monkeypatch.setattr("export.equal_bits.run_graph", cut)
+    return settings

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import zoo
-from export.folder import move_into_place
+from export.folder import REPORT, move_into_place
 from zoo import disk
 from zoo.training.checkpoint import save_checkpoint
 
@@ -85,7 +85,7 @@ def test_a_published_folder_is_on_the_disk_before_it_replaces_another(done, tmp_
         (folder / "onnx").mkdir(parents=True)
         (folder / "onnx/model.onnx").write_text(folder.name)
         report = {"sha256": disk.hashes(folder)}
-        (folder / "verification.json").write_text(json.dumps(report))
+        (folder / REPORT).write_text(json.dumps(report))
     move_into_place("--output", scratch, target, overwrite=True)
     before = tmp_path / "target.replaced"
     assert_whole_before_it_replaces(done, scratch, target, before)

@@ -20,7 +20,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 import zoo
-from export.checks import STRIPPING, run_graph
+from export.checks import STRIPPING
 from export.folder import REPORT, changed_files, check_target, move_into_place, scratch_beside
 from export.publish import Options as PublishOptions
 from export.publish import PublishError, publish_to_folder
@@ -171,22 +171,14 @@ def test_a_strip_that_changed_a_bit_is_not_exported(run, tmp_path, monkeypatch):
     assert [*tmp_path.iterdir()] == []
 
 
-def test_an_export_that_was_cut_goes_on_and_leaves_no_ledger(run, tmp_path, monkeypatch):
-    ran, own = [], run_graph
-
-    def cut_at_the_sixth(graph, images, setting):
-        ran.append(setting)
-        if len(ran) == 6:
-            raise KeyboardInterrupt
-        return own(graph, images, setting)
-
-    monkeypatch.setattr("export.equal_bits.run_graph", cut_at_the_sixth)
+def test_an_export_that_was_cut_goes_on_and_leaves_no_ledger(run, tmp_path, cut_at_the_sixth):
     options = Options(source=str(run), output=str(tmp_path / "slim"), num_images=10)
     with pytest.raises(KeyboardInterrupt):
         export(options)
     assert [path.name for path in tmp_path.iterdir()] == [".slim.ledger"]
     export(options)
-    assert len(ran) == 16 + 2  # the one that was cut, twice, and floats that are no pixels
+    # The one that was cut, once more, and floats that are no pixels.
+    assert len(cut_at_the_sixth) == 16 + 2
     assert [path.name for path in tmp_path.iterdir()] == ["slim"]
 
 

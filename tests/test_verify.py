@@ -318,21 +318,6 @@ def test_a_strip_that_changes_features_alone_is_caught(run):
     assert not check_stripping(whole, stripped, IMAGES).passed
 
 
-@pytest.fixture
-def cut_at_the_sixth(monkeypatch):
-    """Settings that graphs ran in, of which the sixth was cut short."""
-    runs = []
-
-    def cut(graph, images, setting):
-        runs.append(setting)
-        if len(runs) == 6:
-            raise KeyboardInterrupt
-        return RUN(graph, images, setting)
-
-    monkeypatch.setattr(export.equal_bits, "run_graph", cut)
-    return runs
-
-
 def test_a_verification_that_was_cut_goes_on(folder, tmp_path, cut_at_the_sixth):
     (folder / REPORT).unlink()
     model, ledger, runs = load(folder), tmp_path / "ledger", cut_at_the_sixth
