@@ -122,8 +122,8 @@ def speed() -> str:
         for who in dict.fromkeys(who for who, _ in found)
         if who != "ours"
     ]
-    device = content["machine"]["device"]
-    head = [f"a training step at T = 4 on two cores ({device})", *map("`{}`".format, networks)]
+    machine = "{device}, {threads} threads".format_map(content["machine"])
+    head = [f"a training step at T = 4 ({machine})", *map("`{}`".format, networks)]
     return table(head, lines)
 
 
