@@ -436,3 +436,17 @@ def test_an_empty_batch_gives_no_logits_in_training():
     for memory in ("fast", "lean"):
         model = create("short_bp_resnet20_slim", memory=memory, depths=(1, 1, 1)).train()
         assert model(images(model)[:0]).shape == (0, model.num_classes)
+
+
+@with_compiler
+def test_a_stage_compiled_behind_an_eager_one_learns_as_an_eager_one():
+    results = []
+    for compiled_alone in (False, True):
+        model = create("short_bp_resnet20_slim").train()
+        if compiled_alone:
+            model.stages[1].compile(fullgraph=True)
+        logits = model(images(model))
+        logits.square().sum().backward()
+        results.append([logits.detach(), *(parameter.grad for parameter in model.parameters())])
+    for eager, one in zip(*results, strict=True):
+        assert (eager - one).abs().max() <= 1e-3 * eager.abs().max()

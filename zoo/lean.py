@@ -97,6 +97,8 @@ def _is_channels_last(x: Tensor) -> bool:
 
 def _packed(x: Tensor | None) -> Tensor | None:
     """What to remember of a tensor from remembered_as that nobody has changed since."""
+    if torch.compiler.is_compiling():  # it cannot ask for a version
+        return None
     if not (isinstance(x, Tensor) and hasattr(x, "packed")):  # a tracer's x has any attribute
         return None
     version, packed = x.packed
