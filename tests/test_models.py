@@ -544,6 +544,15 @@ def test_a_classifier_for_fewer_than_no_classes_is_refused():
     assert model.num_classes == model.head.fc.out_features == 10
 
 
+def test_a_pooling_that_timm_does_not_know_leaves_the_classifier_as_it_was():
+    model = zoo.create_model("short_bp_resnet20_slim", pretrained=True)
+    before = dict(model.pretrained_cfg)
+    with pytest.raises(AssertionError, match="foo"):
+        model.reset_classifier(5, "foo")
+    assert model.num_classes == model.head.fc.out_features == 10
+    assert model.pretrained_cfg == before
+
+
 @pytest.mark.parametrize(
     "name", ["short_bp_resnet18", "sew_resnet18", "ms_resnet18", "short_bp_vgg16"]
 )

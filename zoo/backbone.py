@@ -218,9 +218,10 @@ class SpikingBackbone(nn.Module):
         pretrained_cfg has neither names nor tag any more.
         """
         dd = get_device_dtype(self)
-        self.num_classes = whole("num_classes", num_classes, 0)
+        num_classes = whole("num_classes", num_classes, 0)
+        self.head.reset(num_classes, global_pool, **dd)  # timm's, raises for an unknown pooling
+        self.num_classes = num_classes
         _forget_classes(getattr(self, "pretrained_cfg", {}))
-        self.head.reset(self.num_classes, global_pool, **dd)
         self.head_hidden_size = self.head.num_features
         if self.shortcut_heads is not None:
             self.shortcut_heads.reset(self.num_classes, **dd)
