@@ -222,7 +222,32 @@ def test_a_backend_that_falls_back_is_compiled_without_a_break(backend):
         assert torch.equal(spikes, layer(x))
 
 
-def test_pythons_headers_are_asked_for_before_a_kernel_is_built(monkeypatch):
-    monkeypatch.setattr(compiled.sysconfig, "get_path", lambda name: "/nowhere")
-    reason = compiled._missing_compiler.__wrapped__()
-    assert reason == "no /nowhere/Python.h, which Debian has in python3-dev"
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("-nostdinc", "fatal error: .*: No such file or directory"),
+        ("-DPy_PYTHON_H=1 -include /nowhere/omp.h", "/nowhere/omp.h: No such file"),
+        ("-fno-such-option", "error: unrecognized command-line option"),
+    ],
+)
+def test_a_compiler_that_builds_no_kernel_leaves_the_loop_and_a_reason(
+    arguments, message, tmp_path, monkeypatch
+):
+    wrapper = tmp_path / "g++"
+    wrapper.write_text(
+        f'#!/bin/sh\n[ "$1" = --version ] && exec g++ "$@"\nexec g++ {arguments} "$@"\n'
+    )
+    wrapper.chmod(0o755)
+    monkeypatch.setattr(compiled, "_missing_compiler", compiled._missing_compiler.__wrapped__)
+    neurons._warn_once.cache_clear()
+    reason = f"falls back to 'eager': no C\\+\\+ compiler with OpenMP and Python.h.*{message}"
+    taken = torch._inductor.config.patch({"cpp.cxx": str(wrapper)})
+    with taken, pytest.warns(UserWarning, match=reason):
+        zoo.LIF(backend="compiled")(torch.randn(4, 6))
+
+
+def test_no_compiler_at_all_is_a_reason():
+    with torch._inductor.config.patch({"cpp.cxx": "/nowhere/g++"}):
+        reason = compiled._missing_compiler.__wrapped__()
+    assert reason.startswith("no C++ compiler with OpenMP and Python.h, as Debian has in g++ and ")
+    assert "No working C++ compiler found" in reason

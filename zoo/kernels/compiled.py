@@ -6,15 +6,20 @@ Shapes: T time steps, N neurons times batch; with a norm C channels, M pixels ti
 """
 
 import functools
-import sys
-import sysconfig
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 from torch import Tensor
 
 from zoo.surrogates import SLOPES, rises, stairs
+
+# What a compiler has to build, as torch's kernels have it.
+PROBE = """#include <Python.h>
+#include <omp.h>
+int threads() { return omp_get_max_threads(); }
+"""
 
 # One graph per T, type, reset and surrogate, shared by every size of layer; and where make_fx runs
 # the operator on real tensors, plain operations instead of an error.
@@ -140,15 +145,20 @@ def norm_backward(
 
 @functools.cache
 def _missing_compiler() -> str | None:
-    from torch._inductor.cpp_builder import get_cpp_compiler  # slow to import, not always needed
+    from torch._inductor.cpp_builder import CppBuilder, CppTorchOptions  # slow to import
 
     try:
-        get_cpp_compiler()
-    except Exception as error:
-        return f"no C++ compiler: {error}"
-    header = Path(sysconfig.get_path("include"), "Python.h")
-    if not header.is_file() and sys.platform != "darwin":  # where torch looks elsewhere too
-        return f"no {header}, which Debian has in python3-dev"
+        with TemporaryDirectory() as folder:
+            source = Path(folder, "probe.cpp")
+            source.write_text(PROBE)
+            CppBuilder("probe", str(source), CppTorchOptions(warning_all=False), folder).build()
+    except Exception as error:  # of torch, of the compiler, or of the disk
+        lines = str(error).splitlines() or [repr(error)]
+        (line, *_) = [line for line in lines if "error:" in line] or lines
+        return (
+            "no C++ compiler with OpenMP and Python.h, as Debian has in g++ and python3-dev: "
+            f"{line.strip()}"
+        )
     return None
 
 
