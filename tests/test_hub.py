@@ -143,7 +143,8 @@ def test_what_a_mapping_of_constants_leaves_out_is_as_it_was_trained(folder):
 
 @pytest.mark.parametrize("others", [{"num_classes": 7}, {"features_only": True}, {}])
 def test_weights_of_a_deeper_network_are_refused_whatever_its_classifier(folder, others):
-    with pytest.raises(ValueError, match=r"expected .* got |expected those of this network alone"):
+    blamed = r"arguments that its weights fit, got .*'depths'.*: (Error|weights: expected those of)"
+    with pytest.raises(ValueError, match=blamed):
         load(folder, depths=(1, 1, 1), **others)
 
 
@@ -384,9 +385,11 @@ def test_a_new_classifier_has_nothing_of_the_old_ones_classes():
 
 
 def test_weights_of_a_shallower_network_are_refused_whatever_the_classifier(folder):
-    for others in ({"num_classes": 7}, {"features_only": True}):
-        with pytest.raises(ValueError, match=r"expected a whole network, found no \['stages\.0\.3"):
+    blamed = r"fit, got .*'depths'.*: weights: .* whole network, found \d+ tensors less: \['stages"
+    for others in ({"num_classes": 7}, {"features_only": True}, {}):
+        with pytest.raises(ValueError, match=blamed) as raised:
             load(folder, depths=(4, 3, 3), **others)
+        assert len(str(raised.value)) < 1000
 
 
 def test_names_given_to_new_classes_are_kept(tmp_path):
@@ -702,8 +705,11 @@ def test_labels_where_timm_alone_would_find_them_are_refused(folder):
 
 
 def test_arguments_that_weights_do_not_fit_are_blamed_and_not_the_weights(folder):
-    with pytest.raises(ValueError, match=r"expected arguments that its weights fit, got \['width"):
+    with pytest.raises(
+        ValueError, match=r"expected arguments that its weights fit, got \['width"
+    ) as raised:
         zoo.create_model(f"local-dir:{folder}", pretrained=True, widths=(8, 8, 8))
+    assert len(str(raised.value)) < 1000
 
 
 @pytest.mark.parametrize(

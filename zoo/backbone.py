@@ -31,6 +31,10 @@ SOURCES = ("file", "url", "hf_hub_id", "hf_hub_filename", "state_dict", "source"
 Backbone = TypeVar("Backbone", bound="SpikingBackbone")
 
 
+class OtherWeightsError(ValueError):
+    """Weights of another network than the one that they are to be loaded into."""
+
+
 class SpikingBackbone(nn.Module):
     """A spiking network, [B, C, H, W] or event frames [T, B, C, H, W] -> logits [B, K].
 
@@ -281,8 +285,8 @@ def checkpoint_filter_fn(state_dict: dict[str, Tensor], model: nn.Module) -> dic
     heads on other stages keep their own start.
 
     Raises:
-        ValueError: A tensor of the backbone is missing, which timm would leave random, or there are
-            more, of another network.
+        OtherWeightsError: A tensor of the backbone is missing, which timm would leave random, or
+            there are more, of another network.
     """
     prefix = "shortcut_heads."
     backbone = {k: v for k, v in state_dict.items() if not k.startswith(prefix)}
@@ -291,9 +295,11 @@ def checkpoint_filter_fn(state_dict: dict[str, Tensor], model: nn.Module) -> dic
         for names in (model.state_dict(), state_dict)
     )
     if missing := sorted(name for name in here - there if not name.endswith(COUNTER)):
-        raise ValueError(f"weights: expected a whole network, found no {missing}")
+        raise OtherWeightsError(
+            f"weights: expected a whole network, found {len(missing)} tensors less: {missing[:3]}"
+        )
     if others := sorted(there - here):
-        raise ValueError(
+        raise OtherWeightsError(
             f"weights: expected those of this network alone, found {len(others)} more: {others[:3]}"
         )
     if model.shortcut_heads is None:

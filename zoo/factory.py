@@ -4,6 +4,7 @@ import difflib
 from collections.abc import Sequence
 from fnmatch import fnmatch
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import timm
@@ -12,7 +13,7 @@ from torch import nn
 
 from zoo import hub, models
 from zoo.arguments import plain
-from zoo.backbone import check_weights_alone
+from zoo.backbone import OtherWeightsError, check_weights_alone
 
 
 def list_models(
@@ -122,10 +123,12 @@ def _built(source: str, pretrained: bool, kwargs: dict[str, Any], misfit: str) -
         raise ValueError(
             f"checkpoint_path: expected a whole file, got {kwargs['checkpoint_path']}: {error}"
         ) from None
+    except OtherWeightsError as error:
+        raise ValueError(f"{misfit}: {error}") from None
     except RuntimeError as error:
         if "loading state_dict" not in str(error):  # of no device that is here, say
             raise
-        raise ValueError(f"{misfit}: {error}") from None
+        raise ValueError(f"{misfit}: {shorten(str(error), 300)}") from None  # it names all tensors
 
 
 def _check_checkpoint(checkpoint: str | Path | None) -> None:
