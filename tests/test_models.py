@@ -537,6 +537,21 @@ def test_numpys_whole_numbers_are_whole_numbers(tmp_path):
     assert (model.num_classes, model.in_chans, model.time_steps) == (3, 1, 2)
 
 
+def test_numpys_arrays_inside_of_arguments_are_saved(tmp_path):
+    model = zoo.create_model(
+        "short_bp_resnet20_slim",
+        widths=np.array([8, 8, 8]),
+        spike_layer={"decay": np.float32(0.25)},
+        pretrained_cfg_overlay={"input_size": tuple(np.array([3, 16, 16]))},
+    )
+    names = np.array(list("abcdefghij"))
+    hub.save_pretrained(model, tmp_path, label_names=names)
+    config = hub.read_config(tmp_path)
+    assert config["label_names"] == [*names]
+    assert config["pretrained_cfg"]["input_size"] == [3, 16, 16]
+    assert zoo.create_model(f"local-dir:{tmp_path}", pretrained=True).num_features == 8
+
+
 def test_a_classifier_for_fewer_than_no_classes_is_refused():
     model = create("short_bp_resnet20_slim")
     with pytest.raises(ValueError, match="num_classes: expected a whole number >= 0, got -3"):

@@ -27,6 +27,14 @@ def test_lif_step_matches_hand_computed_trace(reset):
     assert list(zip(*trace, strict=True)) == [tuple(values) for values in TRACE[reset]]
 
 
+def test_an_unknown_reset_is_refused_by_a_single_step_too():
+    spike_fn, x = spike_function("triangle", 1.0), torch.zeros(1)
+    with pytest.raises(
+        ValueError, match=r"reset: expected one of \['zero', 'subtract'\], got 'soft"
+    ):
+        lif_step(x, x, 0.5, 1.0, "soft", spike_fn)
+
+
 def test_lif_fires_at_exactly_the_threshold():
     below = torch.nextafter(torch.tensor(1.0), torch.tensor(0.0))
     assert LIF()(torch.stack([torch.tensor([1.0, below])])).tolist() == [[1.0, 0.0]]

@@ -22,9 +22,11 @@ def one_of(name: str, known: Mapping[str, Choice], chosen: str) -> Choice:
 
 
 def plain(value: Any) -> Any:
-    """NumPy's numbers as Python's, which a config.json can hold, alone or for each stage."""
-    if isinstance(value, np.generic):
-        return value.item()
+    """NumPy's numbers and arrays as Python's, which a config.json can hold, alone or inside."""
+    if isinstance(value, np.generic | np.ndarray):
+        return value.tolist()
+    if type(value) is dict:
+        return {key: plain(inside) for key, inside in value.items()}
     return type(value)(map(plain, value)) if type(value) in (list, tuple) else value
 
 

@@ -421,7 +421,7 @@ def _check_overlay(overlay: Mapping[str, Any]) -> None:
 
 
 def _check_size(size: Any) -> None:
-    whole_numbers = isinstance(size, Sequence) and all(isinstance(n, int) and n > 0 for n in size)
+    whole_numbers = isinstance(size, Sequence) and all(type(n) is int and n > 0 for n in size)
     if not (whole_numbers and len(size) == 3):
         raise ValueError(
             "pretrained_cfg_overlay: expected input_size as (channels, height, width), got "

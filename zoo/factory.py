@@ -84,7 +84,7 @@ def create_model(
     """
     if not isinstance(name, str):
         raise ValueError(f"name: expected one as `python -m zoo list` has it, got {name!r}")
-    kwargs = {key: plain(value) for key, value in kwargs.items()}
+    kwargs = plain(kwargs)
     architecture, _, tag = name.partition(".")
     _check_checkpoint(kwargs.get("checkpoint_path"))
     if ":" not in name and architecture not in list_models():

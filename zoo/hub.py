@@ -25,7 +25,7 @@ from timm.utils import unwrap_model
 from torch import Tensor, nn
 
 from zoo import disk
-from zoo.arguments import is_list
+from zoo.arguments import is_list, plain
 from zoo.backbone import CONFIG, COUNTER, NEEDED, check_created
 from zoo.neurons import LIF
 from zoo.pull import MAX_BYTES, pull
@@ -114,6 +114,7 @@ def save_pretrained(
         "spike_layer": neuron_constants(model),
         "shortcut_heads": model.shortcut_heads is not None,
     }
+    extra = plain(extra)
     if isinstance(notes, str):
         raise ValueError(f"notes: expected sentences, got one string; pass [{notes!r:.50}]")
     if names := model.pretrained_cfg.get("label_names"):

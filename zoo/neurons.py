@@ -52,12 +52,21 @@ def lif_step(
 
     Returns:
         Spikes (0 or 1) and the membrane potential after reset, both [B, ...].
+
+    Raises:
+        ValueError: An unknown reset.
     """
+    _check_reset(reset)
     v = decay * v + x
     spike = spike_fn(v - v_threshold)
     fired = spike.detach() if detach_reset else spike
     v = v - fired * v_threshold if reset == "subtract" else v * (1 - fired)
     return spike, v
+
+
+def _check_reset(reset: Reset) -> None:
+    if reset not in get_args(Reset):
+        raise ValueError(f"reset: expected one of {list(get_args(Reset))}, got {reset!r}")
 
 
 @register_notrace_module
@@ -105,8 +114,7 @@ class LIF(nn.Module):
         if not (isinstance(decay, Real) and 0 <= decay <= 1):
             raise ValueError(f"decay: expected a number in [0, 1], got {decay!r}")
         v_threshold = positive("v_threshold", v_threshold)
-        if reset not in get_args(Reset):
-            raise ValueError(f"reset: expected one of {list(get_args(Reset))}, got {reset!r}")
+        _check_reset(reset)
         flag("detach_reset", detach_reset)
         if backend not in get_args(Backend):
             raise ValueError(f"backend: expected one of {list(get_args(Backend))}, got {backend!r}")
