@@ -629,7 +629,8 @@ def _weighted_sum(weight, bias, low, high, fraction) -> _Range:
     least = np.minimum(np.minimum(*ends), 0).sum(axes) + np.minimum(bias, 0)
     most = np.maximum(np.maximum(*ends), 0).sum(axes) + np.maximum(bias, 0)
     products = _fraction(weight.reshape(len(weight), -1)) + fraction
-    return _Range(least, most, np.maximum(products, _fraction(bias[:, None])))
+    with_bias = np.maximum(products, _fraction(bias[:, None]))
+    return _Range(least, most, np.where(bias == 0, products, with_bias))  # a 0 is on any grid
 
 
 def _fraction(values: np.ndarray) -> np.ndarray:

@@ -95,6 +95,20 @@ def test_one_weight_off_the_grid_by_a_last_bit_is_refused(graph):
         certify(changed(graph, "stages.1.0.conv1.conv.weight", nudge))
 
 
+def test_biases_that_the_grid_makes_0_take_no_bits_behind_the_point():
+    torch.manual_seed(3)
+    neuron = {"decay": 0.25, "reset": "zero", "v_threshold": 64.0}
+    sizes = {"widths": [8] * 4, "depths": [1] * 4, "time_steps": 2}
+    model = awaken(zoo.create_model("ms_resnet18_cifar", spike_layer=neuron, **sizes))
+    with torch.no_grad():
+        for norm in model.modules():
+            if isinstance(norm, torch.nn.BatchNorm2d):
+                norm.weight.mul_(2 * 64)
+                norm.bias.mul_(2 * 64)
+    graph = write_graph(zoo.deploy(model))
+    assert all(row.head_room >= 0 for row in certify(graph))
+
+
 def test_a_weight_that_reaches_too_far_is_refused(graph):
     def grow(weight):
         weight[1] *= 64
@@ -336,7 +350,7 @@ REFUSED = {
         },
     ),
     "a product of matrices of too many bits": two(
-        conv([2.0**8], name="c"), node("MatMul", ["c", "q"], ["y"], name="y")
+        conv([2.0**8 + 1], name="c"), node("MatMul", ["c", "q"], ["y"], name="y")
     ),
     "a product of matrices of nobody knows how many terms": (
         [
