@@ -21,6 +21,7 @@ import os
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Annotated, Any
 
 import onnx
@@ -260,7 +261,7 @@ def failures(report: dict[str, Any]) -> str:
 @dataclass(frozen=True, kw_only=True)
 class Options:
     folder: Annotated[str, tyro.conf.Positional]
-    """An exported folder, or hf-hub:org/name[@revision]."""
+    """An exported folder, by its path or as local-dir:FOLDER, or hf-hub:org/name[@revision]."""
     data_root: str = ""
     """Where the data set lies that the network was trained on; without it, random images, or for
     digits scikit-learn's own."""
@@ -290,7 +291,7 @@ def published_folder(name: str) -> Path:
                 f"{name}: expected the files that {REPORT} names, got others: {sorted(others)}"
             )
         return folder
-    if not (folder := Path(name)).is_dir():
+    if not (folder := Path(name.removeprefix("local-dir:"))).is_dir():
         raise FileNotFoundError(f"{folder}: expected an exported folder, found none")
     return folder
 
@@ -299,7 +300,8 @@ def check_report_place(report: Path, folder: Path) -> None:
     """Raise before anything is computed whose result could not be written.
 
     Raises:
-        FileNotFoundError, ValueError: There is no such folder, or it is the one that is verified.
+        FileNotFoundError, ValueError: There is no such folder, it is the one that is verified or
+            cannot be written to, or the file is another published folder's own report.
     """
     if not report.parent.is_dir():
         raise FileNotFoundError(f"--report: expected a file in a folder, found no {report.parent}")
@@ -307,6 +309,16 @@ def check_report_place(report: Path, folder: Path) -> None:
         raise ValueError(f"--report: expected a file, got the folder {report}")
     if report.resolve().is_relative_to(folder.resolve()):
         raise ValueError(f"--report: expected a file outside of {folder}, got {report}")
+    if report.name == REPORT and (report.parent / hub.CONFIG).is_file():
+        raise ValueError(
+            f"--report: expected a file of its own, got {report}, which seals a published folder"
+        )
+    try:
+        TemporaryFile(dir=report.parent).close()
+    except OSError as error:
+        raise ValueError(
+            f"--report: expected a folder that can be written to, got {report.parent}: {error}"
+        ) from None
 
 
 def main() -> None:

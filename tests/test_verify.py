@@ -540,13 +540,33 @@ def keeps_the_accuracy(folder, network, deployed, images) -> bool:
     [
         ("slim/again.json", "--report: expected a file outside of"),
         ("nowhere/again.json", "--report: expected a file in a folder, found no"),
+        ("other/verification.json", "--report: expected a file of its own, got"),
+        ("/proc/again.json", "--report: expected a folder that can be written to, got /proc"),
     ],
 )
 def test_a_report_that_could_not_be_written_is_refused_at_once(folder, tmp_path, place, said):
+    other = shutil.copytree(folder, tmp_path / "other")
     run = command(folder, "--report", str(tmp_path / place))
     assert run.returncode == 1
     assert said in run.stderr
-    assert changed_files(folder) == []
+    assert changed_files(folder) == changed_files(other) == []
+
+
+def test_a_folder_is_verified_by_the_name_that_loads_it_too(folder):
+    run = command(f"local-dir:{folder}", "--num-images", "10", "--random-images")
+    assert run.returncode == 0, run.stderr
+
+
+def test_weights_moved_into_a_file_beside_the_graph_are_refused(folder):
+    graph = onnx.load(folder / GRAPH)
+    onnx.save(graph, folder / GRAPH, save_as_external_data=True, location=".hidden")
+    report = json.loads((folder / REPORT).read_text())
+    report["sha256"] |= hashes(folder, REPORT)
+    report["sha256"].pop(".hidden", None)
+    (folder / REPORT).write_text(json.dumps(report))
+    run = command(folder, "--num-images", "10", "--random-images")
+    assert run.returncode == 1
+    assert "graphs hold the weights: " in run.stderr
 
 
 def test_the_first_images_are_of_all_classes(exported, tmp_path):
