@@ -187,3 +187,14 @@ def test_an_image_much_longer_than_wide_is_refused_before_it_is_enlarged(session
     with pytest.raises(ValueError, match="image: expected a side of at most 100 times the other"):
         session.classify(np.zeros((3, 301), np.uint8))
     assert session.classify(np.zeros((3, 300), np.uint8))
+
+
+def test_a_name_that_is_none_is_answered_as_create_model_does():
+    for name, said in [
+        ("short_bp_resnet81", "unknown model 'short_bp_resnet81', closest names: "),
+        ("some/folder", "a folder is local-dir:some/folder, a repository hf-hub:some/folder"),
+        (7, "name: expected one as `python -m zoo list` has it, got 7"),
+    ]:
+        for load in (zoo.load_onnx, zoo.create_model):
+            with pytest.raises(ValueError, match=said):
+                load(name)

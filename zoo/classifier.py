@@ -18,6 +18,7 @@ from torchvision.transforms import v2
 
 from zoo import hub
 from zoo.arguments import whole
+from zoo.factory import check_name
 from zoo.picture import NOT_WHOLE, decode, upright
 from zoo.preprocessing import middle
 
@@ -127,6 +128,7 @@ def load_onnx(name: str, cache_dir: str | Path | None = None) -> Classifier:
     Raises:
         ValueError, FileNotFoundError, PullError: As create_model, for the graph.
     """
+    check_name(name)
     folder = hub.locate(name, (hub.CONFIG, hub.UINT8_GRAPH), cache_dir)
     config = hub.read_config(folder)
     path = folder / hub.UINT8_GRAPH

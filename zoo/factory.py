@@ -82,21 +82,10 @@ def create_model(
         TypeError: The network, or LIF, takes no such argument.
         AssertionError: timm's, of a global_pool that it does not know.
     """
-    if not isinstance(name, str):
-        raise ValueError(f"name: expected one as `python -m zoo list` has it, got {name!r}")
+    check_name(name)
     kwargs = plain(kwargs)
     architecture, _, tag = name.partition(".")
     _check_checkpoint(kwargs.get("checkpoint_path"))
-    if ":" not in name and architecture not in list_models():
-        if "/" in name:
-            raise ValueError(
-                f"unknown model {name!r}; a folder is local-dir:{name}, a repository hf-hub:{name}"
-            )
-        close = difflib.get_close_matches(architecture, list_models(), n=3)
-        where = f"closest names: {close}"
-        if not close:
-            where = f"`python -m zoo list` names all; a folder is local-dir:{name}"
-        raise ValueError(f"unknown model {name!r}, {where}")
     misfit = f"{name}: expected arguments that its weights fit, got {sorted(kwargs)}"
     if not pretrained and tag in ("", hub.UNTRAINED) and ":" not in name:
         return _built(architecture, False, kwargs, misfit)
@@ -113,6 +102,27 @@ def create_model(
         raise ValueError(f"{_other_weights(folder)}: {wrong[:5]} of {len(wrong)} that differ")
     misfit = misfit if kwargs else _other_weights(folder)
     return _built(f"local-dir:{folder}", pretrained, kwargs, misfit)
+
+
+def check_name(name: str) -> None:
+    """Raise for what names no network of the zoo, and no place of one.
+
+    Raises:
+        ValueError: It is none; the message has the closest ones.
+    """
+    if not isinstance(name, str):
+        raise ValueError(f"name: expected one as `python -m zoo list` has it, got {name!r}")
+    architecture = name.partition(".")[0]
+    if ":" not in name and architecture not in list_models():
+        if "/" in name:
+            raise ValueError(
+                f"unknown model {name!r}; a folder is local-dir:{name}, a repository hf-hub:{name}"
+            )
+        close = difflib.get_close_matches(architecture, list_models(), n=3)
+        where = f"closest names: {close}"
+        if not close:
+            where = f"`python -m zoo list` names all; a folder is local-dir:{name}"
+        raise ValueError(f"unknown model {name!r}, {where}")
 
 
 def _built(source: str, pretrained: bool, kwargs: dict[str, Any], misfit: str) -> nn.Module:
