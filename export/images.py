@@ -20,6 +20,7 @@ from zoo.hooks import hooks
 from zoo.progress import watched
 
 LAYOUT = "a folder in ImageNet's layout"
+MOST_IMAGES = 2**20  # more than any set has to test on
 CLOSE = 2.0**-16  # of the threshold, or a step of the stairs: a few steps of the grid
 
 
@@ -42,8 +43,8 @@ def in_a_layout(data: Mapping[str, Any], classes: int) -> bool:
 
 def check_asked(count: int, data_root: str = "", random: bool = False) -> None:
     """Raise unless these options of a command go together."""
-    if count < 1:
-        raise ValueError(f"--num-images: expected at least 1, got {count}")
+    if not 1 <= count <= MOST_IMAGES:
+        raise ValueError(f"--num-images: expected 1 to {MOST_IMAGES}, got {count}")
     if random and data_root:
         raise ValueError("--random-images: expected no --data-root beside it, got one")
 

@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -28,6 +29,15 @@ def test_a_fault_of_a_device_says_where_it_came_up(capsys):
         with pytest.raises(SystemExit), said_in_a_line():
             raise error("what: expected this, got that")
         assert capsys.readouterr().err == ""
+
+
+def test_a_cpu_whose_memory_ran_out_says_so_in_a_line(capsys):
+    for asked_for_too_much in (lambda: torch.empty(2**50), lambda: np.empty(2**50)):
+        with pytest.raises(SystemExit, match=r"error: .*allocate"), said_in_a_line():
+            asked_for_too_much()
+    with pytest.raises(SystemExit, match="error: memory ran out"), said_in_a_line():
+        raise MemoryError
+    assert capsys.readouterr().err == ""
 
 
 def test_a_run_that_memory_is_too_small_for_says_which_option_takes_less(monkeypatch):

@@ -175,7 +175,7 @@ def test_a_graph_that_is_none_is_not_sent(folder):
 
 def test_what_could_not_be_verified_afterwards_is_not_sent(hub, client, folder):
     error = publish(client, folder, "org/unsent", num_images=0).error
-    assert "--num-images: expected at least 1, got 0" in error
+    assert "--num-images: expected 1 to 1048576, got 0" in error
     client.run(
         "import export.publish as p; p.images_of = lambda *a: (_ for _ in ()).throw(OSError())"
     )

@@ -20,13 +20,19 @@ def said_in_a_line(*errors: type[Exception], stopped: str = "stopped") -> Iterat
     """
     try:
         yield
-    except (ValueError, OSError, RuntimeError, ImportError, *errors) as error:
-        if isinstance(error, RuntimeError) and not isinstance(error, torch.OutOfMemoryError):
+    except (ValueError, OSError, RuntimeError, ImportError, MemoryError, *errors) as error:
+        if isinstance(error, RuntimeError) and not _is_out_of_memory(error):
             traceback.print_exc()
-        sys.exit(f"error: {error}")
+        sys.exit(f"error: {str(error) or 'memory ran out'}")
     except KeyboardInterrupt:
         print(f"\n{stopped}", file=sys.stderr)
         sys.exit(130)
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Whether memory ran out, a device's or, for which torch has no error of its own, a CPU's."""
+    is_known = isinstance(error, torch.OutOfMemoryError | MemoryError)
+    return is_known or "can't allocate memory" in str(error)
 
 
 def named_first(options: type, what: str, prog: str, description: str) -> str:
