@@ -234,8 +234,7 @@ def _exactness(report: dict[str, Any], checks: dict[str, Any]) -> str:
         return SPIKE_AWARE.format(reason=report["why_not_exact"])
     accuracy = checks["the grid keeps the accuracy"]
     layers = checks["no sum depends on its order"]["layers"]
-    counted = [row for row in layers if row["fraction_bits"]]  # counts of spikes have none
-    largest = max(counted, key=lambda row: row["largest"])
+    largest = max(layers, key=lambda row: row["largest"])
     return EXACT.format(
         needed=BITS - min(row["head_room"] for row in layers),
         largest=largest["largest"],
