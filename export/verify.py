@@ -21,7 +21,6 @@ import os
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from tempfile import TemporaryFile
 from typing import Annotated, Any
 
 import onnx
@@ -50,7 +49,7 @@ from export.images import Images, check_asked, images_of, random_images
 from export.spike_aware import check_other_graphs, check_spike_aware
 from zoo import disk, hub
 from zoo.classifier import tensors
-from zoo.command import said_in_a_line
+from zoo.command import check_output, said_in_a_line
 from zoo.diagnostics import count_operations, firing_rates
 from zoo.diagnostics.operations import SOURCE
 from zoo.pull import listed
@@ -313,12 +312,7 @@ def check_report_place(report: Path, folder: Path) -> None:
         raise ValueError(
             f"--report: expected a file of its own, got {report}, which seals a published folder"
         )
-    try:
-        TemporaryFile(dir=report.parent).close()
-    except OSError as error:
-        raise ValueError(
-            f"--report: expected a folder that can be written to, got {report.parent}: {error}"
-        ) from None
+    check_output(report.parent, "--report")
 
 
 def main() -> None:

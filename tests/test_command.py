@@ -40,16 +40,24 @@ def test_a_cpu_whose_memory_ran_out_says_so_in_a_line(capsys):
     assert capsys.readouterr().err == ""
 
 
-def test_a_run_that_memory_is_too_small_for_says_which_option_takes_less(monkeypatch):
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory."), "CUDA out of memory."),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), "DefaultCPUAllocator: can't"),
+    ],
+)
+def test_a_run_that_memory_is_too_small_for_says_which_option_takes_less(error, said, monkeypatch):
     def train(config):
-        raise torch.OutOfMemoryError("CUDA out of memory.")
+        raise error
 
     monkeypatch.setattr("zoo.training.__main__.train", train)
     recipe = str(ROOT / "configs/digits_demo.yaml")
     monkeypatch.setattr(sys, "argv", ["train", recipe, "--no-keep-large-buffers"])
     with pytest.raises(SystemExit) as stopped:
         train_by_command()
-    assert stopped.value.code.startswith("error: CUDA out of memory.; a larger --gradient-acc")
+    assert stopped.value.code.startswith(f"error: {said}")
+    assert "; a larger --gradient-accumulation takes" in stopped.value.code
 
 
 def test_a_fault_of_ours_is_no_line():

@@ -1,11 +1,11 @@
 """What all commands share: where they may write, and how they end."""
 
-import os
 import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryFile
 
 import torch
 import tyro
@@ -21,7 +21,7 @@ def said_in_a_line(*errors: type[Exception], stopped: str = "stopped") -> Iterat
     try:
         yield
     except (ValueError, OSError, RuntimeError, ImportError, MemoryError, *errors) as error:
-        if isinstance(error, RuntimeError) and not _is_out_of_memory(error):
+        if isinstance(error, RuntimeError) and not is_out_of_memory(error):
             traceback.print_exc()
         sys.exit(f"error: {str(error) or 'memory ran out'}")
     except KeyboardInterrupt:
@@ -29,7 +29,7 @@ def said_in_a_line(*errors: type[Exception], stopped: str = "stopped") -> Iterat
         sys.exit(130)
 
 
-def _is_out_of_memory(error: Exception) -> bool:
+def is_out_of_memory(error: Exception) -> bool:
     """Whether memory ran out, a device's or, for which torch has no error of its own, a CPU's."""
     is_known = isinstance(error, torch.OutOfMemoryError | MemoryError)
     return is_known or "can't allocate memory" in str(error)
@@ -47,12 +47,16 @@ def named_first(options: type, what: str, prog: str, description: str) -> str:
     return sys.argv[1]
 
 
-def check_output(folder: Path) -> None:
+def check_output(folder: Path, option: str = "output") -> None:
     """Raise before anything is computed that could not be written.
 
     Raises:
         ValueError: The folder is none, or neither there nor to be made.
     """
     there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
-    if not (there.is_dir() and os.access(there, os.W_OK)):
-        raise ValueError(f"output: expected a folder that can be written to, got {there}")
+    try:
+        TemporaryFile(dir=there).close()
+    except OSError as error:
+        raise ValueError(
+            f"{option}: expected a folder that can be written to, got {there}: {error.strerror}"
+        ) from None

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 import tyro
 
-from zoo.command import named_first, said_in_a_line
+from zoo.command import is_out_of_memory, named_first, said_in_a_line
 from zoo.training.allocator import keep_large_buffers
 from zoo.training.config import Config, load_config
 from zoo.training.engine import train
@@ -40,7 +40,9 @@ def main() -> None:
             return
         try:
             train(config)
-        except torch.OutOfMemoryError as error:
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
             raise torch.OutOfMemoryError(
                 f"{error}; a larger --gradient-accumulation takes a step in smaller pieces"
             ) from None
