@@ -15,7 +15,7 @@ from measure import of_weights, report, run_script
 from torch import Tensor, nn
 
 import zoo
-from export.checks import logits_of
+from export.checks.check import logits_of
 from zoo import hub
 from zoo.data import DataConfig, load_images
 

@@ -16,8 +16,9 @@ import torch
 from matplotlib.axes import Axes
 from measure import commit, report, run_script
 
-from zoo import disk, runs
 from zoo.data import DataConfig
+from zoo.hub import files as disk
+from zoo.hub import run_folder as runs
 from zoo.training.augment import AugmentConfig
 from zoo.training.config import Config, OptimConfig
 from zoo.training.engine import train

@@ -15,7 +15,7 @@ from matplotlib.ticker import MaxNLocator
 from measure import RESULTS, of_weights, report, run_script
 
 import zoo
-from export.images import data_images
+from export.checks.images import data_images
 from zoo import hub
 from zoo.data import DataConfig, load_images
 from zoo.diagnostics import count_connections, count_operations, firing_rates

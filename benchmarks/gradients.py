@@ -23,9 +23,9 @@ from matplotlib.figure import Figure
 from measure import RESULTS, report, run_script
 
 import zoo
-from zoo import runs
 from zoo.data import DataConfig, normalise
 from zoo.diagnostics import Gradient, gradients
+from zoo.hub import run_folder as runs
 from zoo.training.augment import AugmentConfig
 from zoo.training.config import Config, OptimConfig
 from zoo.training.engine import train

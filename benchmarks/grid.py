@@ -17,11 +17,11 @@ from measure import of_weights, report, run_script
 from torch import Tensor, nn
 
 import zoo
-from export.checks import logits_of
-from export.images import data_images
+from export.checks.check import logits_of
+from export.checks.images import data_images
 from zoo import hub
 from zoo.data import DataConfig, load_images
-from zoo.folded import PixelConv
+from zoo.deployment.layers import PixelConv
 
 IMAGES = 200
 TRAINED, FOLDED = "as trained", "norms folded"

@@ -26,8 +26,8 @@ from measure import (
 from torch import nn
 
 import zoo
-from export.checks import session
-from export.graph import write_graph
+from export.checks.check import session
+from export.graph.writer import write_graph
 from zoo.training.allocator import keep_large_buffers
 
 CASES = (("short_bp_resnet18", 16), ("short_bp_resnet18", 1), ("short_bp_resnet20_slim", 16))

@@ -23,8 +23,10 @@ from measure import report, run_script
 from rich.progress import track
 from torchvision.transforms.v2.functional import to_pil_image
 
-from zoo import disk, hub, runs
+from zoo import hub
 from zoo.data import DataConfig, load_images
+from zoo.hub import files as disk
+from zoo.hub import run_folder as runs
 
 TRIALS, SEED, IMAGES = 20, 0, {"train": 150, "test": 20}  # of each class
 RECIPE = """

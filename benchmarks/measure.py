@@ -19,8 +19,9 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from zoo import disk, hub
-from zoo.command import said_in_a_line
+from zoo import hub
+from zoo.console import said_in_a_line
+from zoo.hub import files as disk
 from zoo.training.machine import processor
 
 SETTLE = 0.05  # seconds; threads of the contestant before still spin for some milliseconds

@@ -26,7 +26,7 @@ from torch.nn.functional import cross_entropy
 
 import zoo
 from zoo.data import normalise
-from zoo.hooks import hooks
+from zoo.layers.hooks import hooks
 from zoo.training.config import Config
 from zoo.training.prepare import Data
 

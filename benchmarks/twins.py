@@ -18,11 +18,12 @@ from measure import RESULTS, report, run_script
 from torch import Tensor
 
 import zoo
-from export.history import notes, was_cut_short
+from export.card.history import notes, was_cut_short
 from export.strip import load_source
-from zoo import disk, hub
+from zoo import hub
 from zoo.data import DataConfig, load_images
-from zoo.runs import all_runs
+from zoo.hub import files as disk
+from zoo.hub.run_folder import all_runs
 from zoo.training.config import filled_up, flat
 from zoo.training.run_folder import FOUND, FREE
 

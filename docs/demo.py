@@ -19,8 +19,8 @@ from rich.console import Console
 from rich.table import Table
 
 import zoo
-from zoo import runs
 from zoo.data import DataConfig, load_images, normalise
+from zoo.hub import run_folder as runs
 
 NAME = "short_bp_resnet20_slim.digits"
 RELEASED = "zoo/weights/short_bp_resnet20_slim.cifar10"

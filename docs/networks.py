@@ -13,7 +13,7 @@ import zoo
 from export.releases import with_part
 from zoo import hub
 from zoo.__main__ import TYPICAL_RATE, entry, in_short
-from zoo.progress import watched
+from zoo.console import watched
 
 PAGE = Path(__file__).with_suffix(".md")
 BEGIN, END = "<!-- python docs/networks.py writes this -->", "<!-- as far as here -->"

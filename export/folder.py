@@ -23,10 +23,10 @@ from typing import Any
 from filelock import Timeout
 from huggingface_hub.utils import WeakFileLock
 
-from export.browser import PREPROCESSOR
-from export.history import CURVES
-from zoo.disk import hashes, sync
+from export.card.browser import PREPROCESSOR
+from export.card.history import CURVES
 from zoo.hub import CONFIG, REPORT, UINT8_GRAPH, WEIGHTS
+from zoo.hub.files import hashes, sync
 
 GRAPH = "onnx/model.onnx"
 READABLE_GRAPH = "onnx/model_readable.onnx"

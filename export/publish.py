@@ -38,6 +38,7 @@ from huggingface_hub.utils import validate_repo_id
 from huggingface_hub.utils._http import default_client_factory
 
 import zoo
+from export.checks.images import Images, check_asked, images_of
 from export.folder import (
     CARD,
     GRAPHS,
@@ -48,12 +49,10 @@ from export.folder import (
     read_report,
     scratch_beside,
 )
-from export.images import Images, check_asked, images_of
 from export.verify import NOT_A_GRAPH, failures, verify
-from zoo.command import said_in_a_line
-from zoo.disk import file_sha256, files, hashes, is_hidden
+from zoo.console import said_in_a_line
 from zoo.hub import CONFIG, WEIGHTS, read_config
-from zoo.pull import (
+from zoo.hub.download import (
     SHA256_DIGITS,
     WAITS,
     HTTPError,
@@ -71,6 +70,7 @@ from zoo.pull import (
     pull,
     retried,
 )
+from zoo.hub.files import file_sha256, files, hashes, is_hidden
 
 VERSION = re.compile(r"v(\d+)")
 NOTHING_IGNORED = "# nothing\n"  # an empty one would be none

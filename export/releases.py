@@ -10,9 +10,9 @@ from typing import Any
 
 import tyro
 
+from export.card.history import head_weights, history_and_notes, of_levels
+from export.card.measured import how_measured, parameter_count, told_accuracy, told_operations
 from export.folder import GRAPHS, read_report
-from export.history import head_weights, history_and_notes, of_levels
-from export.measured import how_measured, parameter_count, told_accuracy, told_operations
 from zoo import hub
 
 ROOT = Path(__file__).parent.parent

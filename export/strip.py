@@ -6,8 +6,8 @@ from typing import Any
 
 from torch import nn
 
-from export.browser import PREPROCESSOR, browser_config, preprocessor
-from export.history import CURVES, draw, each_run
+from export.card.browser import PREPROCESSOR, browser_config, preprocessor
+from export.card.history import CURVES, draw, each_run
 from zoo import create_model, hub, strip_heads
 
 

@@ -17,8 +17,9 @@ from typing import Annotated, Any
 import tyro
 from torch import nn
 
-from export.card import write_card
-from export.checks import STRIPPING
+from export.card.card import write_card
+from export.checks.check import STRIPPING
+from export.checks.images import Images, check_asked, data_images, random_images
 from export.folder import (
     GRAPH,
     REPORT,
@@ -27,14 +28,13 @@ from export.folder import (
     read_report,
     scratch_beside,
 )
-from export.graph import write_graphs
-from export.images import Images, check_asked, data_images, random_images
+from export.graph.writer import write_graphs
 from export.strip import Source, load_source, write_stripped
 from export.verify import check_stripping, deploy_by_rule, failures, print_report, verify
-from zoo.classifier import MODES
-from zoo.command import said_in_a_line
+from zoo.console import said_in_a_line
 from zoo.data.config import EVENTS
-from zoo.disk import hashes
+from zoo.hub.files import hashes
+from zoo.inference.classifier import MODES
 
 
 class ExportError(Exception):

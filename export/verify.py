@@ -34,9 +34,11 @@ from rich.table import Table
 from torch import Tensor, fx, nn
 
 import zoo
-from export.browser import BROWSER_KEYS, PREPROCESSOR, browser_config, preprocessor
-from export.checks import STRIPPING, Check, batches, in_short, versions
-from export.equal_bits import CERTIFICATE, check_certificate, check_exact, that_differ
+from export.card.browser import BROWSER_KEYS, PREPROCESSOR, browser_config, preprocessor
+from export.checks.check import STRIPPING, Check, batches, in_short, versions
+from export.checks.equal_bits import CERTIFICATE, check_certificate, check_exact, that_differ
+from export.checks.images import Images, check_asked, images_of, random_images
+from export.checks.spike_aware import check_other_graphs, check_spike_aware
 from export.folder import (
     GRAPH,
     GRAPHS,
@@ -44,15 +46,14 @@ from export.folder import (
     changed_files,
     read_report,
 )
-from export.graph import write_graphs
-from export.images import Images, check_asked, images_of, random_images
-from export.spike_aware import check_other_graphs, check_spike_aware
-from zoo import disk, hub
-from zoo.classifier import tensors
-from zoo.command import check_output, said_in_a_line
+from export.graph.writer import write_graphs
+from zoo import hub
+from zoo.console import check_output, said_in_a_line
 from zoo.diagnostics import count_operations, firing_rates
 from zoo.diagnostics.operations import SOURCE
-from zoo.pull import listed
+from zoo.hub import files as disk
+from zoo.hub.download import listed
+from zoo.inference.classifier import tensors
 
 SAMPLE = 1000  # images on which every layer has to fire, and whose operations are counted
 NOT_A_GRAPH = (  # what onnx and onnxruntime raise, of no common kind

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from export.checks import Setting, run_graph
+from export.checks.check import Setting, run_graph
 from export.to_onnx import Options, export
 from zoo.training.config import Config, load_config
 from zoo.training.engine import train
@@ -53,5 +53,5 @@ def cut_at_the_sixth(monkeypatch) -> list[Setting]:
             raise KeyboardInterrupt
         return run_graph(graph, images, setting)
 
-    monkeypatch.setattr("export.equal_bits.run_graph", cut)
+    monkeypatch.setattr("export.checks.equal_bits.run_graph", cut)
     return settings

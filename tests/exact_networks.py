@@ -5,8 +5,8 @@ import torch
 from onnx import numpy_helper
 from torch import Tensor, fx, nn
 
-from export.checks import session
-from export.graph import write_graph
+from export.checks.check import session
+from export.graph.writer import write_graph
 
 
 def awaken(model: nn.Module, seed: int = 0) -> nn.Module:

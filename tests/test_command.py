@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from zoo.command import check_output, said_in_a_line
+from zoo.console import check_output, said_in_a_line
 from zoo.training.__main__ import main as train_by_command
 
 ROOT = Path(__file__).parent.parent

@@ -8,9 +8,13 @@ import torch
 
 import zoo
 
-LOGITS = {
-    "short_bp_resnet18.cifar10": "7ce301031324e133d7b87d9183c200372d17917d6e838d1fe7620a8c84d3bc4d",
-    "short_bp_resnet20_slim.cifar10": "b3d4af8ed4aa8857dde5767b540b413ce7a669cf429cd2af4849e118655a9bec",
+LOGITS = {  # sha256
+    "short_bp_resnet18.cifar10": (
+        "7ce301031324e133d7b87d9183c200372d17917d6e838d1fe7620a8c84d3bc4d"
+    ),
+    "short_bp_resnet20_slim.cifar10": (
+        "b3d4af8ed4aa8857dde5767b540b413ce7a669cf429cd2af4849e118655a9bec"
+    ),
 }
 
 

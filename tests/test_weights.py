@@ -13,14 +13,15 @@ import torch
 import tyro
 
 import zoo
-from export.checks import session
-from export.equal_bits import check_certificate
+from export.checks.check import session
+from export.checks.equal_bits import check_certificate
 from export.folder import read_report
-from export.graph import write_graph, write_graphs
+from export.graph.writer import write_graph, write_graphs
 from export.verify import check_said
-from zoo import disk, hub
+from zoo import hub
 from zoo.data import DataConfig, load_images
-from zoo.runs import all_runs
+from zoo.hub import files as disk
+from zoo.hub.run_folder import all_runs
 from zoo.training.config import Config, filled_up, flat, load_config
 from zoo.training.run_folder import FOUND, FREE
 

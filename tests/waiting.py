@@ -7,7 +7,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from zoo import runs
+from zoo.hub import run_folder as runs
 
 LONGEST = 200  # seconds
 

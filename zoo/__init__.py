@@ -4,14 +4,14 @@
 >>> model = zoo.create_model("short_bp_resnet18", num_classes=10, time_steps=4)
 """
 
-from zoo.classifier import load_onnx
-from zoo.convert import load_spikingjelly
-from zoo.deployed import deploy
+from zoo.deployment.fold import deploy
+from zoo.deployment.grid import NotExactError
 from zoo.factory import create_model, list_models
-from zoo.grid import NotExactError
-from zoo.heads import strip_heads
+from zoo.hub.download import PullError
+from zoo.inference.classifier import load_onnx
+from zoo.layers.shortcut_heads import strip_heads
+from zoo.models.spikingjelly import load_spikingjelly
 from zoo.neurons import LIF, lif_step
-from zoo.pull import PullError
 
 __version__ = "0.1.0"
 __all__ = [

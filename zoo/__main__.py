@@ -9,10 +9,9 @@ from rich.console import Console
 from rich.table import Column, Table
 
 import zoo
-from zoo.command import said_in_a_line
-from zoo.deployed import why_not_exact
+from zoo.console import said_in_a_line, watched
+from zoo.deployment.fold import why_not_exact
 from zoo.diagnostics import count_connections, part_connections
-from zoo.progress import watched
 
 TYPICAL_RATE = 0.2  # MS-ResNet-18 and 34 on ImageNet fire at 0.22 and 0.20: arXiv 2209.13929
 

@@ -12,8 +12,9 @@ from safetensors import SafetensorError
 from torch import nn
 
 from zoo import hub, models
-from zoo.arguments import plain
-from zoo.backbone import OtherWeightsError, check_weights_alone
+from zoo.models._backbone import OtherWeightsError
+from zoo.models._build import check_weights_alone
+from zoo.validation import plain
 
 
 def list_models(

@@ -5,8 +5,9 @@ from typing import Any
 from claims.claim import LINE, Claim, read, section, table
 from twins import NOTES, TWIN_NOTES, WEIGHTS
 
-from export.history import head_weights
-from zoo import disk, hub
+from export.card.history import head_weights
+from zoo import hub
+from zoo.hub import files as disk
 
 TWINS = ("right, with heads", "right, twin")
 TRAINED = ("trained on", "twin trained on")

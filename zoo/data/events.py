@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from zoo.console import watched
 from zoo.data.config import DataConfig, Split
 from zoo.data.sets import ImageSet
-from zoo.progress import watched
 
 TONIC = {"cifar10_dvs": "CIFAR10DVS", "dvs_gesture": "DVSGesture"}
 STREAMS = 1000  # of each class of CIFAR10-DVS

@@ -22,12 +22,11 @@ from timm.utils.misc import natural_key
 from torch import Tensor
 from torchvision.transforms import v2
 
+from zoo.console import watched
 from zoo.data.archive import StrictHeader
 from zoo.data.config import CENTRE, DataConfig, Split
 from zoo.data.suffixes import check_classes, is_image, refuse_dangling
-from zoo.picture import decode
-from zoo.preprocessing import middle
-from zoo.progress import watched
+from zoo.inference.image import decode, middle
 
 SPLITS = {"train": "train", "test": "val"}
 READ = get_img_extensions()

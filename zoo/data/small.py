@@ -16,12 +16,12 @@ from torch import Tensor
 from torchvision import datasets
 from torchvision.transforms import v2
 
+from zoo.console import watched
 from zoo.data.archive import StrictHeader
 from zoo.data.config import DataConfig, Split
 from zoo.data.sets import ImageSet
 from zoo.data.suffixes import check_classes, is_image, refuse_dangling
-from zoo.picture import decode
-from zoo.progress import watched
+from zoo.inference.image import decode
 
 SPLITS = get_args(Split)
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}

@@ -13,11 +13,10 @@ from torch import Tensor, nn
 
 import zoo
 from zoo import hub
-from zoo.command import check_output, named_first, said_in_a_line
+from zoo.console import check_output, named_first, said_in_a_line, watched
 from zoo.data import DataConfig, load_images, normalise
 from zoo.diagnostics import count_operations, firing_rates, gradients
 from zoo.diagnostics.report import JSON, PICTURE, Report
-from zoo.progress import watched
 
 HELP = {
     "prog": "python -m zoo.diagnostics MODEL",

@@ -13,7 +13,7 @@ from timm.utils import unwrap_model
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from zoo.hooks import hooks
+from zoo.layers.hooks import hooks
 from zoo.neurons import LIF
 
 

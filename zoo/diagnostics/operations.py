@@ -21,7 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from zoo.diagnostics.rates import several
-from zoo.hooks import eval_mode, hooks
+from zoo.layers.hooks import eval_mode, hooks
 from zoo.neurons import LIF
 
 ACCUMULATE, MULTIPLY_ACCUMULATE = 0.9, 4.6  # pJ, 45 nm CMOS, fp32: Horowitz, ISSCC 2014

@@ -6,7 +6,7 @@ import torch
 from timm.utils import unwrap_model
 from torch import Tensor, nn
 
-from zoo.hooks import eval_mode, hooks
+from zoo.layers.hooks import eval_mode, hooks
 from zoo.neurons import LIF
 
 

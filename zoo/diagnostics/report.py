@@ -11,9 +11,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
-from zoo import disk
 from zoo.diagnostics.gradients import Gradient
 from zoo.diagnostics.operations import ACCUMULATE, MULTIPLY_ACCUMULATE, SOURCE, Operations
+from zoo.hub import files as disk
 
 JSON, PICTURE = "diagnostics.json", "diagnostics.png"
 

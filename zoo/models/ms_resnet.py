@@ -16,12 +16,13 @@ from typing import Literal
 from timm.models import generate_default_cfgs, register_model
 from torch import Tensor, nn
 
-from zoo.arguments import flag, one_of, whole
-from zoo.attention import ChannelSpatialAttention, GatedSpikes
-from zoo.backbone import SpikingBackbone, build, cfg, cfg_imagenet
-from zoo.layers import ConvNorm, DirectCoding, fire, spikes_of
+from zoo.layers.attention import ChannelSpatialAttention, GatedSpikes
+from zoo.layers.conv import ConvNorm, DirectCoding, fire, spikes_of
+from zoo.models._backbone import SpikingBackbone
+from zoo.models._build import build, cfg, cfg_imagenet
+from zoo.models._resnet import make_shortcut, resnet_stages
 from zoo.neurons import LIF, SpikeLayer, spike_layer_factory
-from zoo.resnet import make_shortcut, resnet_stages
+from zoo.validation import flag, one_of, whole
 
 __all__ = ["MSResNet"]
 

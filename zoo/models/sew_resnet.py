@@ -13,11 +13,12 @@ from typing import Literal
 from timm.models import generate_default_cfgs, register_model
 from torch import Tensor, nn
 
-from zoo.arguments import flag, one_of, sizes
-from zoo.backbone import SpikingBackbone, build, cfg, cfg_imagenet
-from zoo.layers import ConvNorm, ConvSpike, fire
+from zoo.layers.conv import ConvNorm, ConvSpike, fire
+from zoo.models._backbone import SpikingBackbone
+from zoo.models._build import build, cfg, cfg_imagenet
+from zoo.models._resnet import STEM_REDUCTION, Block, Stem, make_stem, resnet_stages
 from zoo.neurons import LIF, SpikeLayer, spike_layer_factory
-from zoo.resnet import STEM_REDUCTION, Block, Stem, make_stem, resnet_stages
+from zoo.validation import flag, one_of, sizes
 
 __all__ = ["SEWResNet"]
 

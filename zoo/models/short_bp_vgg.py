@@ -12,10 +12,11 @@ from collections.abc import Sequence
 from timm.models import generate_default_cfgs, register_model
 from torch import Tensor, nn
 
-from zoo.arguments import sizes_of_stages
-from zoo.backbone import SpikingBackbone, build, cfg
-from zoo.layers import ConvNorm, DirectCoding, TimeFold, fire
+from zoo.layers.conv import ConvNorm, DirectCoding, TimeFold, fire
+from zoo.models._backbone import SpikingBackbone
+from zoo.models._build import build, cfg
 from zoo.neurons import LIF, SpikeLayer, spike_layer_factory
+from zoo.validation import sizes_of_stages
 
 __all__ = ["ShortBPVGG"]
 

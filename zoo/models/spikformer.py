@@ -13,10 +13,12 @@ from numbers import Real
 from timm.models import generate_default_cfgs, register_model
 from torch import Tensor, nn
 
-from zoo.arguments import sizes, whole
-from zoo.backbone import SpikingBackbone, build, cfg
-from zoo.layers import ConvSpike, DirectCoding, SpikeAttention, TimeFold
+from zoo.layers.attention import SpikeAttention
+from zoo.layers.conv import ConvSpike, DirectCoding, TimeFold
+from zoo.models._backbone import SpikingBackbone
+from zoo.models._build import build, cfg
 from zoo.neurons import LIF, SpikeLayer, spike_layer_factory
+from zoo.validation import sizes, whole
 
 __all__ = ["Spikformer"]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 import tyro
 
-from zoo.command import is_out_of_memory, named_first, said_in_a_line
+from zoo.console import is_out_of_memory, named_first, said_in_a_line
 from zoo.training.allocator import keep_large_buffers
 from zoo.training.config import Config, load_config
 from zoo.training.engine import train

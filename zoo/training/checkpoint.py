@@ -14,7 +14,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from zoo import disk, hub, runs
+from zoo import hub
+from zoo.hub import files as disk
+from zoo.hub import run_folder as runs
 
 KEPT = 2
 STATE, TRAINER, BEFORE = "state.json", "trainer.pt", ".before.partial"

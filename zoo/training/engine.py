@@ -16,9 +16,11 @@ from accelerate.utils import broadcast
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import Tensor, nn
 
-from zoo import disk, hub, runs
+from zoo import hub
+from zoo.console import PatientConsole
 from zoo.data import ImageFiles, ImageSet, normalise
-from zoo.progress import PatientConsole
+from zoo.hub import files as disk
+from zoo.hub import run_folder as runs
 from zoo.training.checkpoint import load_checkpoint, put_back, save_checkpoint
 from zoo.training.config import Config, flat
 from zoo.training.feed import Feed, measured_batches

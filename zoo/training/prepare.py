@@ -7,8 +7,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from zoo import create_model, disk, hub, list_models, runs
+from zoo import create_model, hub, list_models
 from zoo.data import DataConfig, ImageFiles, ImageSet, load_images
+from zoo.hub import files as disk
+from zoo.hub import run_folder as runs
 from zoo.training.checkpoint import read_state
 from zoo.training.config import Config
 

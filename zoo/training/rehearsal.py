@@ -9,8 +9,8 @@ import torch
 from rich.progress import Progress
 
 from zoo import hub
+from zoo.console import watched
 from zoo.data import ImageSet
-from zoo.progress import watched
 from zoo.training.config import Config
 from zoo.training.engine import evaluate
 from zoo.training.feed import Feed

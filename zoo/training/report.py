@@ -5,8 +5,8 @@ import math
 import sys
 from pathlib import Path
 
-from zoo import disk
-from zoo.command import said_in_a_line
+from zoo.console import said_in_a_line
+from zoo.hub import files as disk
 from zoo.training.run_folder import read_log
 
 MOST_NAMES = 30  # of layers, legible beside the picture

@@ -12,8 +12,10 @@ from accelerate import Accelerator
 from filelock import Timeout
 from huggingface_hub.utils import WeakFileLock
 
-from zoo import disk, hub, runs
-from zoo.command import check_output
+from zoo import hub
+from zoo.console import check_output
+from zoo.hub import files as disk
+from zoo.hub import run_folder as runs
 from zoo.training.config import Config, filled_up, flat
 from zoo.training.prepare import WHOLE
 from zoo.training.processes import agreed

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from zoo.hooks import hooks
+from zoo.layers.hooks import hooks
 from zoo.neurons import LIF
 
 

@@ -1,0 +1,1 @@
+"""What a folder has to pass before it is written, published or trusted."""

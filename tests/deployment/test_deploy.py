@@ -1,0 +1,666 @@
+"""The deployed network: folded, on a grid, the same bits in every way to run it."""
+
+import copy
+import math
+import re
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from exact_networks import awaken, pixels, run_graph, settle, that_differ, ways_to_run
+from onnx import helper, numpy_helper
+from onnx.helper import get_attribute_value
+from timm.data import resolve_data_config
+from timm.models import get_pretrained_cfg_value
+from torch import nn
+from torch.nn.utils import prune
+
+import zoo
+from export.checks.check import session
+from export.checks.images import _close_calls, random_images
+from export.graph.proof import certify
+from export.graph.writer import write_graph
+from zoo.data import normalise
+from zoo.deployment.fold import why_not_exact
+from zoo.deployment.grid import whole_pixels
+from zoo.deployment.layers import FoldedLIF, PixelConv, _rounds
+from zoo.layers.conv import ConvNorm
+from zoo.models.short_bp_resnet import ShortBPResNet
+
+
+def create(name="short_bp_resnet20_slim", size=16, **kwargs):
+    with torch.device("meta"):
+        stages = len(zoo.create_model(name).stages)
+    torch.manual_seed(0)
+    kwargs = {"depths": (2,) + (1,) * (stages - 1), "time_steps": 3} | kwargs
+    cfg = {"input_size": (3, size, size)}
+    return awaken(zoo.create_model(name, pretrained_cfg_overlay=cfg, **kwargs))
+
+
+def values(model, x):
+    cfg = model.pretrained_cfg
+    return normalise(x, *(whole_pixels(key, cfg[key]) for key in ("mean", "std")))
+
+
+class Loud(zoo.LIF):
+    """Not what its parent is."""
+
+    def forward(self, x):
+        return super().forward(3 * x)
+
+
+def prune_a_layer(conv: nn.Conv2d) -> None:
+    prune.l1_unstructured(conv, "weight", 0.5)
+
+
+def halve_a_layer(conv: nn.Conv2d) -> None:
+    conv.register_forward_hook(lambda *args: args[-1] / 2)
+
+
+LEARNED = [*zoo.list_models("att_*"), *zoo.list_models("gac_*")]
+
+
+def size_of(name):
+    return 64 if get_pretrained_cfg_value(name, "input_size")[1] == 224 else 16
+
+
+@pytest.mark.parametrize("name", sorted({*zoo.list_models()} - {*LEARNED}))
+def test_every_network_gives_equal_bits_in_every_way_to_run_it(name):
+    model = settle(create(name, size=size_of(name), shortcut_heads=True))
+    deployed, x = zoo.deploy(model), pixels(model, 4)
+    ways = ways_to_run(deployed, values(model, x))
+    ways["uint8"], ways["uint8, onnxruntime"] = deployed(x), run_graph(deployed, x)
+    assert that_differ(ways) == []
+    assert len(ways["contiguous"].unique()) > 10
+    certify(write_graph(deployed))
+
+
+POOLED = {
+    "short_bp_resnet20": {"depths": (1, 1, 1), "widths": (16, 16, 32)},
+    "ms_resnet104": {"depths": (1, 1, 1), "widths": (16, 16, 32), "stem_width": 16},
+    "att_ms_resnet18": {"depths": (1, 1, 1), "widths": (16, 16, 32), "stem_width": 16},
+}
+
+
+STEMS = {
+    "short_bp_resnet18_imagenet": {"depths": (1, 1, 1, 1), "widths": (16, 16, 16, 16)},
+    "short_bp_resnet20": {"depths": (1, 1, 1), "widths": (16, 16, 32)},
+    "short_bp_resnet20_slim": {"depths": (1, 1, 1)},
+    "sew_resnet18": {"depths": (1, 1, 1, 1), "widths": (16, 16, 16, 16)},
+}
+
+
+def currents(deployed, x, layer):
+    """What a spiking layer of the first block is given."""
+    found, layer = [], deployed.get_submodule(f"stages.0.0.{layer}")
+    handle = layer.register_forward_pre_hook(lambda _, inputs: found.append(inputs[0]))
+    with torch.inference_mode():
+        deployed(x)
+    handle.remove()
+    return found[0]
+
+
+@pytest.mark.parametrize("layer", ["spike1", "spike2"])
+@pytest.mark.parametrize("name", STEMS)
+def test_currents_on_the_grid_are_those_of_the_network(name, layer):
+    model = settle(create(name, size=64, **STEMS[name]))
+    networks, x = (zoo.deploy(model), zoo.deploy(model, exact=False)), pixels(model, 2)
+    on_grid, folded = (currents(network, x, layer) for network in networks)
+    assert folded.std() > 0.01
+    assert (on_grid - folded).abs().median() < 0.01 * folded.std()
+
+
+def average_pools(graph):
+    nodes = [node for node in graph.graph.node if node.op_type == "AveragePool"]
+    attributes = [{a.name: get_attribute_value(a) for a in node.attribute} for node in nodes]
+    return [(a["count_include_pad"], a["pads"]) for a in attributes]
+
+
+@pytest.mark.parametrize("size", [27, 28])
+@pytest.mark.parametrize("name", POOLED)
+def test_pooled_shortcuts_of_odd_sizes_are_those_of_the_network(name, size):
+    model = settle(create(name, size=size, **POOLED[name]))
+    folded, x = zoo.deploy(model, exact=False), pixels(model, 12)
+    with torch.inference_mode():
+        expected = model(values(model, x))
+        ways = folded(x), run_graph(folded, x), run_graph(folded, x, optimised=False)
+    assert len(expected.unique()) > 50
+    for logits in ways:
+        assert ((logits - expected).abs().amax(1) < 1e-5).sum() >= 9  # a spike may flip
+
+
+@pytest.mark.parametrize("size", [25, 27])
+@pytest.mark.parametrize("name", sorted({*POOLED} - {*LEARNED}))
+def test_pooled_shortcuts_of_odd_sizes_give_equal_bits_in_every_way_to_run_them(name, size):
+    model = settle(create(name, size=size, **POOLED[name]))
+    deployed, x = zoo.deploy(model), pixels(model, 4)
+    ways = ways_to_run(deployed, x)
+    assert that_differ(ways) == []
+    assert len(ways["contiguous"].unique()) > 10
+    certify(write_graph(deployed))
+
+
+def test_a_border_that_cuts_no_window_off_leaves_the_average_as_it_was():
+    for size, cut in ((32, 0), (31, 0), (40, 1), (36, 2)):  # pooled are 16, 8, 4; ...; 18, 9, 5
+        model = create("ms_resnet104", size=size, **POOLED["ms_resnet104"])
+        pools = average_pools(write_graph(zoo.deploy(model)))
+        assert pools.count((1, [0, 0, 0, 0])) == len(pools) - cut
+        assert pools.count((0, [0, 0, 1, 1])) == cut
+
+
+@pytest.mark.parametrize("name", LEARNED)
+def test_what_multiplies_by_learned_numbers_is_folded_and_says_why(name):
+    model = create(name, size=size_of(name))
+    with pytest.raises(zoo.NotExactError, match=r"(attention|gate): multiplies by learned numbers"):
+        zoo.deploy(model)
+    folded, x = zoo.deploy(model, exact=False), pixels(model, 4)
+    with torch.inference_mode():
+        expected = model(values(model, x))
+        ways = folded(x), run_graph(folded, x), run_graph(folded, values(model, x), readable=True)
+    for logits in ways:
+        assert ((logits - expected).abs().amax(1) < 1e-5).sum() >= 3  # a spike may flip
+
+
+@pytest.mark.parametrize("reset", ["zero", "subtract"])
+@pytest.mark.parametrize("time_steps", [1, 4])
+def test_both_resets_and_a_single_step_are_exact(reset, time_steps):
+    neurons = {"reset": reset, "decay": 0.25, "v_threshold": 0.5}
+    model = create(time_steps=time_steps, spike_layer=neurons)
+    deployed, x = zoo.deploy(model), values(model, pixels(model, 4))
+    ways = ways_to_run(deployed, x)
+    assert that_differ(ways | {"readable": run_graph(deployed, x, readable=True)}) == []
+    certify(write_graph(deployed))
+
+
+def test_rates_that_are_multiplied_are_refused():
+    neurons = {"decay": 1.0, "reset": "subtract", "levels": 4}
+    model = create("sew_resnet18_cifar", residual="and", spike_layer=neurons)
+    with pytest.raises(zoo.NotExactError, match="expected spikes to multiply, got rates"):
+        zoo.deploy(model)
+
+
+@pytest.mark.parametrize("time_steps", [1, 3])
+def test_rates_are_exact_and_those_of_the_network(time_steps):
+    neurons = {"decay": 1.0, "reset": "subtract", "v_threshold": 0.5, "levels": 4}
+    model = create(time_steps=time_steps, spike_layer=neurons)
+    deployed, x = zoo.deploy(model), values(model, pixels(model, 4))
+    ways = ways_to_run(deployed, x)
+    assert that_differ(ways | {"readable": run_graph(deployed, x, readable=True)}) == []
+    certify(write_graph(deployed))
+    with torch.inference_mode():
+        expected, folded = model(x), zoo.deploy(model, exact=False)(x)
+    assert ((folded - expected).abs().amax(1) < 1e-5).sum() >= 3  # a level may change
+
+
+def test_deploying_leaves_the_network_as_it_was():
+    model = create(shortcut_heads=True).train()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    deployed = zoo.deploy(model)
+    assert model.training
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+    assert not [name for name, _ in deployed.named_modules() if "shortcut_heads" in name]
+
+
+@torch.inference_mode()
+def test_a_compiled_network_deploys_as_it_is():
+    model = create()
+    x, compiled = values(model, pixels(model, 4)), torch.compile(model, backend="eager")
+    assert torch.equal(zoo.deploy(compiled)(x), zoo.deploy(model)(x))
+    assert why_not_exact(compiled) is None
+
+
+@torch.inference_mode()
+def test_the_grid_moves_a_potential_by_little():
+    model = create()
+    deployed, x = zoo.deploy(model), values(model, pixels(model, 4))
+    folded = zoo.deploy(model, exact=False)
+    for network, allowed in ((deployed, 2.0**-16), (folded, 1e-5)):
+        raw, ours = model.stem[0](x), network.stem.get_submodule("0")(x)
+        assert torch.allclose(raw[0], ours, atol=allowed, rtol=0)
+
+
+def test_folding_alone_keeps_the_logits_of_images_without_a_flip():
+    model = create()
+    folded, x = zoo.deploy(model, exact=False), values(model, pixels(model, 16))
+    with torch.inference_mode():
+        close = (model(x) - folded(x)).abs().amax(1) < 1e-5
+    assert close.sum() >= 8
+
+
+@pytest.mark.parametrize("levels", [1, 4])
+@pytest.mark.parametrize("time_steps", [1, 3])
+def test_a_runtime_that_counts_by_a_rounded_average_gives_the_same_bits(levels, time_steps):
+    """As some make an average times 49 of a sum over 7 x 7 pixels."""
+    neurons = {"decay": 1.0, "reset": "subtract", "levels": levels}
+    model = awaken(create(size=28, time_steps=time_steps, spike_layer=neurons))
+    deployed, x = zoo.deploy(model), pixels(model, 100)
+    graph = write_graph(deployed, "uint8")
+    certify(graph)
+    expected = deployed(x)
+    (at,) = [i for i, node in enumerate(graph.graph.node) if node.op_type == "ReduceSum"]
+    total = graph.graph.node[at]
+    graph.graph.node.insert(at, helper.make_node("Mul", ["average", "pixels"], ["sum"]))
+    shape = {"kernel_shape": [7, 7]}
+    graph.graph.node.insert(
+        at, helper.make_node("AveragePool", [total.input[0]], ["average"], **shape)
+    )
+    total.input[0] = "sum"
+    graph.graph.initializer.append(numpy_helper.from_array(np.float32(49), "pixels"))
+    running = session(graph.SerializeToString())
+    (logits,) = running.run(["logits"], {"pixel_values": x.numpy()})
+    assert torch.equal(torch.from_numpy(logits), expected)
+
+
+def test_a_float_is_taken_for_its_nearest_pixel():
+    model = create()
+    deployed, x = zoo.deploy(model), values(model, pixels(model, 4))
+    noise = (torch.rand(x.shape, generator=torch.Generator().manual_seed(1)) - 0.5) * 0.9
+    nudged = x + noise / torch.tensor([63.0, 62.0, 67.0]).view(1, 3, 1, 1)
+    assert torch.equal(deployed(nudged), deployed(x))
+    assert torch.equal(run_graph(deployed, nudged), deployed(x))
+    far = torch.full((1, 3, 16, 16), 1e6)
+    assert torch.equal(deployed(far), deployed(torch.full((1, 3, 16, 16), 255, dtype=torch.uint8)))
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        ({"spike_layer": {"decay": 0.3}}, "stem.1: expected a grid of at least 0 fractional bits"),
+        ({"spike_layer": {"decay": 0.75}, "time_steps": 16}, "16 time steps of decay 0.75 take 30"),
+        (
+            {"spike_layer": {"decay": 0.75}, "time_steps": 9},
+            "expected a grid that keeps the weights",
+        ),
+        (
+            {"spike_layer": {"decay": 0.75, "v_threshold": 0.3, "reset": "subtract"}},
+            "stem.1: expected a grid of at least 24",
+        ),
+        (
+            {"spike_layer": {"decay": 2.0**-30}, "time_steps": 6},
+            "stem.1: expected at most 126 bits behind the point, got ",
+        ),
+        (
+            {"in_chans": 1},
+            "stem.0: expected 3 channels, as many as pretrained_cfg's mean has, got 1",
+        ),
+        (
+            {"spike_layer": {"decay": 1.0, "reset": "subtract", "levels": 3}},
+            "stem.1: expected powers of two, got 3 levels of a v_threshold of 1.0",
+        ),
+        (
+            {"spike_layer": {"v_threshold": 2.0**127, "reset": "subtract"}},
+            "stem.1: expected a v_threshold of 2^126 or less, got 1.7",
+        ),
+        ({"spike_layer": Loud}, "stem.1: no exact form of Loud is known here"),
+        ({"spike_layer": nn.ReLU}, "stem.1: no exact form of ReLU is known here"),
+        ({"global_pool": "max"}, "head: expected average pooling and a classifier"),
+    ],
+)
+def test_what_cannot_be_exact_says_which_layer_and_why(kwargs, message):
+    with pytest.raises(zoo.NotExactError, match=re.escape(message)):
+        zoo.deploy(create(**kwargs))
+
+
+def test_a_threshold_that_was_set_to_what_a_runtime_takes_for_0_is_refused():
+    model = create()
+    model.stem[1].v_threshold = 1e-39
+    message = (
+        "stem.1: expected a v_threshold that no runtime takes for 0, 2^-126 or more, got 1e-39"
+    )
+    with pytest.raises(zoo.NotExactError, match=re.escape(message)):
+        zoo.deploy(model)
+
+
+def test_rates_pooled_by_ninths_are_refused():
+    neurons = {"decay": 1.0, "reset": "subtract", "levels": 4}
+    model = create("short_bp_resnet18_imagenet", size=64, spike_layer=neurons)
+    with pytest.raises(zoo.NotExactError, match="expected whole numbers to sum up, got averages"):
+        zoo.deploy(model)
+
+
+class Doubled(nn.Module):
+    def forward(self, x):
+        return x + x
+
+
+@pytest.mark.parametrize(
+    ("layer", "other", "message"),
+    [
+        ("head.fc", lambda fc: nn.Linear(fc.in_features, 10, bias=False), "head: expected average"),
+        ("stem.0.norm", lambda norm: nn.BatchNorm2d(16, affine=False), "stem.0: expected a norm w"),
+        ("stages.0.0.shortcut", lambda _: Doubled(), "add: no exact form of"),
+    ],
+)
+def test_layers_that_somebody_put_there_are_no_traceback(layer, other, message):
+    model = create()
+    model.set_submodule(layer, other(model.get_submodule(layer)))
+    with pytest.raises(zoo.NotExactError, match=message):
+        zoo.deploy(model.eval())
+
+
+class Standardised(ConvNorm):
+    def forward(self, x):
+        return super().forward(x - x.mean())
+
+
+def standardised(conv: ConvNorm) -> ConvNorm:
+    conv.__class__ = Standardised
+    return conv
+
+
+def with_a_tensor(lif: zoo.LIF) -> zoo.LIF:
+    lif.v_threshold = torch.ones(16, 1, 1)
+    return lif
+
+
+def padded_by_name(conv: nn.Conv2d) -> nn.Conv2d:
+    return nn.Conv2d(16, 16, 3, padding="same", bias=False)
+
+
+@pytest.mark.parametrize(
+    ("layer", "change", "message"),
+    [
+        ("stages.0.0.conv1", standardised, "no exact form of Standardised is known here"),
+        (
+            "stages.0.0.spike1",
+            with_a_tensor,
+            r"expected numbers, got tensors for \['v_threshold'\]",
+        ),
+        ("stages.0.0.conv1.conv", padded_by_name, "a number of zeros around its images"),
+    ],
+)
+@pytest.mark.parametrize("exact", [True, False])
+def test_what_a_layer_computes_otherwise_is_not_left_out_in_silence(layer, change, message, exact):
+    model = create()
+    model.set_submodule(layer, change(model.get_submodule(layer)))
+    assert model.eval()(torch.zeros(1, 3, 16, 16)).isfinite().all()
+    with pytest.raises(zoo.NotExactError, match=message):
+        zoo.deploy(model, exact=exact)
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("stem.1", "stages.0.0.spike1"),
+        ("stages.0.0.conv1", "stages.0.0.conv2"),
+        ("stages.0.0", "stages.0.1"),
+    ],
+)
+@pytest.mark.parametrize("exact", [True, False])
+def test_a_layer_in_two_places_is_refused_which_would_be_on_the_grid_of_one(first, second, exact):
+    model = create(depths=(2, 1, 1))
+    model.set_submodule(second, model.get_submodule(first))
+    assert model.eval()(torch.zeros(1, 3, 16, 16)).isfinite().all()
+    with pytest.raises(zoo.NotExactError, match=f"{first}.*: expected a layer of its own in each"):
+        zoo.deploy(model, exact=exact)
+    if exact:
+        assert "expected a layer of its own" in why_not_exact(model)
+
+
+@pytest.mark.parametrize("hook", [prune_a_layer, halve_a_layer])
+@pytest.mark.parametrize("exact", [True, False])
+def test_what_hooks_do_is_not_left_out_in_silence(hook, exact):
+    model = create()
+    hook(model.stages[1][0].conv1.conv)
+    with pytest.raises(
+        ValueError, match=r"without hooks .*, got \['stages\.1\.0\.conv1\.conv'\]; take"
+    ):
+        zoo.deploy(model, exact)
+
+
+def test_a_network_that_accelerate_prepared_is_deployed_once_it_is_unwrapped():
+    AcceleratorState._reset_state(reset_partial_state=True)  # of a test before in this process
+    model = create()
+    x = pixels(model, 4)
+    accelerator = Accelerator(mixed_precision="bf16", cpu=True)
+    before, prepared = zoo.deploy(model)(x), accelerator.prepare(model)
+    with pytest.raises(ValueError, match=r"\['the network itself'\]; .*keep_fp32_wrapper=False"):
+        zoo.deploy(prepared)
+    unwrapped = accelerator.unwrap_model(prepared, keep_fp32_wrapper=False)
+    assert torch.equal(zoo.deploy(unwrapped)(x), before)
+    another = copy.copy(unwrapped)  # which runs what it was copied from
+    with pytest.raises(ValueError, match="the network itself"):
+        zoo.deploy(another)
+
+
+def test_norms_over_processes_are_folded_as_any_other():
+    model = create()
+    x = pixels(model, 4)
+    synchronised = nn.SyncBatchNorm.convert_sync_batchnorm(copy.deepcopy(model))
+    assert torch.equal(zoo.deploy(synchronised)(x), zoo.deploy(model)(x))
+
+
+def test_a_deployed_network_says_what_its_images_are():
+    model = create(size=24)
+    deployed = zoo.deploy(model)
+    assert deployed.num_classes == 10
+    assert resolve_data_config({}, model=deployed) == resolve_data_config({}, model=model)
+
+
+def test_a_network_that_no_name_built_is_refused():
+    with pytest.raises(ValueError, match=r"expected a network of zoo\.create_model, got a ShortBP"):
+        zoo.deploy(ShortBPResNet(num_classes=10))
+
+
+def test_a_grid_that_keeps_little_of_the_classifier_is_refused():
+    model = create(num_classes=1)
+    model.head.fc.bias.data.fill_(1e4)
+    with pytest.raises(zoo.NotExactError, match=r"head: expected a grid that keeps the weights"):
+        zoo.deploy(model)
+
+
+def test_more_time_steps_than_any_weights_allow_are_said_beforehand():
+    assert "got 127" in why_not_exact(create(time_steps=128))
+    assert why_not_exact(create(time_steps=100)) is None
+
+
+def test_a_threshold_that_is_subtracted_leaves_its_bits_in_the_potential():
+    neuron = {"v_threshold": 0.3, "reset": "subtract"}  # 24 bits behind the point in fp32
+    certify(write_graph(zoo.deploy(create(time_steps=103, spike_layer=neuron))))
+    one_more = create(time_steps=104, spike_layer=neuron)
+    message = "stem.1: expected at most 126 bits behind the point, got 127"
+    assert why_not_exact(one_more) == message
+    with pytest.raises(zoo.NotExactError, match=message):
+        zoo.deploy(one_more)
+
+
+def test_a_mean_that_is_no_whole_pixel_is_refused():
+    model = create()
+    model.pretrained_cfg["mean"] = (0.485, 0.456, 0.406)
+    with pytest.raises(zoo.NotExactError, match=r"pretrained_cfg.mean: expected whole numbers"):
+        zoo.deploy(model)
+
+
+@pytest.mark.parametrize(
+    ("key", "values"),
+    [("mean", (125, 123, 114)), ("mean", (0.5, -0.1, 0.5)), ("std", (63, 62, math.nan))],
+)
+def test_a_mean_or_std_in_pixel_values_is_refused(key, values):
+    model = create()
+    model.pretrained_cfg[key] = values
+    message = (
+        rf"pretrained_cfg\.{key}: expected fractions between 0 and 1, got .*; pixel values are"
+    )
+    for exact in (True, False):
+        with pytest.raises(zoo.NotExactError, match=message):
+            zoo.deploy(model, exact)
+
+
+def test_what_torch_makes_tensors_of_by_default_changes_nothing():
+    model = create()
+    x, expected = pixels(model, 4), zoo.deploy(model)
+    try:
+        torch.set_default_device("meta")
+        torch.set_default_dtype(torch.float64)
+        deployed = zoo.deploy(model)
+    finally:
+        torch.set_default_device(None)
+        torch.set_default_dtype(torch.float32)
+    assert torch.equal(deployed(x), expected(x))
+
+
+def test_weights_that_are_no_numbers_are_refused():
+    model = create()
+    model.stages[1][0].conv1.conv.weight.data[0, 0, 0, 0] = float("nan")
+    with pytest.raises(ValueError, match=r"expected finite weights, .*1.0.conv1.conv.weight"):
+        zoo.deploy(model)
+
+
+@pytest.mark.parametrize(
+    "x", [torch.zeros(1, 3, 32, 32), torch.zeros(1, 3, 16, 16, dtype=torch.float64)]
+)
+def test_another_size_or_type_of_image_is_refused(x):
+    with pytest.raises(ValueError, match=re.escape("x: expected ['B', 3, 16, 16] of uint8 or fl")):
+        zoo.deploy(create())(x)
+
+
+@contextmanager
+def precision(backend, kept):
+    before = backend.fp32_precision
+    backend.fp32_precision = kept
+    try:
+        yield
+    finally:
+        backend.fp32_precision = before
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_a_gpu_gives_the_bits_of_the_cpu(monkeypatch):
+    model = create(widths=(64, 128, 256))
+    deployed, x = zoo.deploy(model), values(model, pixels(model, 4))
+    expected = deployed(x)
+    deployed.cuda()
+    monkeypatch.setattr(torch.backends.cudnn, "enabled", False)
+    with precision(torch.backends.cuda.matmul, "ieee"):
+        assert torch.equal(deployed(x.cuda()).cpu(), expected)
+
+
+def test_cudnn_is_refused_whose_algorithms_nobody_knows(monkeypatch):
+    assert "set torch.backends.cudnn.enabled = False" in _rounds("cuda")
+    monkeypatch.setattr(torch.backends.cudnn, "enabled", False)
+    with precision(torch.backends.cuda.matmul, "tf32"):
+        assert "set torch.backends.cuda.matmul.fp32_precision" in _rounds("cuda")
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    with precision(matmul, "ieee"), precision(cudnn, "tf32"):
+        assert "set torch.backends.cudnn.fp32_precision" in _rounds("cuda")
+    with precision(torch.backends.cuda.matmul, "ieee"):
+        assert _rounds("cuda") is None
+
+
+def test_autocast_and_winograd_are_refused():
+    deployed, x = zoo.deploy(create()), torch.zeros(1, 3, 16, 16)
+    with (
+        torch.autocast("cpu", torch.bfloat16),
+        pytest.raises(ValueError, match="expected exact convolutions, got autocast"),
+    ):
+        deployed(x)
+    with (
+        torch.backends.mkldnn.flags(enabled=False),
+        pytest.raises(ValueError, match="got NNPACK's Winograd"),
+    ):
+        deployed(x)
+
+
+def test_without_onednn_and_nnpack_the_bits_are_the_same(monkeypatch):
+    model = awaken(create())
+    deployed, x = zoo.deploy(model), values(model, pixels(model, 40))
+    expected = deployed(x)
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)  # as on macOS
+    with torch.backends.mkldnn.flags(enabled=False), torch.backends.nnpack.flags(enabled=False):
+        assert torch.equal(deployed(x), expected)
+    with pytest.raises(ValueError, match=r"call torch.backends.nnpack.set_flags\(False\)"):
+        deployed(x)
+
+
+def test_one_channel_comes_as_torch_on_arm_takes_no_winograd_for():
+    cfg = {"input_size": (1, 16, 16), "mean": (78 / 255,), "std": (96 / 255,)}
+    model = zoo.create_model("short_bp_resnet20_slim", in_chans=1, pretrained_cfg_overlay=cfg)
+    deployed = zoo.deploy(awaken(model))
+    convs = [m for m in deployed.modules() if isinstance(m, nn.Conv2d) and m.in_channels == 1]
+    seen = []
+    for conv in convs:
+        conv.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].is_contiguous()))
+    deployed(torch.zeros(2, 1, 16, 16, dtype=torch.uint8))
+    assert seen == [False, False]
+
+
+def test_one_channel_behind_neurons_is_not_exact_where_torch_on_arm_takes_winograd():
+    model = zoo.create_model("short_bp_resnet20_slim", widths=(1, 4, 4))
+    message = r"stages\.0\.0\.conv1: expected more than one channel, which torch on ARM"
+    with pytest.raises(zoo.NotExactError, match=message):
+        zoo.deploy(model)
+    assert why_not_exact(zoo.create_model("short_bp_resnet20_slim", widths=(2, 4, 4))) is None
+
+
+def test_fewer_bits_by_the_environment_are_refused(monkeypatch):
+    monkeypatch.setenv("ONEDNN_DEFAULT_FPMATH_MODE", "bf16")
+    with pytest.raises(ValueError, match="got BF16 by ONEDNN_DEFAULT_FPMATH_MODE; unset it and st"):
+        zoo.deploy(create())(torch.zeros(1, 3, 16, 16))
+
+
+def test_a_bias_in_front_of_a_norm_is_folded_and_groups_are_refused():
+    model = awaken(create())
+    conv = model.stages[0][0].conv1.conv
+    x = values(model, pixels(model, 4))
+    before = zoo.deploy(model, exact=False)(x)
+    conv.bias = nn.Parameter(torch.linspace(-1, 1, conv.out_channels))
+    model.stages[0][0].conv1.norm.running_mean += conv.bias.detach()
+    torch.testing.assert_close(zoo.deploy(model, exact=False)(x), before)
+    conv.groups = 2
+    with pytest.raises(zoo.NotExactError, match="conv1: expected a convolution without groups"):
+        zoo.deploy(model, exact=False)
+
+
+@pytest.mark.parametrize("which", ["conv", "matmul"])
+@pytest.mark.parametrize("kept", ["bf16", "tf32"])
+def test_fewer_bits_of_fp32_are_refused(which, kept):
+    deployed, x = zoo.deploy(create()), torch.zeros(1, 3, 16, 16)
+    backend = getattr(torch.backends.mkldnn, which)
+    told = f'got {kept.upper()}; set torch.backends.mkldnn.{which}.fp32_precision = "ieee"'
+    with precision(backend, kept), pytest.raises(ValueError, match=told):
+        deployed(x)
+    with precision(backend, "ieee"):
+        deployed(x)
+
+
+@pytest.mark.parametrize("classes", [3, 2000])
+def test_a_head_of_many_terms_keeps_to_its_bits(classes):
+    model = create(time_steps=8, size=64, num_classes=classes)
+    draw = torch.Generator().manual_seed(10)
+    rows = torch.exp2(torch.rand(classes, 1, generator=draw))
+    model.head.fc.weight.data.normal_(generator=draw).mul_(rows)
+    certify(write_graph(zoo.deploy(model)))
+
+
+def test_neurons_may_differ_and_numbers_may_be_close():
+    model = create()
+    model.stages[1][0].spike1.decay = 0.25
+    model.stages[1][0].spike2.v_threshold = 0.5 + 2.0**-22
+    model.stages[2][0].spike2.v_threshold = 1 + 2.0**-20
+    deployed, x = zoo.deploy(model), pixels(model, 8)
+    expected = deployed(x)
+    assert torch.equal(run_graph(deployed, x), expected)
+    assert torch.equal(run_graph(deployed, values(model, x), readable=True), expected)
+
+
+def test_random_images_are_repeatable_and_hold_close_calls():
+    model = create()
+    images, again = random_images(model, 40), random_images(model, 40)
+    folded = zoo.deploy(model, exact=False)
+    plain, chosen = (_close_calls(folded, half) for half in images.pixels.split(20))
+    assert chosen.mean() > 1.2 * plain.mean()
+    assert torch.equal(images.pixels, again.pixels)
+    assert images.pixels.shape == (40, 3, 16, 16)
+    assert images.are == "40 random images, seed 0, 20 of them chosen for close calls"
+    assert torch.equal(images.values, values(model, images.pixels))
+
+
+def test_layers_keep_their_names():
+    deployed = zoo.deploy(create())
+    kinds = {name: type(module) for name, module in deployed.named_modules()}
+    assert kinds["stem.0"] is PixelConv
+    assert kinds["stages.0.0.spike1"] is FoldedLIF

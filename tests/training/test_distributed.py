@@ -1,0 +1,134 @@
+"""Several processes train what one process trains."""
+
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from waiting import end_of, wait_for_a_checkpoint
+
+import zoo
+from zoo.data import load_images, normalise
+from zoo.hub import WEIGHTS
+from zoo.hub import run_folder as runs
+from zoo.training.engine import train
+from zoo.training.run_folder import read_log
+
+# zoo.training, in a process that says so if its network outlives the group of processes: torch may
+# wait forever then.
+WATCHED = """
+import gc, runpy
+import torch.distributed as dist
+from torch.nn.parallel import DistributedDataParallel
+
+destroy, networks = dist.destroy_process_group, []
+
+def count(group=None):
+    networks.append(sum(isinstance(found, DistributedDataParallel) for found in gc.get_objects()))
+    destroy(group)
+
+dist.destroy_process_group = count
+runpy.run_module("zoo.training", run_name="__main__")
+assert networks == [0], f"expected no network when the group ends, got {networks}"
+"""
+# The second process, and no other, is asked to end after its fourth step.
+ASKED = """
+import os, signal
+from zoo.training.learner import Learner
+
+step = Learner.step
+
+def asked(self, chunks, iteration, total):
+    sums = step(self, chunks, iteration, total)
+    if iteration == 3 and os.environ["RANK"] == "1":
+        signal.raise_signal(signal.SIGTERM)
+    return sums
+
+Learner.step = asked
+"""
+RECIPE = Path(__file__).parent.parent.parent / "configs" / "digits_demo.yaml"
+
+
+def launch(script: Path, run: Path, epochs: int) -> subprocess.Popen:
+    line = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    options = ["--epochs", str(epochs), "--device", "cpu", "--output", str(run)]
+    return subprocess.Popen(
+        [*line, str(script), str(RECIPE), *options],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+@pytest.mark.slow
+def test_two_processes_learn_what_one_with_two_accumulations_learns(recipe, tmp_path):
+    one, two = tmp_path / "one", tmp_path / "two"
+    train(replace(recipe, epochs=1, gradient_accumulation=2, output=str(one)))
+    watched = tmp_path / "watched.py"
+    watched.write_text(WATCHED)
+    process = launch(watched, two, 1)
+    output, errors = end_of(process)
+    assert process.returncode == 0, errors
+    assert output.count("epoch   1  loss") == 1  # one process speaks for both
+    (single,), (double,) = read_log(one), read_log(two)
+    for key in ("loss", "accuracy", "learning_rate", "head_weight"):
+        assert double[key] == pytest.approx(single[key], abs=1e-5)
+    network = zoo.create_model(f"local-dir:{runs.newest_checkpoint(two)}", pretrained=True).eval()
+    images = load_images(recipe.data, "test")
+    with torch.inference_mode():
+        logits = network(normalise(images.images, recipe.data.mean, recipe.data.std))
+    right = 100 * (logits.argmax(1) == images.labels).float().mean().item()
+    assert double["test_accuracy"] == pytest.approx(right, abs=0.3)  # an image of 360
+    assert double["head_accuracies"] == pytest.approx(single["head_accuracies"], abs=1e-5)
+    assert runs.newest_checkpoint(two).name == runs.newest_checkpoint(one).name
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory) -> Path:
+    """Two epochs of two processes."""
+    folder = tmp_path_factory.mktemp("unbroken")
+    (folder / "watched.py").write_text(WATCHED)
+    process = launch(folder / "watched.py", folder / "run", 2)
+    _, errors = end_of(process)
+    assert process.returncode == 0, errors
+    return folder / "run"
+
+
+def assert_it_goes_on_to(unbroken: Path, script: Path, run: Path) -> None:
+    process = launch(script, run, 2)
+    _, errors = end_of(process)
+    assert process.returncode == 0, errors
+    ends = [runs.newest_checkpoint(folder) for folder in (run, unbroken)]
+    assert (ends[0] / WEIGHTS).read_bytes() == (ends[1] / WEIGHTS).read_bytes()
+    for a, b in zip(*map(read_log, (run, unbroken)), strict=True):
+        assert (a["loss"], a["test_accuracy"]) == (b["loss"], b["test_accuracy"])
+
+
+@pytest.mark.slow
+def test_two_processes_that_were_killed_end_with_the_bits_of_two_that_were_not(unbroken, tmp_path):
+    script, run = tmp_path / "watched.py", tmp_path / "killed"
+    script.write_text(WATCHED)
+    process = launch(script, run, 2)
+    wait_for_a_checkpoint(run, process)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert_it_goes_on_to(unbroken, script, run)
+
+
+@pytest.mark.slow
+def test_two_processes_stop_together_when_one_of_them_is_asked_to(unbroken, tmp_path):
+    script, run = tmp_path / "asked.py", tmp_path / "asked"
+    script.write_text(ASKED + WATCHED)
+    process = launch(script, run, 2)
+    output, errors = end_of(process)
+    assert process.returncode == 0, errors
+    assert "after epoch 0, step 4; the same command goes on from there" in output
+    assert [folder.name for folder in runs.checkpoints(run)] == ["step_0000004"]
+    script.write_text(WATCHED)
+    assert_it_goes_on_to(unbroken, script, run)

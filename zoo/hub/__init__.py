@@ -1,0 +1,59 @@
+"""Folders of weights, on disk and on the Hugging Face Hub.
+
+config.json          timm's schema, with the constants of the neurons
+model.safetensors    the weights
+"""
+
+from zoo.hub.download import PullError
+from zoo.hub.folder import (
+    CONFIG,
+    MAX_SIDE,
+    REPORT,
+    TAKEN,
+    UINT8_GRAPH,
+    UNTRAINED,
+    WEIGHTS,
+    network_asked_for,
+    neuron_constants,
+    read_config,
+    said_of,
+    save_pretrained,
+    unlike_weights,
+    weight_tensors,
+)
+from zoo.hub.locate import (
+    BUNDLED,
+    RATES,
+    WEIGHTS_FOLDER_VARIABLE,
+    find_pretrained,
+    locate,
+    pretrained_folders,
+    pretrained_names,
+    released_on_hub,
+)
+
+__all__ = [
+    "BUNDLED",
+    "CONFIG",
+    "MAX_SIDE",
+    "RATES",
+    "REPORT",
+    "TAKEN",
+    "UINT8_GRAPH",
+    "UNTRAINED",
+    "WEIGHTS",
+    "WEIGHTS_FOLDER_VARIABLE",
+    "PullError",
+    "find_pretrained",
+    "locate",
+    "network_asked_for",
+    "neuron_constants",
+    "pretrained_folders",
+    "pretrained_names",
+    "read_config",
+    "said_of",
+    "released_on_hub",
+    "save_pretrained",
+    "unlike_weights",
+    "weight_tensors",
+]

@@ -1,0 +1,1 @@
+"""Images in, labels out: a published network in onnxruntime."""

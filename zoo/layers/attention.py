@@ -1,0 +1,113 @@
+"""Attention of membrane-shortcut networks: learned numbers between 0 and 1 that currents and spikes
+are multiplied by.
+
+Shapes: T time steps, B batch, C channels, H height, W width.
+"""
+
+import torch
+from timm.layers import register_notrace_module
+from torch import Tensor, nn
+
+
+class ChannelSpatialAttention(nn.Module):
+    """Weighs channels, then pixels, [T, B, C, H, W] -> the same; both weights are one for all time
+    steps and come from what all of them hold.
+
+    Attention Spiking Neural Networks, https://arxiv.org/abs/2209.13929: CSA of its code, which ends
+    in a ReLU and reduces channels by 8 on ImageNet.
+    """
+
+    def __init__(self, chs: int, reduction: int = 8, **dd):
+        super().__init__()
+        hidden = max(1, chs // reduction)
+        self.channels = nn.Sequential(
+            nn.Conv2d(chs, hidden, 1, bias=False, **dd),
+            nn.ReLU(),
+            nn.Conv2d(hidden, chs, 1, bias=False, **dd),
+        )
+        self.pixels = nn.Conv2d(2, 1, 3, padding=1, bias=False, **dd)
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean, peak = x.mean((0, 3, 4), keepdim=True)[0], x.amax((0, 3, 4), keepdim=True)[0]
+        x = x * (self.channels(mean) + self.channels(peak)).sigmoid()  # [B, C, 1, 1]
+        maps = x.mean((0, 2), keepdim=True)[0], x.amax((0, 2), keepdim=True)[0]
+        x = x * self.pixels(torch.cat(maps, 1)).sigmoid()  # [B, 1, H, W]
+        return x.relu()
+
+
+@register_notrace_module
+class Gate(nn.Module):
+    """Numbers between 0 and 1 for every value of a current, [T, B, C, H, W] -> the same.
+
+    Gated Attention Coding, https://arxiv.org/abs/2308.06582: a number for each time step, from the
+    means and the peaks of all of them, times a map of channels and pixels of each step.
+
+    Raises:
+        ValueError: x has other time steps than the network was built for.
+    """
+
+    def __init__(self, chs: int, time_steps: int, **dd):
+        super().__init__()
+        hidden = max(1, time_steps // 2)  # T = 1 is not the paper's
+        self.time_steps = time_steps
+        self.steps = nn.Sequential(
+            nn.Conv2d(time_steps, hidden, 1, bias=False, **dd),
+            nn.ReLU(),
+            nn.Conv2d(hidden, time_steps, 1, bias=False, **dd),
+        )
+        self.pixels = nn.Sequential(
+            nn.ZeroPad2d((1, 2, 1, 2)),
+            nn.Conv2d(chs, chs, 4, bias=False, **dd),
+            nn.ReLU(),
+            nn.ZeroPad2d((1, 2, 1, 2)),
+            nn.Conv2d(chs, chs, 4, bias=False, **dd),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        if len(x) != self.time_steps:
+            raise ValueError(
+                f"x: expected {self.time_steps} time steps, got {len(x)}; the gate weighs them by "
+                "learned numbers, so that others need a network with time_steps of theirs"
+            )
+        pooled = x.mean((2, 3, 4)), x.amax((2, 3, 4))  # [T, B]
+        steps = sum(self.steps(values.T[..., None, None]) for values in pooled)  # [B, T, 1, 1]
+        still = x.stride(0) == 0  # DirectCoding repeats a still image's current as a view
+        maps = self.pixels((x[:1] if still else x).flatten(0, 1)).unflatten(
+            0, (1 if still else len(x), x.shape[1])
+        )
+        return (steps.transpose(0, 1).unsqueeze(2) * maps).sigmoid()
+
+
+class GatedSpikes(nn.Module):
+    """Spikes of a current times its gate, [T, B, C, H, W] -> the same, graded."""
+
+    def __init__(self, chs: int, time_steps: int, spike, **dd):
+        super().__init__()
+        self.gate = Gate(chs, time_steps, **dd)
+        self.spike = spike()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.gate(x) * self.spike(x)
+
+
+class SpikeAttention(nn.Module):
+    """Attention among spikes without a softmax, (q k^T) v of each head, [T, B, C, H, W] each.
+
+    The products count spikes, and whole numbers may be multiplied in any order: v k^T comes first,
+    which costs (C / heads) / (H * W) of q k^T.
+
+    Args:
+        num_heads: Channels are split among them.
+        scale: Of the counts; a power of two keeps them exact.
+    """
+
+    def __init__(self, num_heads: int, scale: float):
+        super().__init__()
+        self.num_heads, self.scale = num_heads, scale
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        size = q.shape[-2:]
+        # Tokens last, as pixels are: [T, B, heads, C / heads, H * W].
+        q, k, v = (x.flatten(-2).unflatten(-2, (self.num_heads, -1)) for x in (q, k, v))
+        x = (v @ k.mT) @ q * self.scale
+        return x.flatten(-3, -2).unflatten(-1, size)

@@ -1,0 +1,281 @@
+"""What every spiking network of the zoo is: a stem, stages, a classifier, and timm's contract.
+
+Shapes: T time steps, B batch, C channels, H height, W width, K classes.
+"""
+
+from collections.abc import Container, Iterator, Sequence
+from contextlib import nullcontext
+from numbers import Real
+from typing import Any, Literal, TypeVar
+
+import torch
+from timm.layers import ClassifierHead, get_device_dtype
+from timm.models._features import feature_take_indices
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from zoo.layers.conv import ConvNorm
+from zoo.layers.shortcut_heads import ShortcutHeads
+from zoo.neurons import LIF
+from zoo.validation import flag, one_of, whole
+
+CONFIG = "config.json"  # beside weights: the network they are of
+NEEDED = LIF().constants().keys()  # in its spike_layer
+COUNTER = "num_batches_tracked"  # of a norm; timm's frozen ones have none, and it is no weight
+Memory = Literal["fast", "lean"]
+LEAN = {"fast": False, "lean": True}
+Backbone = TypeVar("Backbone", bound="SpikingBackbone")
+
+
+class OtherWeightsError(ValueError):
+    """Weights of another network than the one that they are to be loaded into."""
+
+
+class SpikingBackbone(nn.Module):
+    """A spiking network, [B, C, H, W] or event frames [T, B, C, H, W] -> logits [B, K].
+
+    With shortcut heads and in training mode it returns ``(logits, side_logits)``, side_logits
+    [heads, B, K]; in eval mode the heads are not touched.
+
+    Args:
+        stem: Begins with DirectCoding; image -> [T, B, C, H, W].
+        stages: Each [T, B, C, H, W] -> [T, B, C', H', W'].
+        feature_info: timm's: num_chs, reduction and module of each stage's output.
+        last_spike: The neuron behind the last stage, where its output is no spikes yet.
+        shortcut_heads: Hang classifiers on exits of stages, for training.
+        head_stages: On which, by number; all but the last if None. Without shortcut_heads on none.
+        memory: "lean" remembers spikes as bytes and computes norms and neurons again in the
+            backward pass, "fast" remembers their inputs; on a CPU with AVX2 the same bits, but for
+            the rounding of weights' gradients in bf16. docs/results/train_step_avx512.md has the
+            cost. Second derivatives need "fast", and neurons of backend="eager"; else they raise.
+        num_classes, global_pool, drop_rate, device, dtype: As everywhere in timm.
+
+    Raises:
+        ValueError: An unknown memory, a head on a stage that is not there, classes without a
+            pooling, or a wrong number.
+    """
+
+    def __init__(
+        self,
+        stem: nn.Sequential,
+        stages: nn.Sequential,
+        feature_info: list[dict[str, Any]],
+        last_spike: nn.Module | None = None,
+        shortcut_heads: bool = False,
+        head_stages: Sequence[int] | None = None,
+        memory: Memory = "lean",
+        num_classes: int = 1000,
+        global_pool: str = "avg",
+        drop_rate: float = 0.0,
+        device=None,
+        dtype=None,
+    ):
+        super().__init__()
+        num_classes = whole("num_classes", num_classes, 0)
+        lean = one_of("memory", LEAN, memory)
+        flag("shortcut_heads", shortcut_heads)
+        is_number = isinstance(drop_rate, Real) and not isinstance(drop_rate, bool)
+        if not (is_number and 0 <= drop_rate <= 1):
+            raise ValueError(f"drop_rate: expected a number between 0 and 1, got {drop_rate!r}")
+        if not isinstance(global_pool, str | None):
+            raise ValueError(f"global_pool: expected a name, such as 'avg', got {global_pool!r}")
+        if num_classes and not global_pool:
+            raise ValueError(
+                f"global_pool: expected one that pools for {num_classes} classes, such as 'avg', "
+                "got none; features that are not pooled take num_classes=0 too"
+            )
+        dd = {"device": device, "dtype": dtype}
+        self.num_classes = num_classes
+        self.in_chans = stem[0].conv.in_channels
+        self.drop_rate = drop_rate
+        self.grad_checkpointing = False
+
+        self.stem = stem
+        self.stages = stages
+        self.feature_info = feature_info
+        self.last_spike = nn.Identity() if last_spike is None else last_spike
+        for module in self.modules():
+            if isinstance(module, ConvNorm):
+                module.lean = lean
+
+        self.num_features = feature_info[-1]["num_chs"]
+        head = ClassifierHead(self.num_features, num_classes, global_pool, drop_rate, **dd)
+        self.head_hidden_size = head.num_features
+        self.head_stages = stages_with_heads(head_stages, len(stages))
+        exits = [feature_info[i]["num_chs"] for i in self.head_stages]
+        self.shortcut_heads = ShortcutHeads(exits, num_classes, **dd) if shortcut_heads else None
+        self.head = head  # last, since timm takes the last two parameters for the classifier's
+
+    @property
+    def time_steps(self) -> int:
+        return self.stem[0].time_steps
+
+    def _stage_outputs(self, x: Tensor) -> Iterator[Tensor]:
+        """The output of each stage in turn, [T, B, C, H, W]."""
+        x = self.stem(x)
+        for stage in self.stages:
+            if self.grad_checkpointing:
+                for block in stage:
+                    x = _checkpointed(block, x)
+            else:
+                x = stage(x)
+            yield x
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        """The mean over time of what the last stage gives off, firing rates where these are
+        spikes, unpooled, [B, C, H, W].
+        """
+        *_, x = self._stage_outputs(x)
+        return self.last_spike(x).mean(0)
+
+    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        """What forward_features gives, [B, C, H, W], -> logits [B, K], or with pre_logits what the
+        classifier is given, [B, C].
+        """
+        # The classifier is linear: logits of the mean over time are the mean of the logits.
+        return self.head(x, pre_logits=True) if pre_logits else self.head(x)
+
+    def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        if not (self.training and self.shortcut_heads is not None and self.shortcut_heads.heads):
+            return self.forward_head(self.forward_features(x))
+        outputs = list(self._stage_outputs(x))
+        logits = self.forward_head(self.last_spike(outputs[-1]).mean(0))
+        return logits, self.shortcut_heads([outputs[i] for i in self.head_stages])
+
+    def forward_intermediates(
+        self,
+        x: Tensor,
+        indices: int | list[int] | None = None,
+        norm: bool = False,
+        stop_early: bool = False,
+        output_fmt: str = "NCHW",
+        intermediates_only: bool = False,
+    ) -> list[Tensor] | tuple[Tensor, list[Tensor]]:
+        """timm's contract; each intermediate is a stage's output, averaged over time, [B, C, H, W].
+
+        Args:
+            indices: Stages to take; the last n if int, all if None.
+            norm: Take the last stage behind its neuron, where it has one of its own.
+            stop_early: Do not compute stages after the last one taken.
+            output_fmt: "NCHW".
+            intermediates_only: Return the intermediates alone.
+
+        Returns:
+            The firing rates that forward_features gives, if no stage was left out, and the
+            intermediates.
+
+        Raises:
+            ValueError: Another output_fmt.
+        """
+        if output_fmt != "NCHW":
+            raise ValueError(f"output_fmt: expected 'NCHW', got {output_fmt!r}")
+        take, last = feature_take_indices(len(self.stages), indices)
+        end = len(self.stages) - 1
+        intermediates = []
+        for i, stage_output in enumerate(self._stage_outputs(x)):
+            if i in take:
+                behind = self.last_spike(stage_output) if norm and i == end else stage_output
+                intermediates.append(behind.mean(0))
+            if stop_early and i == last:
+                break
+        if intermediates_only:
+            return intermediates
+        if i == end:
+            stage_output = self.last_spike(stage_output)
+        return stage_output.mean(0), intermediates
+
+    def prune_intermediate_layers(
+        self, indices: int | list[int] = 1, prune_norm: bool = False, prune_head: bool = True
+    ) -> list[int]:
+        """timm's contract: drop the stages after the last one taken, and the heads.
+
+        Args:
+            indices: Stages to keep; the last n if int.
+            prune_norm: Drop the neuron behind the last stage, where it has one of its own.
+            prune_head: Drop the classifier.
+
+        Returns:
+            The stages taken, by number.
+        """
+        take, last = feature_take_indices(len(self.stages), indices)
+        self.shortcut_heads = None
+        if last < len(self.stages) - 1:
+            self.stages = self.stages[: last + 1]
+            self.num_features = self.feature_info[last]["num_chs"]
+            self.head.reset(0, in_features=self.num_features)
+            prune_head = prune_norm = True
+        if prune_norm:
+            self.last_spike = nn.Identity()
+        if prune_head:
+            self.reset_classifier(0, "")
+        return take
+
+    def get_classifier(self) -> nn.Module:
+        return self.head.fc
+
+    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
+        """New classifier, and new shortcut heads where the network has them; of the old classes
+        pretrained_cfg has neither names nor tag any more.
+        """
+        dd = get_device_dtype(self)
+        num_classes = whole("num_classes", num_classes, 0)
+        self.head.reset(num_classes, global_pool, **dd)  # timm's, raises for an unknown pooling
+        self.num_classes = num_classes
+        forget_classes(getattr(self, "pretrained_cfg", {}))
+        self.head_hidden_size = self.head.num_features
+        if self.shortcut_heads is not None:
+            self.shortcut_heads.reset(self.num_classes, **dd)
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Remember what goes into each block alone and run it again in the backward pass; the
+        statistics of its norms see every batch once all the same. Neurons of one's own that keep a
+        state from call to call would begin the second run with that of the first.
+        """
+        self.grad_checkpointing = enable
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        blocks = r"^stages\.(\d+)" if coarse else r"^stages\.(\d+)\.(\d+)"
+        return dict(stem=r"^stem", blocks=[(blocks, None)])
+
+
+class _KeepsBuffers:
+    """What a block does to its buffers meanwhile, it does to copies; enter it as often as you like.
+
+    A norm that runs again would move its statistics again, as it does by torch's checkpoint alone.
+    """
+
+    def __init__(self, block: nn.Module):
+        self.block = block
+
+    def __enter__(self) -> None:
+        self.kept = [(module, dict(module._buffers)) for module in self.block.modules()]
+        for module, buffers in self.kept:
+            for name, buffer in buffers.items():
+                setattr(module, name, None if buffer is None else buffer.clone())
+
+    def __exit__(self, *_) -> None:
+        for module, buffers in self.kept:
+            for name, buffer in buffers.items():
+                setattr(module, name, buffer)
+
+
+def _checkpointed(block: nn.Module, x: Tensor) -> Tensor:
+    if torch.compiler.is_compiling():  # what a compiler computes again, it computes once
+        return checkpoint(block, x, use_reentrant=False)
+    contexts = nullcontext(), _KeepsBuffers(block)
+    return checkpoint(block, x, use_reentrant=False, context_fn=lambda: contexts)
+
+
+def stages_with_heads(chosen: Sequence[int] | None, stages: int) -> tuple[int, ...]:
+    numbers = range(stages - 1) if chosen is None else chosen
+    several = isinstance(numbers, Sequence) and all(type(number) is int for number in numbers)
+    if not several or list(numbers) != sorted({*numbers} & {*range(stages)}):
+        raise ValueError(
+            f"head_stages: expected numbers of stages from 0 to {stages - 1}, rising, got {chosen}"
+        )
+    return tuple(numbers)
+
+
+def forget_classes(cfg: dict[str, Any], kept: Container[str] = ()) -> None:
+    for name in {"label_names", "tag"}.difference(kept):
+        cfg.pop(name, None)

@@ -1,0 +1,205 @@
+"""timm's build of one architecture: its configuration, and which weights fit."""
+
+import inspect
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from timm.models import build_model_with_cfg
+from torch import Tensor, nn
+
+from zoo.models._backbone import (
+    CONFIG,
+    COUNTER,
+    NEEDED,
+    Backbone,
+    OtherWeightsError,
+    SpikingBackbone,
+    forget_classes,
+    stages_with_heads,
+)
+from zoo.validation import sizes
+
+SOURCES = ("file", "url", "hf_hub_id", "hf_hub_filename", "state_dict", "source")  # timm's
+
+
+def checkpoint_filter_fn(state_dict: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+    """Of what pretrained=True loads: weights with heads fit a network without, and the reverse;
+    heads on other stages keep their own start.
+
+    Raises:
+        OtherWeightsError: A tensor of the backbone is missing, which timm would leave random, or
+            there are more, of another network.
+    """
+    prefix = "shortcut_heads."
+    backbone = {k: v for k, v in state_dict.items() if not k.startswith(prefix)}
+    here, there = (
+        {name for name in names if not name.startswith((prefix, "head.fc."))}
+        for names in (model.state_dict(), state_dict)
+    )
+    if missing := sorted(name for name in here - there if not name.endswith(COUNTER)):
+        raise OtherWeightsError(
+            f"weights: expected a whole network, found {len(missing)} tensors less: {missing[:3]}"
+        )
+    if others := sorted(there - here):
+        raise OtherWeightsError(
+            f"weights: expected those of this network alone, found {len(others)} more: {others[:3]}"
+        )
+    if model.shortcut_heads is None:
+        return backbone
+    own = {k: v for k, v in model.state_dict().items() if k.startswith(prefix)}
+    theirs = {k: v for k, v in state_dict.items() if k.startswith(prefix)}
+    stages = stages_with_heads(model.pretrained_model_args.get("head_stages"), len(model.stages))
+    fit = stages == model.head_stages and (
+        {k: v.shape for k, v in own.items()} == {k: v.shape for k, v in theirs.items()}
+    )
+    return backbone | (theirs if fit else own)
+
+
+def build(
+    network: type[Backbone],
+    variant: str,
+    pretrained: bool,
+    model_args: dict[str, Any],
+    kwargs: dict[str, Any],
+) -> Backbone:
+    """timm's build of one architecture.
+
+    Args:
+        network: What builds it, with the arguments of that architecture as its defaults.
+        model_args: The arguments in which this variant differs.
+        kwargs: The user's, which stand before those.
+
+    Raises:
+        ValueError: features_only by another of timm's ways than the getter, which alone knows of
+            time; a config.json with a part of the neuron's constants; other weights, or a wrong
+            input_size, in pretrained_cfg_overlay; or in pretrained_cfg a file that lies beside a
+            config.json.
+    """
+    saved = kwargs.get("pretrained_model_args", {}).get("spike_layer")
+    if saved and isinstance(given := kwargs.get("spike_layer"), Mapping):
+        constants = saved | given  # what it leaves out is as it was trained
+        if missing := NEEDED - constants.keys():
+            raise ValueError(
+                "spike_layer: expected all constants of its neurons in config.json, got none of "
+                f"{sorted(missing)}, as timm alone saves it; zoo.hub.save_pretrained writes them, "
+                "or name them here"
+            )
+        kwargs = kwargs | {"spike_layer": constants}
+    overlay = kwargs.get("pretrained_cfg_overlay") or {}
+    if "input_size" in overlay:
+        _check_size(overlay["input_size"])
+    if pretrained:
+        _check_overlay(overlay)
+        source = kwargs.get("pretrained_cfg")  # timm's scripts make one with a file in it
+        if not isinstance(source, Mapping):
+            source = getattr(source, "__dict__", {})
+        check_weights_alone("pretrained_cfg", source.get("file"))
+        if "input_size" in overlay and "input_size" in source:
+            channels, theirs = overlay["input_size"][0], source["input_size"][0]
+            if channels != kwargs.get("in_chans", theirs):
+                raise ValueError(
+                    f"pretrained_cfg_overlay: expected in_chans={channels} beside the input_size "
+                    f"{overlay['input_size']!r}, got {kwargs.get('in_chans', 'none')}; the weights "
+                    f"are for images of {theirs} channels"
+                )
+            size = (theirs, *overlay["input_size"][1:])  # as timm wants it of weights
+            kwargs = kwargs | {"pretrained_cfg_overlay": overlay | {"input_size": size}}
+    args = model_args | kwargs
+    depths = args.get("depths", inspect.signature(network).parameters["depths"].default)
+    out_indices = tuple(range(len(sizes("depths", depths))))
+    if kwargs.get("features_only"):
+        if kwargs.get("feature_cls", "getter") != "getter":
+            raise ValueError(f"feature_cls: expected 'getter', got {kwargs['feature_cls']!r}")
+        args.pop("global_pool", None)  # the head goes
+    model = build_model_with_cfg(
+        network,
+        variant,
+        pretrained,
+        pretrained_filter_fn=checkpoint_filter_fn,
+        feature_cfg=dict(out_indices=out_indices, feature_cls="getter"),
+        **args,
+    )
+    cfg = model.pretrained_cfg
+    known = cfg.get("num_classes")
+    if getattr(model, "num_classes", known) != known:  # the classifier is new, for other classes
+        forget_classes(cfg, kept=overlay)
+    mean, size = cfg.get("mean"), cfg.get("input_size")
+    if size and isinstance(mean, Sequence) and len(mean) == getattr(model, "in_chans", 0):
+        cfg["input_size"] = (len(mean), *size[1:])
+    return model
+
+
+def check_created(model: nn.Module) -> None:
+    """Raise for what is no network of zoo.create_model; timm's build alone gives it a
+    pretrained_cfg.
+    """
+    if not (isinstance(model, SpikingBackbone) and hasattr(model, "pretrained_cfg")):
+        raise ValueError(
+            f"model: expected a network of zoo.create_model, got a {type(model).__name__}"
+        )
+
+
+def check_weights_alone(argument: str, file: str | Path | None) -> None:
+    """Raise for weights that lie beside what says which network they are of: timm reads such a file
+    alone, and with other neurons it is another network.
+    """
+    if not (file and Path(file).is_file()):
+        return
+    for folder in (Path(file).parent, Path(file).resolve().parent):  # a link may lie elsewhere
+        if (folder / CONFIG).is_file():
+            raise ValueError(
+                f"{argument}: expected weights alone, got those of {folder}, whose config.json has "
+                f"their neurons; take create_model('local-dir:{folder}', pretrained=True)"
+            )
+
+
+def _check_overlay(overlay: Mapping[str, Any]) -> None:
+    """Raise for what timm would load other weights by, or leave the classifier random for."""
+    if wrong := sorted(overlay.keys() & {*SOURCES, "num_classes"}):
+        raise ValueError(
+            f"pretrained_cfg_overlay: expected nothing about which weights, got {wrong}; other "
+            "weights are another name, as local-dir:FOLDER, and num_classes is an argument itself"
+        )
+
+
+def _check_size(size: Any) -> None:
+    whole_numbers = isinstance(size, Sequence) and all(type(n) is int and n > 0 for n in size)
+    if not (whole_numbers and len(size) == 3):
+        raise ValueError(
+            "pretrained_cfg_overlay: expected input_size as (channels, height, width), got "
+            f"{size!r}"
+        )
+
+
+def cfg(**kwargs) -> dict[str, Any]:
+    """timm's pretrained_cfg of a 32-pixel network for ten classes, with what differs."""
+    # Means and deviations are whole numbers over 255, so that a normalised pixel is still a pixel.
+    return {
+        "num_classes": 10,
+        "input_size": (3, 32, 32),
+        "pool_size": (4, 4),
+        "crop_pct": 1.0,
+        "interpolation": "bilinear",
+        "mean": (125 / 255, 123 / 255, 114 / 255),
+        "std": (63 / 255, 62 / 255, 67 / 255),
+        "first_conv": "stem.0.conv",
+        "classifier": "head.fc",
+        **kwargs,
+    }
+
+
+def cfg_imagenet(**kwargs) -> dict[str, Any]:
+    """timm's pretrained_cfg of a 224-pixel network for ImageNet's classes, with what differs."""
+    return cfg(
+        **{
+            "num_classes": 1000,
+            "input_size": (3, 224, 224),
+            "pool_size": (7, 7),
+            "crop_pct": 0.875,
+            "interpolation": "bicubic",
+            "mean": (124 / 255, 116 / 255, 104 / 255),
+            "std": (58 / 255, 57 / 255, 57 / 255),
+            **kwargs,
+        }
+    )
