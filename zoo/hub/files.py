@@ -5,8 +5,11 @@ import hashlib
 import os
 import shutil
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePath
+
+from filelock import FileLock, Timeout
 
 OLD = 3600.0  # seconds without a write, after which whoever made a scratch folder is dead
 NO_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EBADF)  # what shared folders answer for a folder
@@ -26,6 +29,24 @@ def write(path: Path, content: str | bytes) -> None:
     except OSError as error:
         partial.unlink(missing_ok=True)
         raise OSError(error.errno, f"{path}: expected room for it, got: {error}") from error
+
+
+@contextmanager
+def locked(path: Path, message: str) -> Iterator[None]:
+    """Hold a lock file while the block runs; a process that is killed lets go of it.
+
+    Raises:
+        FileExistsError: Another process holds it; with this message.
+    """
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise FileExistsError(message) from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def sync(path: Path) -> None:

@@ -46,8 +46,8 @@ def _after_reset(v, spike, v_threshold, RESET: tl.constexpr):
 
 @triton.jit
 def _slope(u, SURROGATE: tl.constexpr, WIDTH: tl.constexpr):
-    """The surrogate's SLOPES[SURROGATE](u, WIDTH), with the rounding of torch on CUDA, which divides
-    by a number as it multiplies by its reciprocal.
+    """SLOPES[SURROGATE](u, WIDTH) of the surrogates, rounded as torch does on CUDA, which divides by
+    a number as it multiplies by its reciprocal.
     """
     per_width = tl.div_rn(tl.full((), 1.0, tl.float32), WIDTH)
     if SURROGATE == "triangle":
