@@ -46,7 +46,7 @@ def _after_reset(v, spike, v_threshold, RESET: tl.constexpr):
 
 @triton.jit
 def _slope(u, SURROGATE: tl.constexpr, WIDTH: tl.constexpr):
-    """SLOPES[SURROGATE](u, WIDTH) of the surrogates, rounded as torch does on CUDA, which divides by
+    """SLOPES[SURROGATE](u, WIDTH) of the surrogates, rounded as torch on CUDA, which divides by
     a number as it multiplies by its reciprocal.
     """
     per_width = tl.div_rn(tl.full((), 1.0, tl.float32), WIDTH)
