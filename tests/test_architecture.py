@@ -36,10 +36,34 @@ def test_imports_point_one_way(package, forbidden):
     assert wrong == []
 
 
-def test_only_training_imports_training():
+# Each room of zoo may import those before it.
+ROOMS = (
+    "validation",
+    "console",
+    "neurons",
+    "layers",
+    "models",
+    "deployment",
+    "hub",
+    "factory",
+    "inference",
+    "data",
+    "diagnostics",
+    "training",
+)
+
+
+def test_rooms_of_zoo_import_only_rooms_before_them():
     for path, names in imports(ROOT / "zoo").items():
-        if path.parts[1] != "training":
-            assert not reaches(names, "zoo.training"), path
+        room = path.parts[1].removesuffix(".py")
+        if room in ROOMS:  # __init__ and __main__ stand above them all
+            for later in ROOMS[ROOMS.index(room) + 1 :]:
+                assert not reaches(names, f"zoo.{later}"), f"{path} imports zoo.{later}"
+
+
+def test_zoo_has_no_other_rooms():
+    found = {path.parts[1].removesuffix(".py") for path in imports(ROOT / "zoo")}
+    assert found == {*ROOMS, "__init__", "__main__"}
 
 
 def test_nothing_stands_on_a_peer():
