@@ -5,18 +5,25 @@ RECENT := import sys; sys.version_info >= (3, 11) or \
 # Two files at a time, a thread each: half the time of one by one on two cores.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
-.PHONY: demo test check bench
+.PHONY: demo test check release-check bench
 
 demo: .venv/train
 	$(BIN)/python docs/demo.py
 
 test: .venv/ready
-	$(PYTEST)
+	$(PYTEST) -m "not release"
 
 check: .venv/ready
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	$(PYTEST) -m "not release"
+
+# Before a release: every test, those that take minutes too.
+release-check: .venv/ready
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
 	$(PYTEST)
+	$(BIN)/python docs/demo.py
 
 bench: .venv/ready
 	$(BIN)/python -m pip install --quiet --editable '.[bench]'

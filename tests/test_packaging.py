@@ -6,10 +6,13 @@ import sys
 import zipfile
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parent.parent
 BUILD = "import sys; from setuptools import build_meta; build_meta.build_wheel(sys.argv[1])"
 
 
+@pytest.mark.release
 def test_a_wheel_holds_every_module_and_the_released_weights(exported, tmp_path):
     source = tmp_path / "source"
     for package in ("zoo", "export"):
