@@ -17,6 +17,7 @@ from zoo.training.augment import AugmentConfig
 from zoo.training.engine import train
 from zoo.training.prepare import build_model
 
+SMALL = {"depths": [1, 1], "widths": [8, 16]}
 EVENTS = {"name": "dvs_gesture", "size": 16, "frames": 4, "mean": (0, 0), "std": (1, 1)}
 
 
@@ -123,9 +124,9 @@ def test_streams_are_sorted_by_name(gestures, monkeypatch):
 def test_a_run_learns_from_event_frames(recipe, gestures, tmp_path):
     config = replace(
         recipe,
-        epochs=12,
+        epochs=8,
         batch_size=25,
-        model_args={},
+        model_args=SMALL,
         data=DataConfig(root=str(gestures), **EVENTS),
         augment=AugmentConfig(crop_padding=0, roll=2),
         output=str(tmp_path),

@@ -75,9 +75,10 @@ def test_a_measured_image_is_fixed_and_a_crop_depends_on_its_seed(folder):
 def test_a_run_learns_from_files_that_a_worker_reads(recipe, folder, tmp_path):
     recipe = replace(
         recipe,
+        model_args=recipe.model_args | {"depths": [1, 1], "widths": [8, 16]},
         data=config(folder),
         augment=AugmentConfig(auto="randaugment", crop_padding=0),
-        epochs=15,
+        epochs=10,
         batch_size=8,
         workers=1,
         output=str(tmp_path / "run"),
