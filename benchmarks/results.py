@@ -49,7 +49,7 @@ Optimizer, learning rate and threshold differ from claim to claim. [The runs tha
 them](results/recipe_search.md) had heads, and were measured on images that are held out here too;
 no recipe was searched for networks without heads, whose runs in that table (`vanilla`) are claim
 7's twins. The rebuttal is what the authors answered to the reviewers, public on OpenReview.
-`configs/paper_*.yaml` holds the paper's recipes, as far as it gives them, for GPUs. Where a table says no
+`configs/paper/` holds the paper's recipes, as far as it gives them, for GPUs. Where a table says no
 more of Muon than its learning rate, it multiplied in bf16; in fp32 the same commands have it
 multiply in fp32 now, so that they give somewhat other figures. The commit in a table's file is that
 of the code which wrote it; arms may have been trained by code before it, which `trained by` names

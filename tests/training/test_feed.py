@@ -69,7 +69,7 @@ def test_a_rest_with_too_little_for_some_process_is_left_out(images):
     assert Feed(Config(batch_size=27), images, 0, 2).steps == 1
     assert Feed(Config(batch_size=26), images, 0, 2).steps == 2
     assert Feed(Config(batch_size=64), images, 0, 20).steps == 1
-    with pytest.raises(ValueError, match="batch_size: expected a number in .40, inf"):
+    with pytest.raises(ValueError, match=r"batch_size: expected a number in .40, inf"):
         Feed(Config(batch_size=32), images, 0, 40)
 
 
