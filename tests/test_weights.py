@@ -114,8 +114,8 @@ def what_bits_depend_on(recipe: dict) -> dict:
 def test_the_commands_of_the_documentation_are_those_that_a_release_was_trained_with(name):
     config = hub.read_config(hub.find_pretrained(name))
     said, runs = [], {""}
-    for recipe, *options in commands():
-        recipe = load_config(ROOT / recipe)
+    for recipe, _, stage, *options in commands():
+        recipe = load_config(ROOT / recipe, stage)
         if recipe.model == config["architecture"]:
             said.append(tyro.cli(Config, default=recipe, args=options))
             assert said[-1].start_from in runs, "it begins with a run that came before"

@@ -1,6 +1,6 @@
-"""What all commands share: where they may write, what they show, and how they end."""
+"""What all commands share: option checks, progress bars, and how errors end a process."""
 
-import os
+import math
 import sys
 import traceback
 from collections.abc import Iterable, Iterator
@@ -19,10 +19,13 @@ T = TypeVar("T")
 
 @contextmanager
 def said_in_a_line(*errors: type[Exception], stopped: str = "stopped") -> Iterator[None]:
-    """End the process with a line for these errors, for those that all commands meet, and for
-    Ctrl-C, which says what is to be known then. A RuntimeError, as torch raises them, is no
-    command's answer to wrong input, but a fault, of a device or of ours: where it came up is shown
-    above its line, unless memory ran out.
+    """End the process with one line for user errors and Ctrl-C.
+
+    A RuntimeError is a bug or a device fault: its traceback comes first, unless memory ran out.
+
+    Args:
+        errors: More exceptions that end in one line.
+        stopped: The line after Ctrl-C.
     """
     try:
         yield
@@ -36,29 +39,28 @@ def said_in_a_line(*errors: type[Exception], stopped: str = "stopped") -> Iterat
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Whether memory ran out, a device's or, for which torch has no error of its own, a CPU's."""
+    """Whether memory ran out; for a CPU, torch raises a plain RuntimeError."""
     is_known = isinstance(error, torch.OutOfMemoryError | MemoryError)
     return is_known or "can't allocate memory" in str(error)
 
 
 def named_first(options: type, what: str, prog: str, description: str) -> str:
-    """The argument before all options; without one, an end that says so, or shows them."""
+    """Return the first argument; exit with help or an error if an option comes first."""
     if sys.argv[1:2] in (["-h"], ["--help"]):
         tyro.cli(options, args=["--help"], prog=prog, description=description)
     if len(sys.argv) < 2 or sys.argv[1].startswith("-"):
-        sys.exit(
-            f"error: expected {prog}, {what} before any option, got "
-            f"{' '.join(sys.argv[1:]) or 'none'}; --help shows the options"
-        )
+        sys.exit(f"error: expected {what} before any option: {prog}; --help shows the options")
     return sys.argv[1]
 
 
-def check_output(folder: Path, option: str = "output") -> None:
-    """Raise before anything is computed that could not be written.
+def check_range(name: str, value: float, least: float, below: float = math.inf) -> None:
+    """Raise ValueError unless least <= value < below."""
+    if not least <= value < below:
+        raise ValueError(f"{name}: expected a number in [{least}, {below}), got {value}")
 
-    Raises:
-        ValueError: The folder is none, or neither there nor to be made.
-    """
+
+def check_output(folder: Path, option: str = "output") -> None:
+    """Raise ValueError unless the folder can be written to or created."""
     there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
     try:
         TemporaryFile(dir=there).close()
@@ -68,22 +70,12 @@ def check_output(folder: Path, option: str = "output") -> None:
         ) from None
 
 
-class PatientConsole(Console):
-    """Of work that is to go on when the reader of its output goes, as `| head` does."""
-
-    def on_broken_pipe(self) -> None:
-        self.quiet = True
-        nobody = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nobody, sys.stdout.fileno())
-        os.close(nobody)
-
-
 def watched(parts: Iterable[T], doing: str, count: int | None = None) -> Iterable[T]:
-    """The same parts, with a bar on a terminal's stderr that goes when they are through.
+    """Iterate with a progress bar on stderr, if that is a terminal.
 
     Args:
-        doing: What is done to them, for the bar.
-        count: How many there are, where they do not say.
+        doing: The text beside the bar.
+        count: Number of parts, if they have no length.
     """
     console = Console(stderr=True)
     off = not console.is_terminal

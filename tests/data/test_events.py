@@ -1,7 +1,5 @@
 """Event streams: tonic's arrays become frames, and frames train a network."""
 
-import shutil
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,18 +7,17 @@ import flatbuffers
 import numpy as np
 import pytest
 import torch
-from tonic import transforms
 from tonic.datasets import CIFAR10DVS, DVSGesture
 
 import zoo
 from zoo.data import DataConfig, load_images
 from zoo.data.events import _dataset, _share, frames
-from zoo.diagnostics.__main__ import Options, diagnose
 from zoo.hub import run_folder as runs
 from zoo.training.augment import AugmentConfig
 from zoo.training.engine import train
 from zoo.training.prepare import build_model
 
+SMALL = {"depths": [1, 1], "widths": [8, 16]}
 EVENTS = {"name": "dvs_gesture", "size": 16, "frames": 4, "mean": (0, 0), "std": (1, 1)}
 
 
@@ -34,7 +31,7 @@ def stream(count: int, seed: int = 0) -> np.ndarray:
     return events
 
 
-def test_frames_hold_every_event_once_at_its_place():
+def test_frames_count_every_event_once_at_its_place():
     events = stream(1000)
     counted = frames(events, (128, 128, 2), 5, 32)
     assert counted.shape == (5, 2, 32, 32)
@@ -44,15 +41,15 @@ def test_frames_hold_every_event_once_at_its_place():
     assert counted[:, 1, 7, 3].sum() == here.sum()
 
 
-@pytest.mark.parametrize(("size", "each"), [(32, 64), (48, 28), (100, 7)])
-def test_cells_are_of_equal_area_whether_or_not_pixels_lie_in_one_alone(size, each):
+@pytest.mark.parametrize(("size", "each"), [(32, 64), (48, 28)])
+def test_cells_have_equal_area_at_any_size(size, each):
     y, x, p, _ = (axis.ravel() for axis in np.indices((128, 128, 2, 4)))  # four events everywhere
     events = np.zeros(len(x), dtype=stream(0).dtype)
     events["x"], events["y"], events["p"] = x, y, p
     assert frames(events, (128, 128, 2), 1, size).unique().tolist() == [each]
 
 
-def test_a_pixel_in_two_cells_gives_each_its_share():
+def test_a_pixel_in_two_cells_counts_in_each_by_its_share():
     events = np.zeros(9, dtype=stream(0).dtype)
     events["x"], events["y"] = (
         2,
@@ -65,18 +62,11 @@ def test_a_pixel_in_two_cells_gives_each_its_share():
     ]
 
 
-def test_a_crowded_pixel_stays_at_its_most():
+def test_a_hot_pixel_is_clipped_at_255():
     for count in (2000, 80_000):  # the second is more than 16 bits hold
         events = stream(count)
         events["x"] = events["y"] = 0
         assert frames(events, (128, 128, 2), 1, 16)[0, :, 0, 0].tolist() == [255, 255]
-
-
-def test_frames_are_tonics_where_no_pixel_is_hot():
-    events = stream(5000)
-    tonics = transforms.ToFrame(sensor_size=(128, 128, 2), n_time_bins=4)(events)
-    ours = frames(events, (128, 128, 2), 4, 128)
-    assert (torch.from_numpy(tonics) != ours).sum() <= 1  # tonic leaves out the very last moment
 
 
 def test_every_tenth_stream_of_a_class_is_a_test_stream():
@@ -88,10 +78,8 @@ def test_every_tenth_stream_of_a_class_is_a_test_stream():
 
 
 @pytest.fixture(scope="module")
-def gestures(tmp_path_factory) -> Iterator[Path]:
-    """DVS Gesture as tonic unpacks it, only smaller, with noise of one polarity and of both in two
-    classes.
-    """
+def gestures(tmp_path_factory) -> Path:
+    """A small DVS Gesture as tonic unpacks it: noise of one polarity, or of both."""
     root = tmp_path_factory.mktemp("events")
     for split, kind in (("train", DVSGesture.train_filename), ("test", DVSGesture.test_filename)):
         (root / "DVSGesture").mkdir(exist_ok=True)
@@ -107,12 +95,10 @@ def gestures(tmp_path_factory) -> Iterator[Path]:
                 np.save(folder / f"user{user:02d}_led" / f"{label}.npy", np.stack(columns, 1))
         for label in range(2, 11):  # one stream each of the others
             np.save(folder / "user00_led" / f"{label}.npy", np.stack(columns, 1))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("zoo.data.events.GESTURES", {"train": 109, "test": 109})
-        yield root
+    return root
 
 
-def test_a_set_of_streams_is_counted_once_and_held(gestures):
+def test_streams_become_frames_in_memory(gestures):
     images = load_images(DataConfig(root=str(gestures), **EVENTS), "train")
     assert images.images.shape == (109, 4, 2, 16, 16)
     assert images.shape == (4, 2, 16, 16)
@@ -121,7 +107,7 @@ def test_a_set_of_streams_is_counted_once_and_held(gestures):
     assert not torch.equal(tests.images, images.images)
 
 
-def test_streams_stand_by_their_names_however_the_disk_lists_them(gestures, monkeypatch):
+def test_streams_are_sorted_by_name(gestures, monkeypatch):
     config = DataConfig(root=str(gestures), **EVENTS)
     expected = load_images(config, "train")
 
@@ -135,12 +121,12 @@ def test_streams_stand_by_their_names_however_the_disk_lists_them(gestures, monk
     assert torch.equal(load_images(config, "train").images, expected.images)
 
 
-def test_a_run_learns_from_event_frames_and_its_network_takes_them(recipe, gestures, tmp_path):
+def test_a_run_learns_from_event_frames(recipe, gestures, tmp_path):
     config = replace(
         recipe,
-        epochs=12,
+        epochs=8,
         batch_size=25,
-        model_args={},
+        model_args=SMALL,
         data=DataConfig(root=str(gestures), **EVENTS),
         augment=AugmentConfig(crop_padding=0, roll=2),
         output=str(tmp_path),
@@ -151,32 +137,12 @@ def test_a_run_learns_from_event_frames_and_its_network_takes_them(recipe, gestu
     assert model.eval()(torch.rand(4, 3, 2, 16, 16)).shape == (3, 11)
 
 
-def test_a_network_has_as_many_time_steps_as_its_streams_have_frames(recipe, gestures):
+def test_a_network_has_a_time_step_for_each_frame(recipe, gestures):
     data = DataConfig(root=str(gestures), **EVENTS)
     images = load_images(data, "train")
     assert build_model(replace(recipe, data=data, model_args={}), images).time_steps == 4
     with pytest.raises(ValueError, match=r"time_steps: expected the 4 of data.frames, got 3"):
         build_model(replace(recipe, data=data, model_args={"time_steps": 3}), images)
-
-
-def test_a_network_is_diagnosed_on_as_many_time_steps_as_streams_have_frames(gestures):
-    options = Options(data=DataConfig(root=str(gestures), **EVENTS), num_images=2, batch_size=2)
-    found = diagnose("gac_ms_resnet18", options)
-    assert found.title == "gac_ms_resnet18, random weights, T = 4, 2 test images of dvs_gesture"
-    with pytest.raises(ValueError, match=r"time_steps: expected the 4 of data\.frames, got 8"):
-        diagnose("gac_ms_resnet18", replace(options, time_steps=8))
-
-
-def test_frames_larger_than_the_sensor_are_refused():
-    with pytest.raises(ValueError, match=r"data\.size: expected at most the 128 pixels of the"):
-        DataConfig(**EVENTS | {"size": 129})
-
-
-def test_gestures_that_are_partly_unpacked_are_refused(gestures, tmp_path):
-    copy = shutil.copytree(gestures, tmp_path / "copy")
-    shutil.rmtree(copy / "DVSGesture" / "ibmGestureTrain" / "user49_led")
-    with pytest.raises(ValueError, match=r"expected 109 streams .* the train split .* 107; delete"):
-        load_images(DataConfig(root=str(copy), **EVENTS), "train")
 
 
 def write_aedat4(path: Path, events: np.ndarray) -> None:
@@ -209,8 +175,7 @@ def write_aedat4(path: Path, events: np.ndarray) -> None:
     path.write_bytes(b"#!AER-DAT4.0\r\n" + bytes(header.Output()) + framed)
 
 
-def test_streams_of_cifar10_dvs_are_read_from_their_own_format(tmp_path, monkeypatch):
-    monkeypatch.setattr("zoo.data.events.STREAMS", 100)
+def test_cifar10_dvs_is_read_from_its_aedat4_files(tmp_path):
     root = tmp_path / "CIFAR10DVS"
     root.mkdir()
     (root / CIFAR10DVS.filename).write_bytes(b"unpacked")
@@ -225,15 +190,11 @@ def test_streams_of_cifar10_dvs_are_read_from_their_own_format(tmp_path, monkeyp
     assert images.labels.bincount().tolist() == [10] * 10
     assert torch.equal(images.images[0], frames(events, (128, 128, 2), 4, 16))
 
-    shutil.rmtree(root / "truck")
-    for i in range(100, 200):  # tonic wants no more than a thousand of any class
-        (root / "cat" / f"{i}.aedat4").hardlink_to(tmp_path / "stream.aedat4")
-    with pytest.raises(ValueError, match=r"expected 100 streams or more of truck .* got 0; delete"):
-        load_images(config, "test")
-
 
 @pytest.mark.parametrize("name", ["cifar10_dvs", "dvs_gesture"])
-def test_missing_streams_are_told_what_to_fetch(tmp_path, name):
+def test_missing_streams_end_in_a_clear_error(tmp_path, name):
     config = DataConfig(**(EVENTS | {"name": name}), root=str(tmp_path))
-    with pytest.raises(FileNotFoundError, match=r"data.root: expected .* set data.download: true"):
+    with pytest.raises(
+        FileNotFoundError, match=r"data\.root: .* is not in .*--data\.download fetches it"
+    ):
         load_images(config, "train")

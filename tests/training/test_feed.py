@@ -69,7 +69,7 @@ def test_a_rest_with_too_little_for_some_process_is_left_out(images):
     assert Feed(Config(batch_size=27), images, 0, 2).steps == 1
     assert Feed(Config(batch_size=26), images, 0, 2).steps == 2
     assert Feed(Config(batch_size=64), images, 0, 20).steps == 1
-    with pytest.raises(ValueError, match="batch_size: expected at least an image for each of 40 "):
+    with pytest.raises(ValueError, match=r"batch_size: expected a number in .40, inf"):
         Feed(Config(batch_size=32), images, 0, 40)
 
 
@@ -124,7 +124,7 @@ def start_method(request):
 
 
 @pytest.mark.usefixtures("start_method")
-def test_a_worker_hears_no_signal_from_its_first_moment():
+def test_workers_block_signals_from_start():
     before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
     batches = _read(Masks(), [torch.arange(2)], Config(workers=1, device="cpu"))
     assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == before
@@ -137,7 +137,7 @@ class Streams(Masks):
 
 
 @pytest.mark.usefixtures("start_method")
-def test_a_worker_writes_past_the_progress_bar_whose_locks_it_may_have_inherited():
+def test_a_worker_writes_to_the_real_streams():
     with Progress(console=Console(force_terminal=True, file=io.StringIO())):
         assert sys.stderr is not sys.__stderr__
         batches = _read(Streams(), [torch.arange(2)], Config(workers=1, device="cpu"))
@@ -149,7 +149,7 @@ class Broken(Masks):
         raise ValueError("data.root: expected a whole image, got cat.jpg")
 
 
-def test_an_image_that_a_worker_cannot_read_ends_the_workers_and_is_said_in_a_line():
+def test_an_error_in_a_worker_ends_in_one_line():
     batches = _read(Broken(), [torch.arange(2)], Config(workers=1, device="cpu"))
     with pytest.raises(ValueError, match=r"^data\.root: expected a whole image, got cat\.jpg$"):
         next(batches)
@@ -157,7 +157,7 @@ def test_an_image_that_a_worker_cannot_read_ends_the_workers_and_is_said_in_a_li
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_what_is_closed_early_leaves_no_worker(images, workers):
+def test_closing_early_stops_the_workers(images, workers):
     config = Config(batch_size=8, workers=workers, device="cpu")
     epoch, measured = Feed(config, images).epoch(0), measured_batches(config, images)
     chunks = next(epoch)
@@ -168,7 +168,7 @@ def test_what_is_closed_early_leaves_no_worker(images, workers):
     assert not list(chunks)
 
 
-def test_what_is_random_differs_between_seeds_epochs_steps_and_images():
+def test_augmentation_differs_between_seeds_epochs_steps_and_images():
     noise = torch.randint(256, (3, 8, 8), dtype=torch.uint8, generator=torch.manual_seed(0))
     same = ImageSet(noise.expand(30, 3, 8, 8).contiguous(), torch.arange(30), ("a",))
     config = Config(batch_size=10, augment=AugmentConfig(auto="randaugment"))
@@ -263,7 +263,7 @@ def test_a_small_crop_is_a_piece_of_the_image():
 
 
 def test_a_crop_larger_than_the_padded_image_is_refused():
-    with pytest.raises(ValueError, match=r"augment\.crop_size: expected at most 8 pixels"):
+    with pytest.raises(ValueError, match=r"augment\.crop_size: expected a number in .0, 9"):
         random_crop(torch.zeros(1, 3, 6, 6), 1, 9)
 
 
@@ -293,7 +293,7 @@ def test_each_piece_of_a_step_and_each_process_draws_its_own(images):
         assert len(drawn) == 3
 
 
-def test_where_both_mixes_are_set_each_is_drawn():
+def test_mixup_and_cutmix_together_take_turns():
     torch.manual_seed(0)
     config = AugmentConfig(crop_padding=0, flip=False, mixup=1.0, cutmix=1.0)
     pixels = torch.arange(4.0).view(4, 1, 1, 1).expand(4, 3, 8, 8)
@@ -329,13 +329,13 @@ def test_the_frames_of_an_event_stream_move_together():
 
 def test_an_amount_below_zero_is_refused():
     with pytest.raises(
-        ValueError, match=re.escape("augment.cutout: expected a finite number >= 0, got -1")
+        ValueError, match=re.escape("augment.cutout: expected a number in [0, inf), got -1")
     ):
         AugmentConfig(cutout=-1)
 
 
 @pytest.mark.parametrize("name", ["autoaugment_cifar10", "autoaugment_imagenet", "randaugment"])
-def test_what_a_policy_moves_in_from_outside_is_the_mean(name):
+def test_a_policy_fills_borders_with_the_mean(name):
     policy, corners = image_policy(name, (11, 22, 33)), set()
     image = torch.full((3, 32, 32), 255, dtype=torch.uint8)
     for seed in range(300):

@@ -46,16 +46,15 @@ def test_a_rate_is_the_share_of_ones():
 def test_a_layer_that_never_fires_is_named(recipe, tmp_path, capsys):
     unreachable = recipe.model_args | {"spike_layer": {"v_threshold": 1e6}}
     train(replace(recipe, epochs=1, output=str(tmp_path), model_args=unreachable))
-    said = capsys.readouterr().out
-    assert "after epoch 1 no neuron fires in 19 of 19 layers: stem.1, stages.0.0" in said
+    assert "no neuron fires in 19 of 19 layers: stem.1, " in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
     ("layer", "expected"),
     [
-        ("head.fc", "a finite loss, got nan"),
+        ("head.fc", "the loss"),
         # Its neuron does not fire, and the loss stays finite.
-        ("stages.1.0.conv2.conv", "a finite gradient of stem.0.conv.weight, got another"),
+        ("stages.1.0.conv2.conv", "the gradient of stem.0.conv.weight"),
     ],
 )
 def test_what_is_not_finite_ends_the_run_and_names_the_layer(
@@ -67,7 +66,9 @@ def test_what_is_not_finite_ends_the_run_and_names_the_layer(
         return step(learner, *args)
 
     monkeypatch.setattr(Learner, "step", breaks)
-    message = f"step 1: expected {expected}; the first layer whose output is not finite is {layer};"
+    message = (
+        f"step 1: {expected} is not finite; the first layer whose output is not finite is {layer};"
+    )
     with pytest.raises(FloatingPointError, match=message):
         train(replace(recipe, output=str(tmp_path)))
     assert not runs.checkpoints(tmp_path)
@@ -104,9 +105,7 @@ def test_a_run_that_breaks_leaves_no_worker_that_its_process_would_wait_for(reci
 
 def test_weights_that_are_not_finite_are_never_saved(recipe, tmp_path):
     wild = replace(recipe, output=str(tmp_path), optim=replace(recipe.optim, lr=1e30))
-    with pytest.raises(
-        FloatingPointError, match=r"after epoch \d, step \d: expected finite weights"
-    ):
+    with pytest.raises(FloatingPointError, match=r"after epoch \d, step \d: \d+ weights are not"):
         train(replace(wild, batch_size=2000))
     for folder in runs.checkpoints(tmp_path):
         assert all(t.isfinite().all() for t in load_file(folder / "model.safetensors").values())
@@ -144,7 +143,7 @@ def test_a_report_of_one_epoch_of_a_deep_network_is_drawn(run, tmp_path):
 
 
 def test_a_report_without_an_epoch_is_refused(tmp_path):
-    with pytest.raises(FileNotFoundError, match="expected a run's log with an epoch in it"):
+    with pytest.raises(FileNotFoundError, match="no epoch has been logged yet"):
         report.draw(tmp_path)
 
 

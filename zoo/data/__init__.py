@@ -1,30 +1,37 @@
-"""Sets of images and of event streams, behind one door.
+"""Data sets of images and of event streams, behind one function.
 
 Shapes: N images, T frames, C channels, H height, W width.
 """
 
-from typing import get_args
+import torch
+from torch import Tensor
 
-from zoo.data.config import DataConfig, DatasetName, Split
+from zoo.data.config import DataConfig, Split, pixel_values
 from zoo.data.events import event_frames
-from zoo.data.files import ImageFiles, image_files
+from zoo.data.files import ImageFiles, image_files, image_folder
 from zoo.data.sets import ImageSet, normalise
-from zoo.data.small import digits, image_folder, torchvision_set
+from zoo.data.small import digits, torchvision_set
 
-__all__ = ["DataConfig", "ImageFiles", "ImageSet", "Split", "load_images", "normalise"]
+__all__ = [
+    "DataConfig",
+    "ImageFiles",
+    "ImageSet",
+    "Split",
+    "drawn_order",
+    "load_images",
+    "measured_images",
+    "normalise",
+    "pixel_values",
+]
 
 
 def load_images(config: DataConfig, split: Split) -> ImageSet | ImageFiles:
-    """One split of a set.
+    """Load one split of a data set.
 
     Raises:
-        FileNotFoundError: The set is not at config.root; the message says what to do.
-        ValueError: Images of several sizes, no images, mean and std for other channels, or no such
-            set or split.
+        FileNotFoundError: The data set is not at config.root; the message says what to do.
+        ValueError: Images of several sizes, or mean and std for other channels.
     """
-    for key, known, got in (("data.name", DatasetName, config.name), ("split", Split, split)):
-        if got not in get_args(known):
-            raise ValueError(f"{key}: expected one of {list(get_args(known))}, got {got!r:.100}")
     match config.name:
         case "digits":
             found = digits(split)
@@ -34,7 +41,29 @@ def load_images(config: DataConfig, split: Split) -> ImageSet | ImageFiles:
             found = image_files(config, split)
         case "cifar10_dvs" | "dvs_gesture":
             found = event_frames(config, split)
-        case _:
+        case "cifar10" | "cifar100" | "fashion_mnist":
             found = torchvision_set(config, split)
+        case _:
+            raise ValueError(f"data.name: unknown data set {config.name!r:.100}")
     config.check_channels(found.shape[-3])
     return found
+
+
+def measured_images(
+    config: DataConfig, train: ImageSet | ImageFiles | None = None
+) -> tuple[ImageSet | ImageFiles, str]:
+    """The images that a run is measured on, and "holdout" or "test".
+
+    Args:
+        train: The whole training split, if it is loaded already.
+    """
+    if not config.holdout:
+        return load_images(config, "test"), "test"
+    if train is None:
+        train = load_images(config, "train")
+    return train.subset(drawn_order(len(train))[: config.holdout]), "holdout"
+
+
+def drawn_order(count: int) -> Tensor:
+    """One random order of images, of which the first are held out; the same for every seed."""
+    return torch.randperm(count, generator=torch.Generator().manual_seed(0))

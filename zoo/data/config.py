@@ -1,9 +1,11 @@
-"""Which set of images, and how it is read."""
+"""Which data set is read, and how."""
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any, Literal
+
+from zoo.console import check_range
 
 DatasetName = Literal[
     "digits",
@@ -16,83 +18,63 @@ DatasetName = Literal[
     "dvs_gesture",
 ]
 EVENTS = ("cifar10_dvs", "dvs_gesture")
-SENSOR = 128  # pixels a side, of both
-# Which sets an option has an effect on, where it has none on others.
-FOR = {
+SENSOR = 128  # pixels a side, of both event cameras
+FOR = {  # data sets that an option has an effect on
     "size": ("imagenet", *EVENTS),
     "frames": EVENTS,
     "download": ("cifar10", "cifar100", "fashion_mnist", *EVENTS),
 }
 Split = Literal["train", "test"]
-CENTRE = 0.875  # of the shorter side of an image of imagenet is seen where it is measured
+CENTRE = 0.875  # of the shorter side of an ImageNet image is measured
 
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
     name: DatasetName = "cifar10"
-    """Which set. image_folder reads train/CLASS/*.jpg and test/CLASS/*.jpg of one size whole;
-    imagenet reads train/CLASS and val/CLASS, of any sizes, as they are needed; *_dvs and dvs_* are
-    event streams."""
+    """The data set. image_folder reads train/CLASS/*.jpg and test/CLASS/*.jpg of one size into
+    memory; imagenet reads train/CLASS and val/CLASS, of any size, during training; *_dvs and dvs_*
+    are event streams."""
     root: str = "data"
     """Where it lies: a folder, or for image_folder also a .tar, .tar.gz or .tar.xz."""
     download: bool = False
-    """Let torchvision or tonic fetch the set into root, where they can; of several nodes into one
-    that they share."""
+    """Let torchvision or tonic download the data set into root."""
     size: int = 224
-    """Height and width of imagenet's images and of event frames, these at most 128, in pixels."""
+    """Height and width of ImageNet images and of event frames, in pixels; at most 128 for these."""
     frames: int = 10
-    """Frames that the events of a stream are counted into: the time steps of the network."""
+    """Frames of an event stream: the time steps of the network."""
     mean: tuple[int, ...] = (125, 123, 114)
-    """Mean of each channel, in pixel values; whole, so that a normalised pixel is still a pixel."""
+    """Mean of each channel, in whole pixel values."""
     std: tuple[int, ...] = (63, 62, 67)
-    """Deviation of each channel, in pixel values."""
+    """Standard deviation of each channel, in whole pixel values."""
     holdout: int = 0
-    """Training images set aside to measure each epoch on, so that test images choose nothing."""
+    """Training images held out to measure each epoch on; with 0 the test images are measured."""
     limit: int = 0
-    """Training images to use of those that are not set aside, drawn once; 0 uses all."""
+    """Training images to use, drawn once; 0 uses all that are not held out."""
     title: str = ""
-    """What cards call the set, where its name says too little: "CIFAR-10 (JPEG)"."""
+    """The data set's name on model cards, if it differs: "CIFAR-10 (JPEG)"."""
 
     def __post_init__(self):
         for key, least in (("holdout", 0), ("limit", 0), ("size", 1), ("frames", 1)):
-            if getattr(self, key) < least:
-                raise ValueError(
-                    f"data.{key}: expected a number >= {least}, got {getattr(self, key)}"
-                )
+            check_range(f"data.{key}", getattr(self, key), least)
+        for key, least in (("mean", 0), ("std", 1)):
+            for value in getattr(self, key):
+                check_range(f"data.{key}", value, least, 256)
+        if self.streams:
+            check_range("data.size", self.size, 1, SENSOR + 1)
         for key, names in FOR.items():
-            usual = type(self).__dataclass_fields__[key].default
-            if self.name not in names and getattr(self, key) != usual:
+            if self.name not in names and getattr(self, key) != getattr(DataConfig, key):
                 raise ValueError(
-                    f"data.{key}: expected none for {self.name}, got {getattr(self, key)}; it is "
-                    f"for {', '.join(names)}"
+                    f"data.{key}: has no effect on {self.name}; it is for {', '.join(names)}"
                 )
-        if self.streams and self.size > SENSOR:
-            raise ValueError(
-                f"data.size: expected at most the {SENSOR} pixels of the sensor of {self.name}, "
-                f"got {self.size}"
-            )
-        if min(self.std, default=1) <= 0:
-            raise ValueError(f"data.std: expected numbers > 0, got {self.std}")
 
     @classmethod
     def recorded(cls, data: Mapping[str, Any]) -> "DataConfig":
-        """What a run wrote of its data into config.json; what no field is called is left out.
-
-        Raises:
-            ValueError: It is not what a run writes.
-        """
-        known = {f.name for f in fields(cls)}
-        told = {key: value for key, value in data.items() if key in known}
-        told = {k: tuple(v) if isinstance(v, list) else v for k, v in told.items()}
-        try:
-            return cls(**told)
-        except (TypeError, ValueError) as error:
-            raise ValueError(
-                f"config.json: expected the data of a training, got {data!r:.200} ({error})"
-            ) from None
+        """The data of a run as config.json has it; keys of other versions are ignored."""
+        known = {key: data[key] for key in cls.__dataclass_fields__.keys() & data.keys()}
+        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in known.items()})
 
     def check_channels(self, channels: int) -> None:
-        """Raise unless mean and std are of so many channels."""
+        """Raise ValueError unless there is a mean and a std for each channel."""
         if not len(self.mean) == len(self.std) == channels:
             raise ValueError(
                 f"data.mean and data.std: expected {channels} values each, one per channel of "
@@ -100,35 +82,39 @@ class DataConfig:
             )
 
     def check_time_steps(self, name: str, time_steps: int) -> None:
-        """Raise unless a network for these events has a time step for each frame."""
+        """Raise ValueError unless a network has one time step per frame."""
         if time_steps != self.frames:
             raise ValueError(f"{name}: expected the {self.frames} of data.frames, got {time_steps}")
 
     @property
     def tag(self) -> str:
-        """The set in a network's name, arch.tag; of "CIFAR-10 (JPEG)" it is cifar10."""
+        """The data set in ``arch.tag``: cifar10 for "CIFAR-10 (JPEG)"."""
         return re.sub(r"\(.*?\)|\W", "", self.title or self.name).lower()
 
     @property
     def streams(self) -> bool:
-        """Whether these are events and not images."""
+        """Whether the samples are event streams."""
         return self.name in EVENTS
 
     @property
     def folders(self) -> bool:
-        """Whether the classes are folders, so that how many there are is read."""
+        """Whether the classes are folders, of any number."""
         return self.name in ("image_folder", "imagenet")
 
     @property
-    def seen(self) -> dict[str, Any]:
-        """What an image goes through before it is measured, by pretrained_cfg's keys."""
-        if self.name == "imagenet":
-            return {"crop_pct": CENTRE, "interpolation": "bicubic"}
-        return {"crop_pct": 1.0, "interpolation": "bilinear"}
+    def preprocessing(self) -> dict[str, Any]:
+        """How images are prepared for measuring, by pretrained_cfg's keys."""
+        crop = (CENTRE, "bicubic") if self.name == "imagenet" else (1.0, "bilinear")
+        return {
+            "mean": tuple(value / 255 for value in self.mean),
+            "std": tuple(value / 255 for value in self.std),
+            "crop_pct": crop[0],
+            "interpolation": crop[1],
+        }
 
     @property
     def usual(self) -> tuple[tuple[int, ...], int]:
-        """Shape of an image and number of classes; where these are folders, only what is usual."""
+        """Shape of a sample and number of classes; your own images may have others."""
         frames = (self.frames, 2, self.size, self.size)
         return {
             "digits": ((1, 8, 8), 10),
@@ -140,3 +126,8 @@ class DataConfig:
             "cifar10_dvs": (frames, 10),
             "dvs_gesture": (frames, 11),
         }[self.name]
+
+
+def pixel_values(fractions: Iterable[float]) -> tuple[int, ...]:
+    """A pretrained_cfg's mean or std, which are fractions of 255, in whole pixel values."""
+    return tuple(round(255 * value) for value in fractions)

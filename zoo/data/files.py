@@ -1,213 +1,150 @@
-"""Images in files of any size, read by timm when they are needed: ImageNet.
+"""Images in CLASS/IMAGE folders: decoded once into memory, or read during training (ImageNet).
 
 Shapes: B images of a batch, C channels, H height, W width.
 """
 
-import dataclasses
-import os
+import io
+import lzma
 import tarfile
-from collections.abc import Callable, Sequence
+import zlib
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise, takewhile
 from pathlib import Path, PurePath
-from typing import IO
+from typing import Any
 
 import torch
-from PIL import Image
-from timm.data.readers.img_extensions import get_img_extensions
-from timm.data.readers.reader import Reader
-from timm.data.readers.reader_image_folder import ReaderImageFolder
-from timm.data.readers.reader_image_in_tar import ReaderImageInTar
 from timm.utils.misc import natural_key
 from torch import Tensor
+from torchvision.datasets.folder import make_dataset
 from torchvision.transforms import v2
 
 from zoo.console import watched
-from zoo.data.archive import StrictHeader
 from zoo.data.config import CENTRE, DataConfig, Split
-from zoo.data.suffixes import check_classes, is_image, refuse_dangling
+from zoo.data.sets import ImageSet
 from zoo.inference.image import decode, middle
 
-SPLITS = {"train": "train", "test": "val"}
-READ = get_img_extensions()
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 BICUBIC = v2.InterpolationMode.BICUBIC
 
 
 @dataclass(frozen=True)
 class ImageFiles:
-    """What ImageSet is, for images that stay in their files; random crops where a seed is given.
+    """Images that stay in their files; the counterpart of ImageSet."""
 
-    Args:
-        reader: timm's; its own labels are not used.
-        labels: Of each of its files, in its order.
-        indices: Files of these images.
-    """
-
-    reader: Reader
+    paths: tuple[str, ...]
     labels: Tensor
-    indices: Tensor
     classes: tuple[str, ...]
     size: int
 
     def __len__(self) -> int:
-        return len(self.indices)
+        return len(self.paths)
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of one image, [C, H, W]."""
+        """Shape of one image, [C, H, W]."""
         return (3, self.size, self.size)
 
     def subset(self, indices: Tensor) -> "ImageFiles":
-        """Those at int64 indices [N] of these."""
-        return dataclasses.replace(self, indices=self.indices[indices])
+        """The images at int64 indices [N]."""
+        paths = tuple(self.paths[index] for index in indices.tolist())
+        return ImageFiles(paths, self.labels[indices], self.classes, self.size)
 
     def take(
         self, indices: Sequence[int], seed: Callable[[int], None] | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Images and their labels.
+        """Read images and their labels.
 
         Args:
             indices: B of these images.
-            seed: Is called with each index before a random part is taken; without it the middle is.
+            seed: Seeds torch for an index before its random crop; without it the middle is taken.
 
         Returns:
             uint8 [B, 3, size, size] and int64 [B].
 
         Raises:
-            ValueError: A file cannot be read; the message names it.
+            ValueError, OSError: A file cannot be read; the message names it.
         """
-        images, labels = [], []
+        images = []
         for index in indices:
-            file = int(self.indices[index])
-            image = self._read(file)
+            with open(self.paths[index], "rb") as file:
+                image = decode(file, "data.root", self.paths[index]).convert("RGB")
             if seed is None:
                 image = middle(image, self.size, self.size, CENTRE, BICUBIC)
             else:
                 seed(index)
                 image = v2.RandomResizedCrop(self.size, interpolation=BICUBIC)(image)
             images.append(v2.functional.pil_to_tensor(image))
-            labels.append(int(self.labels[file]))
-        return torch.stack(images), torch.tensor(labels)
-
-    def _read(self, index: int) -> Image.Image:
-        name = self.reader.filename(index, absolute=True)
-        try:
-            file, _ = self.reader[index]  # timm's dataset would pass over a broken one silently
-        except OSError as error:
-            raise ValueError(f"data.root: expected to read {name}, got: {error}") from None
-        with file:
-            return decode(file, "data.root", name).convert("RGB")
+        return torch.stack(images), self.labels[list(indices)]
 
 
 def image_files(config: DataConfig, split: Split) -> ImageFiles:
-    """A split of a folder, or of a folder of tar archives, by timm's own readers."""
-    place = Path(config.root) / SPLITS[split]
-    archive = place.with_suffix(".tar")
-    packed = archive.is_file()
-    if packed and place.is_dir():
-        raise ValueError(
-            f"data.root: expected {place.name}/ or {archive.name}, got both in {config.root!r}, "
-            "which need not hold the same images; move one away"
-        )
-    try:
-        folders = _innermost(_check_whole(archive) if packed else _check_files(place))
-    except (OSError, tarfile.TarError) as error:
-        raise _none_there(config, error) from None
-    try:
-        if packed:
-            # timm would cache a large archive's index as a pickle
-            reader = ReaderImageInTar(str(archive), cache_tarinfo=False)
-            numbers, theirs = reader.class_name_to_idx, reader.targets
-        else:
-            reader = ReaderImageFolder(str(place))
-            numbers, theirs = reader.class_to_idx, [label for _, label in reader.samples]
-    except (AssertionError, RuntimeError, OSError, ValueError, tarfile.TarError) as error:
-        raise _none_there(config, error) from None
-    _check_layout(reader, place)
-    # timm numbers names that its key takes for the same, as a and A, otherwise in each process.
-    names = sorted(numbers, key=lambda name: (natural_key(name), name))
-    ours = {numbers[name]: label for label, name in enumerate(names)}
-    labels = [ours[number] for number in map(int, theirs)]
-    # One order, however it is packed: what is held out follows from it.
-    files = [(label, reader.filename(i, basename=True)) for i, label in enumerate(labels)]
-    order = sorted(range(len(files)), key=files.__getitem__)
-    for one, other in pairwise(order):
-        if files[one] == files[other]:
+    """A split in ImageNet's layout: train/CLASS/IMAGE and val/CLASS/IMAGE."""
+    place = Path(config.root) / ("train" if split == "train" else "val")
+    # timm's order of classes: class2 comes before class10.
+    samples, classes = list_images(place, key=lambda name: (natural_key(name), name))
+    paths, labels = zip(*samples, strict=True)
+    return ImageFiles(paths, torch.tensor(labels), classes, config.size)
+
+
+def image_folder(config: DataConfig, split: Split) -> ImageSet:
+    """A split of small images of one size, from a folder or a tar archive, decoded into memory."""
+    root = Path(config.root)
+    read = _read_archive if root.is_file() else _read_folder
+    found: list[tuple[str, str, Tensor]] = []
+    for name, file, content in watched(read(root, split), f"decoding {split} images"):
+        place = f"{split}/{name}/{file}"
+        image = decode(io.BytesIO(content), "data.root", place).convert("RGB")
+        image = v2.functional.pil_to_tensor(image)
+        if found and image.shape != found[0][2].shape:
             raise ValueError(
-                f"data.root: expected each image once, got {reader.filename(one)} twice in "
-                f"{str(archive)!r}"
+                f"data.root: expected images of one size in {str(root)!r}, got {[*image.shape]} in "
+                f"{place} and {[*found[0][2].shape]} before; data.name: imagenet takes any size"
             )
-    if "" in numbers:
-        stray = next(file for label, file in files if names[label] == "")
-        raise ValueError(f"data.root: expected CLASS/IMAGE in {str(place)!r}, got {stray}")
-    check_classes(folders, names, repr(str(place)))
-    return ImageFiles(reader, torch.tensor(labels), torch.tensor(order), tuple(names), config.size)
+        found.append((name, file, image))
+    if not found:
+        raise FileNotFoundError(f"data.root: {root} has no images in {split}/CLASS/")
+    # An archive has no order of its own, and which images are held out follows from the order.
+    names, _, images = zip(*sorted(found, key=lambda entry: entry[:2]), strict=True)
+    classes = tuple(sorted(set(names)))
+    labels = torch.tensor([classes.index(name) for name in names])
+    return ImageSet(torch.stack(images), labels, classes)
 
 
-def _none_there(config: DataConfig, error: Exception) -> FileNotFoundError:
-    return FileNotFoundError(
-        f"data.root: expected {config.root!r} with train/CLASS/IMAGE and val/CLASS/IMAGE, or "
-        f"train.tar and val.tar of such, got: {error}; ImageNet comes from "
-        "https://image-net.org/download-images on request"
-    )
+def list_images(
+    place: Path, key: Callable[[str], Any] | None = None
+) -> tuple[list[tuple[str, int]], tuple[str, ...]]:
+    """Paths and labels of the images in place/CLASS/, by class and file name; and the classes.
 
+    Args:
+        key: Sorts the classes.
 
-def _check_whole(archive: Path | IO[bytes]) -> set[PurePath]:
-    """Raise for an archive, or one inside it, that ends early; timm would read what is there. Its
-    folders, of which an archive inside it is one.
+    Raises:
+        FileNotFoundError: There is no such folder, or a class has no images.
     """
-    outermost = isinstance(archive, Path)
-    place = {"name": archive} if outermost else {"fileobj": archive}
-    folders = set()
-    with tarfile.open(**place, mode="r:", tarinfo=StrictHeader) as files:
-        for member in watched(files, f"looking through {archive.name}") if outermost else files:
-            path = PurePath(member.name)
-            is_image(path, READ)
-            folders.add(path if member.isdir() else path.parent)
-            if member.islnk() or member.issym():  # timm would leave it out
-                raise ValueError(
-                    f"data.root: expected images themselves, got a link, {member.name}; pack with "
-                    "tar --dereference --hard-dereference"
-                )
-            if member.name.endswith(".tar") and member.isfile():
-                inside = path.with_suffix("")
-                below = _check_whole(files.extractfile(member))
-                folders |= {inside, *(inside / folder for folder in below)}
-    return folders
+    folders = [path.name for path in place.iterdir() if path.is_dir()] if place.is_dir() else []
+    classes = sorted((name for name in folders if not name.startswith(".")), key=key)
+    if not classes:
+        raise FileNotFoundError(f"data.root: {place} has no folders of images, one for each class")
+    numbers = {name: label for label, name in enumerate(classes)}
+    samples = make_dataset(str(place), numbers, SUFFIXES)
+    return sorted(samples, key=lambda s: (s[1], PurePath(s[0]).name)), tuple(classes)
 
 
-def _check_files(place: Path) -> set[PurePath]:
-    """Raise for what timm would leave out: an image of another kind, a folder that is not to be
-    read. The folders inside.
-    """
-    folders = set()
-
-    def refuse(error: OSError) -> None:
-        raise error
-
-    for folder, _, files in os.walk(place, onerror=refuse, followlinks=True):
-        folders.add(PurePath(folder).relative_to(place))
-        for path in (Path(folder, file) for file in files):
-            if not is_image(path, READ):
-                refuse_dangling(path)
-    return folders
+def _read_folder(root: Path, split: Split) -> Iterator[tuple[str, str, bytes]]:
+    """Class, file name and content of each image."""
+    samples, classes = list_images(root / split)
+    for path, label in samples:
+        yield classes[label], PurePath(path).name, Path(path).read_bytes()
 
 
-def _innermost(folders: set[PurePath]) -> set[str]:
-    """Names of folders that have no other inside, but for those that a dot hides."""
-    seen = {PurePath(*takewhile(lambda part: part[0] != ".", f.parts)) for f in folders}
-    above = {parent for folder in seen for parent in folder.parents}
-    return {folder.name for folder in seen - above} - {""}
-
-
-def _check_layout(reader: Reader, place: Path) -> None:
-    """Raise where images lie at different places above their class, whose name timm takes from the
-    innermost folder alone.
-    """
-    first: dict[str, str] = {}
-    for i in range(len(reader)):
-        name = reader.filename(i)
-        first.setdefault(os.path.dirname(os.path.dirname(name)), name)
-        if len(first) > 1:
-            found = " and ".join(first.values())
-            raise ValueError(f"data.root: expected CLASS/IMAGE in {str(place)!r}, got {found}")
+def _read_archive(root: Path, split: Split) -> Iterator[tuple[str, str, bytes]]:
+    """As _read_folder, of a tar archive with split/CLASS/IMAGE at any depth."""
+    try:
+        with tarfile.open(root, "r|*") as archive:
+            for member in archive:
+                folder, name, file = ("", "", "", *PurePath(member.name).parts)[-3:]
+                wanted = folder == split and file.lower().endswith(SUFFIXES)
+                if wanted and member.isfile():
+                    yield name, file, archive.extractfile(member).read()
+    except (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError) as error:
+        raise ValueError(f"data.root: expected a tar archive, got {str(root)!r}: {error}") from None

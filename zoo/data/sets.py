@@ -1,4 +1,4 @@
-"""A set of images in memory, and what a network sees of it.
+"""Images in memory, and their normalisation.
 
 Shapes: N images, B images of a batch, T frames, C channels, H height, W width.
 """
@@ -12,9 +12,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class ImageSet:
-    """Images [N, C, H, W] or frames [N, T, C, H, W], and labels [N], as uint8 and int64, with the
-    names of the classes.
-    """
+    """uint8 images [N, C, H, W] or frames [N, T, C, H, W], int64 labels [N], and class names."""
 
     images: Tensor
     labels: Tensor
@@ -25,21 +23,17 @@ class ImageSet:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of one image, [C, H, W], or of one stream, [T, C, H, W]."""
+        """Shape of one image, [C, H, W], or of one stream, [T, C, H, W]."""
         return tuple(self.images.shape[1:])
 
     def subset(self, indices: Tensor) -> "ImageSet":
+        """The images at int64 indices [N]."""
         return ImageSet(self.images[indices], self.labels[indices], self.classes)
 
     def take(
         self, indices: Sequence[int], seed: Callable[[int], None] | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Images [B, ...] and labels [B].
-
-        Args:
-            seed: Seeds torch's generator for an index, for what reads its images anew each time
-                and crops them at random; without it images come as they are measured.
-        """
+        """Images [B, ...] and labels [B]; seed is for ImageFiles, which crop at random."""
         return self.images[indices], self.labels[indices]
 
 

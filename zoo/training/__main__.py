@@ -1,5 +1,6 @@
-"""python -m zoo.training configs/RECIPE.yaml [--epochs 3 --optim.lr 0.1 ...] [--dry-run]"""
+"""python -m zoo.training configs/RECIPE.yaml [--stage NAME] [--epochs 3 ...] [--dry-run]"""
 
+import argparse
 import os
 import sys
 from pathlib import Path
@@ -13,33 +14,32 @@ from zoo.training.config import Config, load_config
 from zoo.training.engine import train
 from zoo.training.rehearsal import rehearse
 
-STOPPED = "stopped; the same command goes on from the newest checkpoint, if there is one"
+STOPPED = "stopped; the same command resumes from the newest checkpoint"
 HELP = {
     "prog": "python -m zoo.training RECIPE",
-    "description": "Trains what a recipe says, or goes on with it. --dry-run builds everything and "
-    "takes two steps on noise, without data and without a trace.",
+    "description": "Train a recipe, or resume it. --stage NAME picks a stage of a recipe that has "
+    "several. --dry-run builds everything and takes two steps on noise.",
 }
 
 
 def main() -> None:
     path = named_first(Config, "the recipe", **HELP)
-    overrides = [argument for argument in sys.argv[2:] if argument != "--dry-run"]
-    dry = len(overrides) < len(sys.argv[2:])
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--stage", default="")
+    parser.add_argument("--dry-run", action="store_true")
+    own, overrides = parser.parse_known_args(sys.argv[2:])
     with said_in_a_line(FloatingPointError, stopped=STOPPED):
-        recipe = load_config(Path(path))
+        recipe = load_config(Path(path), own.stage)
         config = tyro.cli(Config, default=recipe, args=overrides, **HELP)
-        first = os.environ.get("RANK", "0") == "0"
-        if config.keep_large_buffers and keep_large_buffers() and first:
-            print("allocator: large buffers stay in the process (glibc)")
-        if config.compile and first:
-            print("compile: the first step takes a minute, or a few for a deep network")
-        if dry:
-            losses = ", ".join(f"{loss:.3f}" for loss in rehearse(config))
-            if first:
-                print(f"{sys.argv[1]}: all was built; losses of two steps on noise: {losses}")
-            return
+        if config.keep_large_buffers:
+            keep_large_buffers()
         try:
-            train(config)
+            if not own.dry_run:
+                train(config)
+                return
+            losses = ", ".join(f"{loss:.3f}" for loss in rehearse(config))
+            if os.environ.get("RANK", "0") == "0":
+                print(f"{path}: everything was built; losses of two steps on noise: {losses}")
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise

@@ -1,10 +1,9 @@
 """Augmentation: of single images as they are read, and of whole batches on the device.
 
-All of it draws from torch's own generator, which the feed seeds for each image and each step.
+All draw from torch's own generator, which the feed seeds for each image and each step.
 Shapes: B batch, C channels, H height, W width, K classes; event frames fold their T into C.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -14,48 +13,37 @@ from torch import Tensor
 from torch.nn.functional import pad
 from torchvision.transforms import v2
 
-LEAST_BETA = 1e-6  # below, torch draws from no Beta; here every share is 0 or 1 already
+from zoo.console import check_range
+
 AutoAugment = Literal["none", "autoaugment_cifar10", "autoaugment_imagenet", "randaugment"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class AugmentConfig:
     auto: AutoAugment = "none"
-    """Policy for each image, on whole pixels: torchvision's AutoAugment or RandAugment."""
+    """torchvision's AutoAugment or RandAugment, for each image."""
     crop_padding: int = 4
-    """Pixels added on each side before a random crop back to size; 0 does not crop, but to a
-    crop_size."""
+    """Pixels added on each side before a random crop; 0 adds none."""
     crop_size: int = 0
-    """Side of that crop in pixels; 0 is the images' own. A smaller one trains faster, and the
-    network is measured on whole images all the same."""
+    """Side of that crop in pixels; 0 is the size of the images. Whole images are measured."""
     flip: bool = True
     """Mirror half of the images."""
     roll: int = 0
-    """Shift each image around its edges by up to so many pixels."""
+    """Shift each image around its edges by at most this many pixels."""
     cutout: int = 0
-    """Side in pixels of a square that is set to the mean, in each image."""
+    """Side in pixels of a square of each image that is set to the mean."""
     mixup: float = 0.0
     """Beta parameter of mixup; 0 does not mix."""
     cutmix: float = 0.0
-    """Beta parameter of CutMix; where mixup is set too, each piece of a step draws one."""
+    """Beta parameter of CutMix; with mixup too, each piece of a step draws one of both."""
 
     def __post_init__(self):
         for key in ("crop_padding", "crop_size", "roll", "cutout", "mixup", "cutmix"):
-            if not 0 <= getattr(self, key) < math.inf:
-                raise ValueError(
-                    f"augment.{key}: expected a finite number >= 0, got {getattr(self, key)}"
-                )
-        for key in ("mixup", "cutmix"):
-            if 0 < getattr(self, key) < LEAST_BETA:
-                raise ValueError(
-                    f"augment.{key}: expected 0 or at least {LEAST_BETA}, got {getattr(self, key)}"
-                )
+            check_range(f"augment.{key}", getattr(self, key), 0)
 
 
 def image_policy(name: AutoAugment, mean: Sequence[int]) -> v2.Transform | None:
-    """What is done to single images, uint8 [C, H, W]; what is moved in from outside of an image is
-    the mean, as beside a crop and in a hole, and as AutoAugment's own code has it.
-    """
+    """The policy for single images, uint8 [C, H, W]; uncovered borders are filled with the mean."""
     policies, fill = v2.AutoAugmentPolicy, list(mean)
     return {
         "none": lambda: None,
@@ -68,9 +56,7 @@ def image_policy(name: AutoAugment, mean: Sequence[int]) -> v2.Transform | None:
 def augment(
     config: AugmentConfig, images: Tensor, labels: Tensor, num_classes: int
 ) -> tuple[Tensor, Tensor]:
-    """Normalised images [B, ..., H, W] and labels [B] -> the same, augmented; labels become
-    [B, K], shares of the classes, where images are mixed.
-    """
+    """Augment normalised images [B, ..., H, W]; mixing turns labels [B] into shares [B, K]."""
     shape, images = images.shape, images.flatten(1, -3)
     if config.crop_padding or config.crop_size:
         images = random_crop(images, config.crop_padding, config.crop_size)
@@ -92,19 +78,11 @@ def random_crop(images: Tensor, padding: int, side: int = 0) -> Tensor:
     """Pad with zeros and crop at a random place each, [B, C, H, W].
 
     Args:
-        side: Height and width of what is left; 0 keeps those of the images.
-
-    Raises:
-        ValueError: The padded images are smaller than that.
+        side: Height and width of the crop; 0 is the size of the images.
     """
     B, _, H, W = images.shape
     h, w = (side, side) if side else (H, W)
-    room = min(H - h, W - w) + 2 * padding
-    if room < 0:
-        raise ValueError(
-            f"augment.crop_size: expected at most {min(H, W) + 2 * padding} pixels of padded "
-            f"images, got {side}"
-        )
+    check_range("augment.crop_size", side, 0, min(H, W) + 2 * padding + 1)
     y = torch.randint(0, H - h + 2 * padding + 1, (B, 1))
     x = torch.randint(0, W - w + 2 * padding + 1, (B, 1))
     return _gather(pad(images, [padding] * 4), y + torch.arange(h), x + torch.arange(w))
@@ -143,5 +121,5 @@ def _gather(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
 
 
 def _beside(images: Tensor, drawn: Tensor) -> Tensor:
-    """What was drawn on the CPU, where images are, without waiting for a GPU's other work."""
+    """Move what was drawn on the CPU to the images' device, without waiting for it."""
     return drawn.to(images.device, non_blocking=True)

@@ -1,11 +1,9 @@
-"""Checkpoints of a run: a pretrained folder (zoo.hub) plus what it takes to go on.
+"""Checkpoints of a run: a pretrained folder (zoo.hub) plus the state of the training.
 
-A checkpoint is written under a temporary name, sealed with its hashes, seen onto the disk and then
-renamed, so that a kill or a power cut leaves either the old ones or the new one; the last two are
-kept.
+A checkpoint is written under a temporary name, sealed with its hashes, synced to the disk and then
+renamed: a kill or a power cut leaves whole checkpoints. The last two are kept.
 """
 
-import io
 import json
 import shutil
 from pathlib import Path
@@ -19,7 +17,7 @@ from zoo.hub import files as disk
 from zoo.hub import run_folder as runs
 
 KEPT = 2
-STATE, TRAINER, BEFORE = "state.json", "trainer.pt", ".before.partial"
+STATE, TRAINER = "state.json", "trainer.pt"
 
 
 def save_checkpoint(
@@ -29,80 +27,51 @@ def save_checkpoint(
     state: dict[str, Any],
     **config: Any,
 ) -> Path:
-    """Write ``run/checkpoints/step_NNNNNNN``.
+    """Write ``run/checkpoints/step_NNNNNNN`` and delete all but the last two checkpoints.
 
     Args:
         trainer: State dicts of optimizer and schedule: tensors, numbers, lists and dicts.
-        state: What JSON can hold; ``state["iteration"]`` names the checkpoint.
+        state: JSON data; ``state["iteration"]`` names the checkpoint.
         config: More keys for the config.json beside the weights.
 
     Raises:
-        OSError: The disk is full or will not be written; the checkpoints before stay whole.
+        OSError: The disk is full or cannot be written to; earlier checkpoints stay whole.
     """
     folder = run / "checkpoints" / f"step_{state['iteration']:07d}"
     partial = folder.with_suffix(".partial")
     try:
-        for stale in folder.parent.glob("*.partial"):  # of a run that was killed
+        for stale in folder.parent.glob("*.partial"):  # left by a kill
             shutil.rmtree(stale)
         partial.mkdir(parents=True)
         hub.save_pretrained(model, partial, **config)
-        content = io.BytesIO()
-        torch.save(trainer, content)
-        (partial / TRAINER).write_bytes(content.getbuffer())
+        torch.save(trainer, partial / TRAINER)
         (partial / STATE).write_text(json.dumps(state, indent=2))
         runs.seal(partial)
-        before = folder.with_suffix(BEFORE)
-        if folder.exists():  # torn, or of this step before it was measured
-            folder.rename(before)
+        if (
+            folder.exists()
+        ):  # a kill here costs steps, not bits: the run resumes from the one before
+            shutil.rmtree(folder)
         partial.rename(folder)
         disk.sync(folder.parent)
-        shutil.rmtree(before, ignore_errors=True)
-    except OSError as error:
+    except (OSError, RuntimeError) as error:  # torch.save raises RuntimeError for a full disk
         shutil.rmtree(partial, ignore_errors=True)
-        put_back(run)
-        kept = [path.name for path in runs.checkpoints(run)]
         raise OSError(
-            f"{folder}: expected room for a checkpoint, got: {error}; {kept or 'nothing'} stands "
-            "as it was, and the same command goes on from there"
+            f"{folder}: cannot write the checkpoint: {error}; the ones before are unchanged, and "
+            "the same command resumes from there"
         ) from error
-    _forget(run, folder)
+    found = runs.checkpoints(run)
+    newest = found.index(folder)
+    for old in found[: max(0, newest + 1 - KEPT)] + found[newest + 1 :]:  # later ones are corrupt
+        shutil.rmtree(old, ignore_errors=True)
     return folder
 
 
-def put_back(run: Path) -> None:
-    """Give a checkpoint that was to be replaced its name again, if nothing has come for it."""
-    for before in run.glob(f"checkpoints/*{BEFORE}"):
-        folder = before.with_name(before.name.removesuffix(BEFORE))
-        if not folder.exists():
-            before.rename(folder)
-
-
-def _forget(run: Path, newest: Path) -> None:
-    """Delete all but the newest and the whole ones before it that are kept too; one that is later
-    was torn, and is made anew.
-    """
-    found = runs.checkpoints(run)
-    kept = [newest]
-    for folder in reversed(found[: found.index(newest)]):
-        if len(kept) < KEPT and _may_be_whole(folder):
-            kept.append(folder)
-    for folder in set(found) - set(kept):
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _may_be_whole(folder: Path) -> bool:
-    try:
-        return runs.is_whole(folder)
-    except OSError:  # nobody knows
-        return True
-
-
 def load_checkpoint(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What save_checkpoint was given as trainer and state; weights load through zoo.hub."""
+    """The trainer and state of save_checkpoint; zoo.hub loads the weights."""
     trainer = torch.load(folder / TRAINER, weights_only=True, map_location="cpu")
     return trainer, read_state(folder)
 
 
 def read_state(folder: Path) -> dict[str, Any]:
-    """What save_checkpoint was given as state."""
+    """The state of save_checkpoint."""
     return json.loads((folder / STATE).read_text())

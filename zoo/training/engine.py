@@ -1,10 +1,9 @@
-"""The training loop: from a recipe to a run folder, and on from wherever that folder stands."""
+"""The training loop: from a recipe to a run folder, resuming from its newest checkpoint."""
 
 import dataclasses
 import json
 import signal
 import time
-from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,22 +12,21 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast
+from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import Tensor, nn
 
 from zoo import hub
-from zoo.console import PatientConsole
 from zoo.data import ImageFiles, ImageSet, normalise
 from zoo.hub import files as disk
 from zoo.hub import run_folder as runs
-from zoo.training.checkpoint import load_checkpoint, put_back, save_checkpoint
+from zoo.training.checkpoint import load_checkpoint, save_checkpoint
 from zoo.training.config import Config, flat
 from zoo.training.feed import Feed, measured_batches
-from zoo.training.learner import GLANCE, Learner
-from zoo.training.machine import against_slow_bf16, machine, peak_memory
+from zoo.training.learner import LOG_EVERY, Learner
+from zoo.training.machine import machine, peak_memory, slow_bf16_warning
 from zoo.training.prepare import (
     Data,
-    against_a_seed_again,
     build_model,
     check_network,
     load_data,
@@ -39,7 +37,6 @@ from zoo.training.run_folder import (
     RESOLVED,
     alone,
     check_run_folder,
-    check_shared,
     in_short,
     write_log,
 )
@@ -49,74 +46,70 @@ from zoo.training.watch import first_firing_rates
 
 @dataclass
 class Position:
-    """How far a run has come."""
+    """How far a run has come.
+
+    Args:
+        epoch: Whole epochs.
+        step: Steps of the next epoch.
+        sums: The sums of Learner.step over these steps.
+        seconds: Time of these steps.
+        log: An entry for each epoch.
+    """
 
     epoch: int = 0
-    """Whole epochs."""
     step: int = 0
-    """Steps of the epoch after those."""
     sums: list[float] = field(default_factory=list)
-    """Learner.step's, over these steps."""
     seconds: float = 0.0
-    """Time that these steps took."""
     log: list[dict[str, Any]] = field(default_factory=list)
 
 
 def train(config: Config, data: Data | None = None) -> dict[str, Any]:
-    """Train a network, or go on where the run folder's newest checkpoint stands.
+    """Train a network, or resume from the newest checkpoint in the run folder.
 
     Args:
-        data: The images, where they are not what the config says.
+        data: The images, if not those of the config.
 
     Returns:
         The last line of the run's log; empty after a SIGTERM in the first epoch.
 
     Raises:
-        ValueError: The config asks for what cannot be, or the run folder holds another run, or one
-            that another process trains.
+        ValueError: The config is wrong, or the run folder holds another run.
+        FileExistsError: Another process is training in the run folder.
         FileNotFoundError: The data are not where the config says.
         FloatingPointError: The loss is not finite any more.
-        OSError: A checkpoint could not be written; those before it stand.
+        OSError: A checkpoint could not be written; earlier ones stay.
         KeyboardInterrupt: Ctrl-C, once a checkpoint is written.
     """
     run = Path(config.output)
     check_run_folder(config)
-    if not runs.checkpoints(run):  # a run goes on without what it began with
+    if not runs.checkpoints(run):  # resuming needs no weights to start from
         check_network(config)
     accelerator = make_accelerator(config)
     if data is None:
         with accelerator.main_process_first():  # it may download them
             data = load_data(config)
     with alone(run, accelerator), StopSignal() as stop:
-        if accelerator.is_main_process:
-            put_back(run)
         accelerator.wait_for_everyone()
-        check_run_folder(config)  # another run may have begun in it while the data were read
         log = Run(config, data, accelerator, stop).train()
         end(accelerator)
-    if stop.came is signal.SIGINT:  # so that no script goes on as if the run had ended
+    if stop.came is signal.SIGINT:  # so that a script does not go on as if the run had finished
         raise KeyboardInterrupt
     return log[-1] if log else {}
 
 
 class Run:
-    """One process's part in a run: what it trains, how far it has come, and what it says of that.
-
-    Raises:
-        ValueError: As train, of what is built or what the newest checkpoint says.
-    """
+    """One process's part in a run: its learner, its position, and its messages."""
 
     def __init__(self, config: Config, data: Data, accelerator: Accelerator, stop: StopSignal):
         self.config, self.data, self.accelerator, self.stop = config, data, accelerator, stop
         self.folder = Path(config.output)
         self.feed = Feed(config, data.train, accelerator.process_index, accelerator.num_processes)
         self.found = runs.newest_checkpoint(self.folder)
-        check_shared(accelerator, self.found)
         torch.manual_seed(config.seed)
         if accelerator.device.type == "cuda":  # a process may train more than once
             torch.cuda.reset_peak_memory_stats(accelerator.device)
         self.training = dataclasses.asdict(config) | origin(config, self.found, data)
-        # A run goes on with the arguments that it began with, of which some may be start_from's.
+        # A run resumes with the network that it began with; start_from may have set its arguments.
         begun = dataclasses.replace(config, start_from=str(self.found)) if self.found else config
         network = build_model(begun, data.train)
         self.learner = Learner(config, network, self.feed.steps, accelerator)
@@ -129,41 +122,41 @@ class Run:
             "classes": list(data.train.classes),
             "pieces of a step": self.feed.chunks,
         }
-        self.position = self._go_on_from(self.found) if self.found else Position()
-        self.progress = _progress(accelerator)
+        self.position = self._resume(self.found) if self.found else Position()
+        self.progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=Console(quiet=not accelerator.is_main_process),
+        )
         self.bar = self.progress.add_task(
             "", total=config.epochs * self.feed.steps, completed=self._iteration
         )
         self.stopping = False
 
-    def _go_on_from(self, checkpoint: Path) -> Position:
-        """Put the learner where a checkpoint left it; each process has its share of the sums."""
+    def _resume(self, checkpoint: Path) -> Position:
+        """Load the learner's state; each process takes its share of the sums."""
         trainer, state = load_checkpoint(checkpoint)
-        before, now = _each(state["fed"]), _each(self.fed)
-        for key in before | now:
-            if before.get(key) != now.get(key):
-                raise ValueError(
-                    f"output: {self.folder} began with {key}: {before.get(key)}; expected the same "
-                    f"data, and as many processes as then, got {now.get(key)}; or choose another "
-                    "--output"
-                )
+        if differ := [key for key, value in self.fed.items() if state["fed"][key] != value]:
+            raise ValueError(
+                f"output: {self.folder} began with other {' and '.join(differ)}; take the same "
+                "data and as many processes x accumulations, or change --output"
+            )
         position = Position(**state["position"])
-        if position.epoch < self.config.epochs:  # an ended run may be of an earlier version
-            self.learner.load_state_dict(trainer)
+        self.learner.load_state_dict(trainer)
         position.sums = [total / self.accelerator.num_processes for total in position.sums]
         return position
 
     def train(self) -> list[dict[str, Any]]:
-        """The epochs that are left, or those until a process is asked to end; the run's log."""
+        """Train the remaining epochs, or until a process is asked to stop; return the log."""
         config, accelerator = self.config, self.accelerator
         if accelerator.is_main_process:
-            disk.write(self.folder / RESOLVED, json.dumps(dataclasses.asdict(config), indent=2))
             write_log(self.folder, self.position.log)
-        accelerator.wait_for_everyone()
         if config.trackers:
             accelerator.init_trackers(self.folder.name)
         with self.progress:
-            self._say_where_it_stands()
+            self._print_start()
             self.saved = time.perf_counter()
             for epoch in range(self.position.epoch, config.epochs):
                 self._take_steps(epoch)
@@ -172,14 +165,14 @@ class Run:
                 if self.stopping:
                     break
             if self.stopping and self.position.epoch < config.epochs:
-                by = self.stop.came.name if self.stop.came else "a signal to another"
-                self._say(f"stopped on {by} {self._so_far}; the same command goes on from there")
+                by = self.stop.came.name if self.stop.came else "a signal to another process"
+                self._print(f"{self.folder}: stopped by {by} {self._so_far}")
         return self.position.log
 
     def _take_steps(self, epoch: int) -> None:
-        """The steps of an epoch that are left, with checkpoints on the way."""
+        """Take the remaining steps of an epoch, with checkpoints on the way."""
         config, feed, learner, position = self.config, self.feed, self.learner, self.position
-        # Where asking costs nothing every step asks whether it is the last for now.
+        # On several GPUs, agreeing on a stop at each step would wait for all of them.
         cheap = self.accelerator.num_processes == 1 or self.accelerator.device.type == "cpu"
         began = time.perf_counter() - position.seconds
         sums = self._tensor(position.sums or [0.0] * (2 + learner.heads))
@@ -187,39 +180,30 @@ class Run:
             for step, chunks in enumerate(steps, position.step):
                 iteration = epoch * feed.steps + step
                 sums += learner.step(chunks, iteration, feed.images_of(step))
-                last = step + 1 == feed.steps  # a checkpoint follows, unless measuring is put off
-                glance = last or step % GLANCE == 0
-                if glance:
+                last = step + 1 == feed.steps  # a checkpoint follows the measurement
+                look = last or step % LOG_EVERY == 0
+                if look:
                     self._show(epoch, step, sums, began)
-                if glance or cheap:
-                    due = (
-                        time.perf_counter() - self.saved > 60 * config.checkpoint_minutes
-                        and not last
-                    )
-                    due, self.stopping = agreed(self.accelerator, due, bool(self.stop.came))
-                    if last or due or self.stopping:
-                        position.step, position.sums = step + 1, sums.tolist()  # waits for a GPU
-                        position.seconds = time.perf_counter() - began
-                    if due or self.stopping:
-                        self._save()
-                        if not self.progress.console.is_terminal:  # where no bar moves
-                            self._print(self.progress.tasks[self.bar].description)
-                    if self.stopping:
-                        break
+                if not (look or cheap):
+                    continue
+                due = time.perf_counter() - self.saved > 60 * config.checkpoint_minutes
+                due, self.stopping = agreed(
+                    self.accelerator, due and not last, bool(self.stop.came)
+                )
+                if last or due or self.stopping:
+                    position.step, position.sums = step + 1, sums.tolist()  # waits for a GPU
+                    position.seconds = time.perf_counter() - began
+                if due or self.stopping:
+                    self._save()
+                if self.stopping:
+                    break
 
     def _end_epoch(self) -> None:
-        """Measure the network, and log the epoch; put off where the run is asked to end meanwhile,
-        and trains alone.
-        """
+        """Measure the network, and log the epoch."""
         config, data, learner, position = self.config, self.data, self.learner, self.position
-        measured = evaluate(
-            config, learner.measured, data.measured, self.accelerator, self.stop, self.progress
+        accuracy, rates = evaluate(
+            config, learner.measured, data.measured, self.accelerator, self.progress
         )
-        if measured is None:
-            self.stopping = True
-            self._save()
-            return
-        accuracy, rates = measured
         loss, correct, *heads = (self._sums() / self.feed.seen).tolist()
         entry = {
             "epoch": position.epoch + 1,
@@ -235,8 +219,15 @@ class Run:
             "peak_mib": peak_memory(self.accelerator.device),
             "machine": machine(self.accelerator.device, self.accelerator.num_processes),
         }
-        for line in _told(entry, data.name):
-            self._print(line)
+        self._print(
+            f"epoch {entry['epoch']:>3}  loss {loss:.4f}  train {entry['accuracy']:.2f} %  "
+            f"{data.name} {accuracy:.2f} %  {entry['images_per_second']:.0f} images/s"
+        )
+        if silent := [name for name, rate in rates.items() if rate == 0]:
+            self._print(
+                f"warning: no neuron fires in {len(silent)} of {len(rates)} layers: "
+                f"{', '.join(silent[:3])}"
+            )
         self.accelerator.log(flat(entry), step=entry["epoch"])
         self.position = Position(epoch=entry["epoch"], log=[*position.log, entry])
         self._save()
@@ -246,11 +237,15 @@ class Run:
         """Write a checkpoint of this position, for all processes."""
         position = dataclasses.replace(self.position, sums=self._sums().tolist())
         if self.accelerator.is_main_process:
-            if broken := _not_finite(self.learner.model):
+            tensors = self.learner.model.state_dict().items()
+            if broken := [name for name, tensor in tensors if not tensor.isfinite().all()]:
                 raise FloatingPointError(
-                    f"{self._so_far}: expected finite weights, got others in {broken[0]} and "
-                    f"{len(broken) - 1} more; try a lower optim.lr or precision: fp32"
+                    f"{self._so_far}: {len(broken)} weights are not finite, {broken[0]} first; try "
+                    "a lower optim.lr or precision: fp32"
                 )
+            disk.write(
+                self.folder / RESOLVED, json.dumps(dataclasses.asdict(self.config), indent=2)
+            )
             save_checkpoint(
                 self.folder,
                 self.learner.measured,
@@ -267,7 +262,7 @@ class Run:
         self.saved = time.perf_counter()
 
     def _sums(self) -> Tensor:
-        """Position's over all processes."""
+        """The position's sums over all processes."""
         return self.accelerator.reduce(self._tensor(self.position.sums), "sum")
 
     def _tensor(self, sums: list[float]) -> Tensor:
@@ -282,7 +277,7 @@ class Run:
         return f"after epoch {self.position.epoch}, step {self.position.step}"
 
     def _show(self, epoch: int, step: int, sums: Tensor, began: float) -> None:
-        """Move the bar, and say beside it how the epoch goes."""
+        """Move the progress bar, and show the epoch so far."""
         seen = min((step + 1) * self.config.batch_size, self.feed.seen)
         share = self.accelerator.num_processes / seen
         self.progress.update(
@@ -294,26 +289,17 @@ class Run:
             f"{peak_memory(self.accelerator.device):.0f} MiB",
         )
 
-    def _say_where_it_stands(self) -> None:
-        """What is known before the first step, or that there is none left."""
-        config = self.config
-        if self.position.epoch == config.epochs:
-            self._say(
-                f"has ended after {config.epochs} epochs; another --output, and --start-from "
-                f"{self.folder}, begin with its weights"
+    def _print_start(self) -> None:
+        if self.position.epoch == self.config.epochs:
+            self._print(
+                f"{self.folder}: has finished all {self.config.epochs} epochs; start another run "
+                f"from its weights with --output and --start-from {self.folder}"
             )
             return
         if self.found:
-            self._say(f"going on {self._so_far}")
-        for advice in (
-            against_slow_bf16(config, self.accelerator.device),
-            against_a_seed_again(config.seed, self.training),
-        ):
-            if advice:
-                self._print(f"warning: {advice}")
-
-    def _say(self, what: str) -> None:
-        self._print(f"{self.folder}: {what}")
+            self._print(f"{self.folder}: resuming {self._so_far}")
+        if warning := slow_bf16_warning(self.config, self.accelerator.device):
+            self._print(f"warning: {warning}")
 
     def _print(self, line: str) -> None:
         self.progress.console.print(line, markup=False, highlight=False, soft_wrap=True)
@@ -325,14 +311,11 @@ def evaluate(
     model: nn.Module,
     images: ImageSet | ImageFiles,
     accelerator: Accelerator,
-    stop: StopSignal,
     progress: Progress,
-) -> tuple[float, dict[str, float]] | None:
-    """Top-1 accuracy in percent, and each layer's firing rate over this process's first images;
-    None where a process that trains alone was asked to end meanwhile.
-    """
+) -> tuple[float, dict[str, float]]:
+    """Top-1 accuracy in percent, and each layer's firing rate over this process's first batch."""
     model.eval()
-    if accelerator.num_processes > 1:  # norms' statistics: every process measures what is saved
+    if accelerator.num_processes > 1:  # all measure with the norm statistics that are saved
         broadcast(list(model.buffers()))
     correct = torch.zeros((), dtype=torch.float64, device=accelerator.device)
     share = accelerator.process_index, accelerator.num_processes
@@ -340,49 +323,9 @@ def evaluate(
     batches = measured_batches(config, images, *share)
     with first_firing_rates(model) as rates, closing(batches):
         for pixels, labels in batches:
-            if stop.came and accelerator.num_processes == 1:
-                progress.remove_task(bar)
-                return None
             batch = normalise(pixels.to(accelerator.device), config.data.mean, config.data.std)
             logits = model(batch.transpose(0, 1) if batch.ndim == 5 else batch)
             correct += (logits.argmax(1) == labels.to(accelerator.device)).sum()
             progress.advance(bar, len(labels) * accelerator.num_processes)
     progress.remove_task(bar)
     return 100 * accelerator.reduce(correct, "sum").item() / len(images), rates
-
-
-def _not_finite(model: nn.Module) -> list[str]:
-    """Names of the tensors that hold infinities or NaN."""
-    return [name for name, tensor in model.state_dict().items() if not tensor.isfinite().all()]
-
-
-def _each(fed: dict[str, Any]) -> dict[str, Any]:
-    """What a run is fed with, its classes one by one: there may be a thousand."""
-    classes = {f"class {index}": name for index, name in enumerate(fed["classes"])}
-    return {key: value for key, value in fed.items() if key != "classes"} | classes
-
-
-def _told(entry: dict[str, Any], measured: str) -> Iterator[str]:
-    """What is said of an epoch, and of layers in which it left no neuron that fires."""
-    epoch, rates = entry["epoch"], entry["firing_rates"]
-    yield (
-        f"epoch {epoch:>3}  loss {entry['loss']:.4f}  train {entry['accuracy']:.2f} %  "
-        f"{measured} {entry[f'{measured}_accuracy']:.2f} %  "
-        f"{entry['images_per_second']:.0f} images/s"
-    )
-    if silent := [name for name, rate in rates.items() if rate == 0]:
-        names = ", ".join(silent[:3]) + (", ..." if silent[3:] else "")
-        yield (
-            f"warning: after epoch {epoch} no neuron fires in {len(silent)} of {len(rates)} "
-            f"layers: {names}"
-        )
-
-
-def _progress(accelerator: Accelerator) -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        console=PatientConsole(quiet=not accelerator.is_main_process),
-    )

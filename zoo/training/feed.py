@@ -1,9 +1,9 @@
-"""Which images make up which step, whoever computes it.
+"""The images of each training step.
 
 An epoch is one order of the images, cut into steps; a step is cut into chunks, one for each process
-and each turn of gradient accumulation. The order follows from the seed and the epoch, an image's
-augmentation from these and the image, a chunk's from these and its place: an epoch can be entered
-at any step, and two processes see what one with two turns sees.
+and each turn of gradient accumulation. The order depends on the seed and the epoch, an image's
+augmentation on these and the image, a chunk's on these and its place. So an epoch can be resumed at
+any step, and two processes see the same as one process with two turns.
 Shapes: B images of a chunk, C channels, H height, W width.
 """
 
@@ -19,7 +19,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
-from zoo.data import ImageFiles, ImageSet
+from zoo.console import check_range
+from zoo.data import ImageFiles, ImageSet, drawn_order
 from zoo.training.augment import image_policy
 from zoo.training.config import Config
 from zoo.training.stop import POLITE
@@ -27,7 +28,7 @@ from zoo.training.stop import POLITE
 Chunks = Generator[tuple[Tensor, Tensor], None, None]  # images and labels
 Steps = Generator[Iterator[tuple[Tensor, Tensor]], None, None]
 
-LEAST, MOST = 32, 250  # images that are measured at once
+LEAST, MOST = 32, 250  # images of a batch that is measured
 
 
 class Feed:
@@ -38,11 +39,8 @@ class Feed:
 
     Attributes:
         steps: Optimizer steps of an epoch.
-        seen: Images of an epoch; a rest of fewer than two for some chunk, whose norms could have
-            nothing to compare an image with, is left out.
-
-    Raises:
-        ValueError: There are fewer images in a step than chunks to cut it into.
+        seen: Images of an epoch. A last step with fewer than two images for a chunk is dropped,
+            since norms need two.
     """
 
     def __init__(
@@ -51,25 +49,20 @@ class Feed:
         self.config, self.images = config, images
         self.chunks = processes * config.gradient_accumulation
         self.first_chunk = rank * config.gradient_accumulation
-        if min(config.batch_size, len(images)) < self.chunks:
-            raise ValueError(
-                f"batch_size: expected at least an image for each of {processes} processes x "
-                f"{config.gradient_accumulation} accumulations, got {config.batch_size} of "
-                f"{len(images)} images"
-            )
+        check_range("batch_size", min(config.batch_size, len(images)), self.chunks)
         full, rest = divmod(len(images), config.batch_size)
         self.steps = full + (rest >= 2 * self.chunks or not full)
         self.seen = min(len(images), self.steps * config.batch_size)
 
     def images_of(self, step: int) -> int:
-        """How many images a step has, over all processes."""
+        """Number of images of a step, over all processes."""
         return min(self.config.batch_size, len(self.images) - step * self.config.batch_size)
 
     def epoch(self, epoch: int, first_step: int = 0) -> Steps:
-        """This process's chunks of each step from first_step on: uint8 images [B, C, H, W] or event
-        frames [B, T, C, H, W], and labels [B]. torch's generator is seeded anew for each chunk when
-        it is handed out. Close what is not taken to its end: a process whose workers wait for more
-        does not exit.
+        """This process's chunks of each step from first_step on.
+
+        A chunk is uint8 images [B, C, H, W] or event frames [B, T, C, H, W], and labels [B]; torch
+        is seeded for it when it is taken. Close the generator to stop its workers.
         """
         config, seed = self.config, (self.config.seed, epoch)
         draw = torch.Generator().manual_seed(seed_of(*seed))
@@ -89,14 +82,12 @@ class Feed:
 def measured_batches(
     config: Config, images: ImageSet | ImageFiles, rank: int = 0, processes: int = 1
 ) -> Chunks:
-    """One process's share of the images that are measured: uint8 as an epoch's, and labels [B]; to
-    be closed as that is.
+    """One process's share of the images that are measured, in chunks like an epoch's.
 
-    Their order is drawn once and for all, so that the first batch, whose firing rates are told, has
-    something of many classes.
+    Their order is drawn, so that the first batch, whose firing rates are logged, has many classes.
     """
-    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
-    # Nothing is kept for a backward pass: twice a piece of a step takes less than that piece.
+    order = drawn_order(len(images))
+    # Without a backward pass, twice the images of a piece take less memory than that piece.
     piece = config.batch_size // (processes * config.gradient_accumulation)
     batches = order.split(min(MOST, max(LEAST, 2 * piece)))[rank::processes]
     return _read(_Measured(images), batches, config)
@@ -106,41 +97,38 @@ def _read(images: Dataset, batches: Sequence[Tensor], config: Config) -> Chunks:
     loader = DataLoader(
         images,
         batch_sampler=[batch.tolist() for batch in batches],
-        collate_fn=_as_they_are,
+        collate_fn=_unchanged,
         num_workers=config.workers,
-        worker_init_fn=_past_the_bar,
+        worker_init_fn=_reset_streams,
         pin_memory=config.device != "cpu" and torch.cuda.is_available(),
     )
-    # It is the loop's to end a run, and a signal to the whole group reaches the workers too: these
-    # begin with what is blocked here, and block it from their first moment.
+    # The loop handles signals. Workers inherit the blocked signals from their start, so that a
+    # signal to the whole process group does not kill them.
     if config.workers:
-        resource_tracker.ensure_running()  # which Python may start, and then unblock them
+        resource_tracker.ensure_running()  # starting it later would unblock the signals
     before = signal.pthread_sigmask(signal.SIG_BLOCK, POLITE)
     try:
         batches = iter(loader)
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-    return _ended(batches) if config.workers else (batch for batch in batches)
+    return _with_workers(batches) if config.workers else (batch for batch in batches)
 
 
-def _past_the_bar(_: int) -> None:
-    """Let a worker warn on the streams themselves: those of the progress bar have locks, which the
-    bar's thread may have held when the worker was forked, and nobody would free.
-    """
+def _reset_streams(_: int) -> None:
+    """Undo the progress bar's redirection in a worker: a forked lock would never be released."""
     sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__
 
 
-def _ended(batches: Iterator) -> Chunks:
-    """Batches whose workers end with them: at its exit Python would send those that an error leaves
-    the signal that they block, and wait.
+def _with_workers(batches: Iterator) -> Chunks:
+    """Batches from workers, which are stopped at the end: they block the signal Python would send.
 
     Raises:
-        ValueError: As the worker raised it, whose traceback torch makes part of the message.
+        ValueError: A worker could not read an image; torch puts its traceback into the message.
     """
     try:
         yield from batches
-    except ValueError as error:
-        raise ValueError(str(error).rpartition("ValueError: ")[2].strip()) from None
+    except (ValueError, OSError) as error:
+        raise ValueError(str(error).rpartition("Error: ")[2].strip()) from None
     finally:
         batches._shutdown_workers()
 
@@ -166,11 +154,7 @@ class _Measured(Dataset):
 
 
 class _Training(_Measured):
-    """Images by lists of indices, as random as training wants them: read, then through the policy.
-
-    Args:
-        seed: Of the epoch.
-    """
+    """Images by lists of indices, read with random crops and passed through the policy."""
 
     def __init__(
         self, images: ImageSet | ImageFiles, policy: v2.Transform | None, seed: tuple[int, ...]
@@ -189,14 +173,14 @@ class _Training(_Measured):
         return torch.stack(changed), labels
 
     def _seed(self, what: str, index: int) -> None:
-        # torch.manual_seed asks every other kind of device too, for each image.
+        # torch.manual_seed would seed every device, for each image.
         torch.default_generator.manual_seed(seed_of(*self.seed, what, index))
 
 
-def _as_they_are(chunk: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+def _unchanged(chunk: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
     return chunk
 
 
 def seed_of(*parts: int | str) -> int:
-    """A seed for one place in a run; two places share one of torch's 2^32 by chance alone."""
+    """A seed for one place in a run, by its hash."""
     return int.from_bytes(hashlib.sha256(str(parts).encode()).digest()[:7], "big")

@@ -4,12 +4,13 @@ Paper: Take A Shortcut Back, eq. 5 to 10 and Algorithm 1, https://arxiv.org/abs/
 Shapes: B batch, K classes.
 """
 
-import math
 from dataclasses import dataclass
 from typing import Literal
 
 from torch import Tensor
 from torch.nn.functional import cross_entropy
+
+from zoo.console import check_range
 
 LossName = Literal["vanilla", "shortcut", "constant", "evolutionary", "per_head"]
 
@@ -25,12 +26,8 @@ class LossConfig:
     label_smoothing: float = 0.0
 
     def __post_init__(self):
-        if not 0 <= self.coefficient < math.inf:
-            raise ValueError(f"loss.coefficient: expected a number >= 0, got {self.coefficient}")
-        if not 0 <= self.label_smoothing < 1:
-            raise ValueError(
-                f"loss.label_smoothing: expected a number in [0, 1), got {self.label_smoothing}"
-            )
+        check_range("loss.coefficient", self.coefficient, 0)
+        check_range("loss.label_smoothing", self.label_smoothing, 0, 1)
 
     @property
     def needs_heads(self) -> bool:
@@ -69,5 +66,5 @@ def classification_loss(
         return loss(logits)
     if config.name == "per_head":
         return loss(logits) + weight * sum(loss(side) for side in side_logits)
-    # In bf16 what the heads add towards the end would be rounded away.
+    # In bf16 the small contribution of the heads towards the end would be rounded away.
     return loss(logits.float() + weight * side_logits.float().sum(0))

@@ -1,4 +1,4 @@
-"""What a network is trained or timed on: its name, the memory taken there, and if bf16 pays."""
+"""The processor: its name, its memory, and whether bf16 is fast on it."""
 
 import platform
 import resource
@@ -11,11 +11,11 @@ from torch.utils.benchmark import Timer
 
 from zoo.training.config import Config
 
-CPUINFO = Path("/proc/cpuinfo")  # Linux; elsewhere Python knows as much
+CPUINFO = Path("/proc/cpuinfo")  # Linux only
 
 
 def processor(device: torch.device) -> str:
-    """The name of a GPU, or of this machine's CPU and its instruction set for any other device."""
+    """The name of the GPU, or of the CPU with its instruction set."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     lines = CPUINFO.read_text().splitlines() if CPUINFO.exists() else []
@@ -25,22 +25,22 @@ def processor(device: torch.device) -> str:
 
 
 def machine(device: torch.device, processes: int) -> str:
-    """What each of several processes runs on."""
+    """The hardware of a run, for its log."""
     threads = "" if device.type == "cuda" else f", {torch.get_num_threads()} threads"
     return f"{f'{processes} x ' if processes > 1 else ''}{processor(device)}{threads}"
 
 
 def bf16_slowdown() -> float:
-    """How many times longer a convolution and its gradients take this CPU in bf16 than in fp32.
+    """Time of a convolution with gradients on this CPU, bf16 over fp32.
 
-    Measured, since neither torch nor an instruction set says it: AVX2 emulates bf16, and Intel's
-    AVX512_BF16 without AMX takes nearly twice the time of fp32, where AMD's takes less.
+    Measured, since the instruction set does not tell: AVX2 emulates bf16, and Intel's AVX512_BF16
+    without AMX takes nearly twice the time of fp32, where AMD's takes less.
     """
     return _seconds_of_convolution(torch.bfloat16) / _seconds_of_convolution(torch.float32)
 
 
 def peak_memory(device: torch.device) -> float:
-    """The most memory taken so far, MiB: of the GPU, or of this process."""
+    """Peak memory so far in MiB: of the GPU, or of this process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
     unit = 1 if sys.platform == "darwin" else 2**10  # bytes of ru_maxrss
@@ -58,12 +58,10 @@ def _seconds_of_convolution(dtype: torch.dtype) -> float:
     return min(timer.timeit(3).mean for _ in range(3))
 
 
-def against_slow_bf16(config: Config, device: torch.device) -> str:
-    """What to change where bf16 costs this CPU more than fp32; empty if nothing."""
+def slow_bf16_warning(config: Config, device: torch.device) -> str:
+    """A warning if the recipe uses bf16 on a CPU that is slow with it, else an empty string."""
     if device.type != "cpu" or config.precision != "bf16":
         return ""
-    if (slowdown := bf16_slowdown()) < 1.3:  # a timing errs by less
+    if (slowdown := bf16_slowdown()) < 1.3:  # beyond the noise of the timing
         return ""
-    return (
-        f"this CPU convolves {slowdown:.1f} times slower in bf16 than in fp32; try --precision fp32"
-    )
+    return f"this CPU is {slowdown:.1f} times slower in bf16 than in fp32; try --precision fp32"

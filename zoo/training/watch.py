@@ -1,4 +1,4 @@
-"""What goes on inside a network in training: how often its layers fire, and what broke first."""
+"""Look inside a network in training: its firing rates, and the first layer that breaks."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,9 +13,7 @@ from zoo.neurons import LIF
 
 @contextmanager
 def first_firing_rates(model: nn.Module) -> Iterator[dict[str, float]]:
-    """Collects the firing rate of each LIF layer, spikes per neuron and time step, over the first
-    batch that the network computes in here.
-    """
+    """Collect each LIF layer's spikes per neuron and time step, over the first batch inside."""
     rates: dict[str, float] = {}
 
     def watch(name: str):
@@ -32,7 +30,7 @@ def first_firing_rates(model: nn.Module) -> Iterator[dict[str, float]]:
 
 @torch.no_grad()
 def first_broken(model: nn.Module, images: Tensor) -> str:
-    """The first layer that gives numbers which are not finite for these images, for a message."""
+    """Name the first layer whose output is not finite for these images, for a message."""
     broken: list[str] = []
 
     def watch(name: str):
@@ -44,7 +42,7 @@ def first_broken(model: nn.Module, images: Tensor) -> str:
 
     for module in model.modules():
         if isinstance(module, nn.SyncBatchNorm):
-            module.eval()  # the other processes do not come here, and it would wait for them
+            module.eval()  # it would wait for the other processes, which do not run this
     layers = [(n, m) for n, m in model.named_modules() if not any(m.children())]
     with hooks(*(m.register_forward_hook(watch(n)) for n, m in layers)):
         model(images)
