@@ -22,7 +22,7 @@ from timm.utils import unwrap_model
 from torch import nn
 
 from zoo.hub.run_folder import LOG, SEAL
-from zoo.models._backbone import CONFIG, NEEDED
+from zoo.models._backbone import CONFIG, COUNTER, NEEDED
 from zoo.models._build import check_created
 from zoo.neurons import LIF
 from zoo.validation import is_list, plain
@@ -128,19 +128,22 @@ def _replace(folder: Path, config: bytes, weights: bytes) -> None:
 
 
 def _differences(*networks: nn.Module) -> list[str]:
-    """Names of layers and tensors that only one of two networks has, or in another shape.
+    """Names of layers that only one of two networks has or that are no neurons in the other, and of
+    tensors that it lacks or has in another shape.
 
     Shortcut heads are ignored.
     """
     one, other = (
-        dict.fromkeys((name for name, _ in network.named_modules()), ())
+        {name: isinstance(module, LIF) for name, module in network.named_modules()}
         | {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
         for network in networks
     )
     return sorted(
         name
         for name in one.keys() | other.keys()
-        if not name.startswith("shortcut_heads") and one.get(name) != other.get(name)
+        if one.get(name) != other.get(name)
+        and not name.startswith("shortcut_heads")
+        and not name.endswith(COUNTER)  # frozen norms have none
     )
 
 

@@ -122,8 +122,8 @@ def find_pretrained(
                 check_same_report(released[found], folder, BUNDLED / found)
             return folder
     raise ValueError(
-        f"{name}: expected pretrained weights, local-dir:FOLDER or hf-hub:org/name; weights exist "
-        f"for {pretrained_names() or 'no network yet'}"
+        f"{name}: expected pretrained weights, found none; weights exist for "
+        f"{pretrained_names() or 'no network yet'}"
     )
 
 
