@@ -1,47 +1,42 @@
-"""A published folder: the names in it, the hashes of its files, and how one comes to stand.
+"""The published folder: its file names, the hashes in its report, and how it is put in place.
 
 README.md            the model card
 config.json          timm's schema, with the neuron constants
 model.safetensors    the weights, without heads
-preprocessor_config.json  for @huggingface/transformers, where images are square and RGB
-training.png         loss and accuracy by epoch, where there were a log and matplotlib to draw it
+preprocessor_config.json  for @huggingface/transformers, if images are square and RGB
+training.png         loss and accuracy by epoch, if there is a log and matplotlib
 onnx/model.onnx      the graph, for normalised floats
-onnx/model_uint8.onnx  the same for whole pixels
-onnx/model_readable.onnx  the first once more, each neuron one node
-verification.json    what was checked, with the sha256 of every other file
+onnx/model_uint8.onnx  the same for uint8 pixels
+onnx/model_readable.onnx  the first again, with one node per neuron
+verification.json    the checks, and the sha256 of every other file
 """
 
-import errno
 import json
 import shutil
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryFile
 from typing import Any
-
-from filelock import Timeout
-from huggingface_hub.utils import WeakFileLock
 
 from export.card.browser import PREPROCESSOR
 from export.card.history import CURVES
+from zoo.console import check_output
 from zoo.hub import CONFIG, REPORT, UINT8_GRAPH, WEIGHTS
-from zoo.hub.files import hashes, sync
+from zoo.hub.files import file_sha256, hashes, locked, sync
 
 GRAPH = "onnx/model.onnx"
 READABLE_GRAPH = "onnx/model_readable.onnx"
 GRAPHS = (GRAPH, UINT8_GRAPH, READABLE_GRAPH)
 CARD = "README.md"
 NAMES = {CARD, CONFIG, WEIGHTS, PREPROCESSOR, CURVES, *GRAPHS}  # and REPORT
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def read_report(folder: Path) -> dict[str, Any]:
-    """verification.json.
+    """Read verification.json.
 
     Raises:
-        FileNotFoundError, ValueError: There is none, or it is none; or it names files that no
-            published folder has, which might be pickles, or code.
+        FileNotFoundError: There is none.
+        ValueError: It is no report.
     """
     path = folder / REPORT
     if not path.is_file():
@@ -50,132 +45,92 @@ def read_report(folder: Path) -> dict[str, Any]:
         )
     try:
         report = json.loads(path.read_text())
-    except (ValueError, RecursionError) as error:
+        report.get("sha256", {}).keys()
+    except (ValueError, AttributeError) as error:
         raise ValueError(f"{path}: expected a verification report, got {error}") from None
-    kinds = {"sha256": dict, "checks": list}
-    if not isinstance(report, dict) or any(
-        not isinstance(report.get(key, kind()), kind) for key, kind in kinds.items()
-    ):
-        raise ValueError(f"{path}: expected a verification report, got other JSON")
-    if others := sorted(report.get("sha256", {}).keys() - NAMES):
-        raise ValueError(f"{path}: expected the files of a published folder, got {others[:5]}")
     return report
 
 
 def changed_files(folder: Path) -> list[str]:
-    """Files that are not those whose hashes the folder's report holds: others, more or fewer."""
-    verified = read_report(folder).get("sha256", {})  # before a folder of anything is hashed
-    found = hashes(folder, REPORT)
+    """Files that differ from the hashes in the folder's report: changed, new or missing."""
+    verified, found = read_report(folder).get("sha256", {}), hashes(folder, REPORT)
     return sorted(k for k in found.keys() | verified.keys() if found.get(k) != verified.get(k))
 
 
 def check_target(option: str, target: Path, overwrite: bool) -> None:
-    """Raise unless target is free, or holds a published folder that may be replaced, as it was
-    published and nothing else; and where a kill has left what was to be replaced.
+    """Check that a folder can be made, or may be replaced: with overwrite, a published folder with
+    nothing added or changed since.
 
     Raises:
-        FileExistsError: It is taken; the message names the option.
-        ValueError: It has no name, or its report is none.
+        FileExistsError: It may not be replaced; the message names the option.
+        ValueError: Its report is damaged.
     """
-    if not target.name:
-        raise ValueError(f"{option}: expected a folder to make, got {target}")
-    replaced = _replaced(target)
-    if replaced.exists():
-        raise FileExistsError(
-            f"{option}: expected no {replaced}, which a run that was cut short has left of the "
-            f"folder that it was to replace; if {target} is missing move it there, else delete it"
-        )
     if not target.exists():
         return
     if not (target / REPORT).is_file():
-        raise FileExistsError(
-            f"{option}: expected a new folder, got {target}, which is no published folder and "
-            "stays as it is"
-        )
+        raise FileExistsError(f"{option}: {target} exists and is no published folder")
     if not overwrite:
-        raise FileExistsError(f"{option}: expected a new folder, got {target}; pass --overwrite")
-    published = [target / name for name in (*read_report(target).get("sha256", {}), REPORT)]
-    own = {path for file in published for path in (file, *file.parents)}
-    if others := sorted(str(path) for path in target.rglob("*") if path not in own):
+        raise FileExistsError(f"{option}: {target} exists; pass --overwrite to replace it")
+    known = read_report(target).get("sha256", {})
+    found = {path.relative_to(target).as_posix() for path in target.rglob("*") if path.is_file()}
+    own = (name for name in found - {REPORT} if known.get(name) != file_sha256(target / name))
+    if kept := sorted(own):
         raise FileExistsError(
-            f"{option}: expected a published folder alone, got one with {others[0]} and "
-            f"{len(others[1:])} more that are not of it, which replacing it would delete; move "
-            "them away, or choose another folder"
+            f"{option}: {target} holds files that were added or changed since it was published, "
+            f"which --overwrite would delete: {kept[:5]}; move them away"
         )
-    if edited := [name for name in changed_files(target) if (target / name).is_file()]:
-        raise FileExistsError(
-            f"{option}: expected a published folder as it was verified, got one whose {edited} "
-            "changed since, which replacing it would lose; move it away, or choose another folder"
-        )
-
-
-def _replaced(target: Path) -> Path:
-    """Where the folder is kept that a new one takes the place of."""
-    return target.with_name(f"{target.name}.replaced")
 
 
 @contextmanager
 def scratch_beside(option: str, target: Path) -> Iterator[Path]:
-    """A folder to build a target in, gone afterwards; what a kill has left of it goes before.
+    """A folder to build a target in, removed afterwards. A swap that was killed is finished first.
 
     Raises:
         FileExistsError: Another process builds that target.
-        OSError: Nothing can be written there, or there is no room for it; the message names the
-            option and the place.
+        ValueError: Nothing can be written there; the message names the option.
     """
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with TemporaryFile(dir=target.parent):  # where it cannot be, the lock would wait instead
-            pass
-    except OSError as error:
-        raise OSError(
-            f"{option}: expected a place that can be written to, got {target.parent} "
-            f"({error.strerror})"
-        ) from error
+    check_output(target.parent, option)
+    target.parent.mkdir(parents=True, exist_ok=True)
     scratch, lock = (target.with_name(f".{target.name}.{end}") for end in ("partial", "lock"))
-    with ExitStack() as held:
-        try:
-            held.enter_context(WeakFileLock(lock, timeout=0.1))
-        except Timeout:
-            raise FileExistsError(
-                f"{option}: expected a folder that nobody writes, got {target}, which another "
-                f"process does; wait for its end (if none does any more, delete {lock})"
-            ) from None
-        held.callback(lock.unlink, missing_ok=True)
-        held.callback(shutil.rmtree, scratch, ignore_errors=True)
+    with locked(lock, f"{option}: another process is writing {target}; wait for its end"):
+        _finish_swap(target)
         shutil.rmtree(scratch, ignore_errors=True)
         scratch.mkdir()
         try:
             yield scratch
-        except OSError as error:
-            if error.errno not in FULL:
-                raise
-            raise OSError(
-                f"{option}: expected room for it in {target.parent}, got {error}; nothing was "
-                "written, make room and start it again"
-            ) from error
+        finally:
+            _finish_swap(target)
+            shutil.rmtree(scratch, ignore_errors=True)
+            lock.unlink(missing_ok=True)
+
+
+def _replaced(target: Path) -> Path:
+    """Where the old folder is kept while a new one takes its place."""
+    return target.with_name(f".{target.name}.replaced")
+
+
+def _finish_swap(target: Path) -> None:
+    """Move the old folder back if the new one has not taken its place, else delete it."""
+    replaced = _replaced(target)
+    if replaced.exists() and not target.exists():
+        replaced.rename(target)
+    shutil.rmtree(replaced, ignore_errors=True)
 
 
 def move_into_place(option: str, folder: Path, target: Path, overwrite: bool) -> None:
-    """Rename a whole folder to target, once its files are on the disk; what stands there by now is
-    replaced only as check_target allows. A kill while one is replaced leaves the old one whole,
-    beside its place as NAME.replaced.
+    """Flush a folder to the disk, then rename it to target.
+
+    A kill in between leaves the old folder whole: in its place, or beside it until scratch_beside
+    moves it back.
 
     Raises:
         FileExistsError, ValueError: As check_target.
     """
     check_target(option, target, overwrite)
-    replaced = _replaced(target)
     for path in (*folder.rglob("*"), folder):
         sync(path)
     if target.exists():
-        target.rename(replaced)
-    try:
-        folder.rename(target)
-    except BaseException:
-        if replaced.exists():
-            replaced.rename(target)
-        raise
+        target.rename(_replaced(target))
+    folder.rename(target)
     sync(target.parent)
-    if replaced.exists():
-        shutil.rmtree(replaced)
+    _finish_swap(target)

@@ -1,7 +1,7 @@
-"""The real client in a process of its own, which talks to a test Hub and to nothing else.
+"""huggingface_hub in a process of its own, which talks to a test Hub and to nothing else.
 
-The client reads HF_ENDPOINT once, on import, and importing takes seconds: one process serves many
-tests, a line of code each. Names stay from one line to the next.
+It reads HF_ENDPOINT once, on import, and importing takes seconds: one process serves many tests.
+Names stay from one piece of code to the next.
 """
 
 import json
@@ -16,10 +16,11 @@ from typing import Any
 from hub_server import HubServer
 
 SERVE = """
-import json, sys, warnings
+import json, sys, time, warnings
 import torch
 import zoo
 torch.set_num_threads(1)
+time.sleep = lambda seconds: None  # between the attempts of huggingface_hub
 channel, sys.stdout = sys.stdout, sys.stderr
 names = {"torch": torch, "zoo": zoo}
 for line in sys.stdin:

@@ -87,7 +87,7 @@ def test_a_published_folder_is_on_the_disk_before_it_replaces_another(done, tmp_
         report = {"sha256": disk.hashes(folder)}
         (folder / REPORT).write_text(json.dumps(report))
     move_into_place("--output", scratch, target, overwrite=True)
-    before = tmp_path / "target.replaced"
+    before = tmp_path / ".target.replaced"
     assert_whole_before_it_replaces(done, scratch, target, before)
     assert (target / "onnx/model.onnx").read_text() == "scratch"
     assert not before.exists()

@@ -6,11 +6,8 @@ import pickle
 import shutil
 import subprocess
 import sys
-import time
-from contextlib import nullcontext
 from functools import partial
 
-import numpy as np
 import pytest
 import timm
 import torch
@@ -89,16 +86,14 @@ def test_without_pretrained_a_folder_gives_the_network_and_random_weights(folder
     assert model.time_steps == 2
 
 
-@pytest.mark.parametrize(
-    "constant", ["time_steps", "spike_layer", "decay", "v_threshold", "reset", "detach_reset"]
-)
+@pytest.mark.parametrize("constant", ["time_steps", "decay"])
 def test_weights_without_a_neuron_constant_are_refused(folder, constant):
     config = json.loads((folder / "config.json").read_text())
     for section in (config["model_args"], config["model_args"]["spike_layer"]):
         section.pop(constant, None)
     (folder / "config.json").write_text(json.dumps(config))
     with pytest.raises(
-        ValueError, match=f"expected the neuron constants in .*{constant}.*another network"
+        ValueError, match=f"lacks the neuron constants .*{constant}.*another network"
     ):
         load(folder)
 
@@ -108,7 +103,7 @@ def test_weights_that_lack_a_tensor_are_refused_for_any_number_of_classes(folder
     del weights["stages.1.0.conv1.conv.weight"]
     save_file(weights, folder / "model.safetensors")
     for kwargs in ({}, {"num_classes": 7}):
-        with pytest.raises(ValueError, match=r"got others: \['stages\.1\.0\.conv1\.conv\.weight"):
+        with pytest.raises(ValueError, match=r"1 less \['stages\.1\.0\.conv1\.conv\.weight"):
             load(folder, **kwargs)
 
 
@@ -143,7 +138,9 @@ def test_what_a_mapping_of_constants_leaves_out_is_as_it_was_trained(folder):
 
 @pytest.mark.parametrize("others", [{"num_classes": 7}, {"features_only": True}, {}])
 def test_weights_of_a_deeper_network_are_refused_whatever_its_classifier(folder, others):
-    blamed = r"arguments that its weights fit, got .*'depths'.*: (Error|weights: expected those of)"
+    blamed = (
+        r"arguments that its weights fit, got .*'depths'.*: (Error|weights: expected the tensors)"
+    )
     with pytest.raises(ValueError, match=blamed):
         load(folder, depths=(1, 1, 1), **others)
 
@@ -191,11 +188,10 @@ def pruned() -> torch.nn.Module:
 @pytest.mark.parametrize(
     ("make", "extra", "message"),
     [
-        (pruned, {}, "expected a whole network of its name and arguments"),
+        (pruned, {}, "differ from a network of its name and arguments"),
         (lambda: torch.nn.Linear(1, 1), {}, "expected a network of zoo.create_model, got a Linear"),
-        (zoo.create_model, {"label_names": {0: "a"}}, "label_names as a list of 10 names"),
-        (zoo.create_model, {"label_names": ["a", "b"]}, "label_names as a list of 10 names"),
-        (zoo.create_model, {"training": {"epochs": 3}}, "expected as training a recipe"),
+        (zoo.create_model, {"label_names": {0: "a"}}, "expected 10 label_names"),
+        (zoo.create_model, {"label_names": ["a", "b"]}, "expected 10 label_names"),
     ],
 )
 def test_what_would_not_load_is_not_saved(folder, make, extra, message):
@@ -209,30 +205,9 @@ def test_what_would_not_load_is_not_saved(folder, make, extra, message):
     assert not (folder / "new").exists()
 
 
-def test_notes_are_sentences_and_no_sentence_is_taken_apart(folder):
-    with pytest.raises(ValueError, match=r"notes: expected sentences, got one string; pass \['Ten"):
-        hub.save_pretrained(load(folder), folder, "Ten hours on a bicycle.")
-
-
-@pytest.mark.parametrize("log", ["none", [1], [{"epoch": 1, "loss": 0.5}]])
-def test_a_log_that_no_card_could_show_is_refused(folder, log):
-    training = hub.read_config(folder)["training"]
-    for run in (training | {"log": log}, training | {"began_with": {"training": {"log": log}}}):
-        with pytest.raises(ValueError, match=r"learning_rate, loss, .* in each line of its log"):
-            hub.save_pretrained(load(folder), folder, training=run)
-
-
-def test_a_training_that_no_card_could_tell_is_refused(folder):
-    training = hub.read_config(folder)["training"]
-    began = {"began_with": {"training": training, "notes": 3}}
-    for other in (began, {"loss": {"name": "evolutionary"}}):  # of what weight?
-        with pytest.raises(ValueError, match="expected as training a recipe"):
-            hub.save_pretrained(load(folder), folder, training=training | other)
-
-
 def test_a_folder_with_hashes_is_not_written_over(run):
     folder = checkpoints(run)[-1]
-    with pytest.raises(ValueError, match=r"got one whose sha256\.json holds the hashes of other"):
+    with pytest.raises(ValueError, match=r"has a sha256\.json: it is a run"):
         hub.save_pretrained(load(folder), folder)
     load(folder)
 
@@ -243,18 +218,12 @@ def pruned_of_its_last_neuron():
     return model
 
 
-def of_another_epsilon():
-    model = zoo.create_model("short_bp_resnet20_slim")
-    model.stages[0][1].conv2.norm.eps = 0.1
-    return model
-
-
 @pytest.mark.parametrize(
     ("made", "layer"),
-    [(pruned_of_its_last_neuron, "last_spike"), (of_another_epsilon, r"stages\.0\.1\.conv2\.norm")],
+    [(pruned_of_its_last_neuron, "last_spike")],
 )
 def test_a_network_that_another_would_be_loaded_for_is_refused(made, layer, tmp_path):
-    with pytest.raises(ValueError, match=rf"expected a whole network .* \['{layer}'\] and 0 more"):
+    with pytest.raises(ValueError, match=rf"\['{layer}'\] and 0 more differ from a network"):
         hub.save_pretrained(made(), tmp_path / "new")
     assert not (tmp_path / "new").exists()
 
@@ -264,79 +233,12 @@ def test_a_network_that_no_name_built_is_refused(tmp_path):
         hub.save_pretrained(ShortBPResNet(), tmp_path)
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"notes": 5}, "expected notes as a list in pretrained_cfg, got 5"),
-        ({"paper_ids": 5}, "expected paper_ids as a text in pretrained_cfg, got 5"),
-        ({"mean": [10**400]}, "mean and std as one up to 65536 for each channel"),
-    ],
-)
-def test_what_no_card_could_be_written_of_is_refused(folder, change, message):
-    config = json.loads((folder / "config.json").read_text())
-    config["pretrained_cfg"] |= change
-    (folder / "config.json").write_text(json.dumps(config))
-    with pytest.raises(ValueError, match=message):
-        load(folder)
-
-
 def test_a_run_is_not_written_over(run, tmp_path):
     folder = shutil.copytree(run, tmp_path / "run")
     before = (folder / "config.json").read_bytes()
-    with pytest.raises(ValueError, match=r"got a run, whose config\.json is its recipe"):
+    with pytest.raises(ValueError, match=r"has a log\.jsonl: it is a run"):
         hub.save_pretrained(load(folder), folder)
     assert (folder / "config.json").read_bytes() == before
-
-
-def test_a_folder_whose_weights_cannot_be_replaced_stays_as_it_was(folder):
-    model = load(folder)
-    (folder / "model.safetensors").unlink()
-    (folder / "model.safetensors").mkdir()
-    config = (folder / "config.json").read_bytes()
-    with pytest.raises(OSError, match=r"model\.safetensors"):
-        hub.save_pretrained(model, folder)
-    assert (folder / "config.json").read_bytes() == config
-
-
-@pytest.mark.parametrize("moves", range(4))
-def test_an_interrupted_save_leaves_weights_with_their_own_neurons(tmp_path, monkeypatch, moves):
-    """Ctrl-C before or behind each of the moves into place."""
-    old, new = (
-        zoo.create_model("short_bp_resnet20_slim", spike_layer={"decay": decay}).eval()
-        for decay in (0.25, 0.5)
-    )
-    hub.save_pretrained(old, tmp_path)
-    made, replace = [], os.replace
-
-    def interrupted(source, target):
-        if len(made) == moves:
-            made.append(target)
-            raise KeyboardInterrupt
-        made.append(target)
-        replace(source, target)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "replace", interrupted)
-        with pytest.raises(KeyboardInterrupt) if moves < 3 else nullcontext():
-            hub.save_pretrained(new, tmp_path)
-    expected = old if moves < 2 else new
-    loaded = zoo.create_model(f"local-dir:{tmp_path}", pretrained=True)
-    assert loaded.stem[1].decay == expected.stem[1].decay
-    assert torch.equal(loaded.head.fc.weight, expected.head.fc.weight)
-    assert {path.name for path in tmp_path.iterdir()} == {"config.json", "model.safetensors"}
-
-
-def test_what_a_killed_save_left_goes_with_a_later_one(tmp_path):
-    model = zoo.create_model("short_bp_resnet20_slim")
-    for name, hours in (("dead", 2), ("alive", 0)):
-        scratch = tmp_path / f".save.{name}"
-        scratch.mkdir()
-        (scratch / "model.safetensors").write_bytes(b"half")
-        for path in (scratch, scratch / "model.safetensors"):
-            os.utime(path, (time.time() - 3600 * hours,) * 2)
-    hub.save_pretrained(model, tmp_path)
-    found = {path.name for path in tmp_path.iterdir()}
-    assert found == {"config.json", "model.safetensors", ".save.alive"}
 
 
 def test_weights_are_listed_by_their_tags_too(folder, monkeypatch):
@@ -385,7 +287,7 @@ def test_a_new_classifier_has_nothing_of_the_old_ones_classes():
 
 
 def test_weights_of_a_shallower_network_are_refused_whatever_the_classifier(folder):
-    blamed = r"fit, got .*'depths'.*: weights: .* whole network, found \d+ tensors less: \['stages"
+    blamed = r"fit, got .*'depths'.*: weights: expected the tensors .* got \d+ less \['stages"
     for others in ({"num_classes": 7}, {"features_only": True}, {}):
         with pytest.raises(ValueError, match=blamed) as raised:
             load(folder, depths=(4, 3, 3), **others)
@@ -433,28 +335,6 @@ def test_weights_for_colours_become_weights_for_smaller_grey_images_and_back(tmp
     assert tuple(colours.pretrained_cfg["input_size"]) == (3, 40, 40)
 
 
-@pytest.mark.parametrize("asked_for", [{}, {"in_chans": 3}])
-def test_a_size_with_other_channels_than_the_network_is_refused(asked_for):
-    with pytest.raises(ValueError, match=r"expected in_chans=1 beside the input_size"):
-        zoo.create_model(
-            "short_bp_resnet20_slim",
-            pretrained=True,
-            pretrained_cfg_overlay={"mean": [0.5], "std": [0.25], "input_size": (1, 28, 28)},
-            **asked_for,
-        )
-
-
-@pytest.mark.parametrize("pretrained", [False, True])
-@pytest.mark.parametrize("size", [(64, 64), 64, (3, 0, 32), (3, 32.0, 32)])
-def test_a_size_that_is_none_is_refused(size, pretrained):
-    with pytest.raises(ValueError, match=r"input_size as \(channels, height, width\), got"):
-        zoo.create_model(
-            "short_bp_resnet20_slim",
-            pretrained=pretrained,
-            pretrained_cfg_overlay={"input_size": size},
-        )
-
-
 def test_notes_on_the_training_of_the_weights_before_are_not_kept(tmp_path):
     model = zoo.create_model("short_bp_resnet18", pretrained=True)
     assert model.pretrained_cfg["notes"]
@@ -475,37 +355,13 @@ def test_the_tag_of_no_weights_is_no_weights():
         zoo.create_model("short_bp_resnet20_slim.untrained", pretrained=True)
 
 
-@pytest.mark.parametrize(
-    ("name", "message"),
-    [
-        ("hub/slim.digits", "a folder is local-dir:hub/slim.digits, a repository hf-hub:hub/slim"),
-        ("hf_hub:org/name", "expected local-dir:FOLDER or hf-hub:org/name, got hf_hub:"),
-    ],
-)
-def test_a_place_without_its_source_is_told_apart_from_a_name(name, message):
-    with pytest.raises(ValueError, match=message):
-        zoo.create_model(name, pretrained=True)
-
-
-@pytest.mark.parametrize("overlay", [{"num_classes": 100}, {"file": "others.safetensors"}])
-def test_an_overlay_never_changes_which_weights_load(folder, overlay):
-    for create in (zoo.create_model, timm.create_model):
-        with pytest.raises(ValueError, match="expected nothing about which weights, got"):
-            create(f"local-dir:{folder}", pretrained=True, pretrained_cfg_overlay=overlay)
-    assert load(folder, pretrained_cfg_overlay={"tag": "mine"}).pretrained_cfg["tag"] == "mine"
-
-
 def test_neurons_that_constants_would_not_bring_back_are_not_saved(tmp_path):
     class Shifted(zoo.LIF):
         def forward(self, x):
             return super().forward(x + 0.1)
 
     model = zoo.create_model("short_bp_resnet20_slim", spike_layer=Shifted)
-    with pytest.raises(ValueError, match=r"themselves, got of its subclasses .'Shifted'"):
-        hub.save_pretrained(model, tmp_path)
-    model = zoo.create_model("short_bp_resnet20_slim")
-    model.stages[0][0].spike1.v_threshold = torch.ones(16, 1, 1)
-    with pytest.raises(ValueError, match=r"constants, got tensors for .'v_threshold'"):
+    with pytest.raises(ValueError, match=r"cannot save LIF subclasses .'Shifted'"):
         hub.save_pretrained(model, tmp_path)
     assert not any(tmp_path.iterdir())
 
@@ -567,27 +423,12 @@ def test_a_tag_is_never_dropped(folder, monkeypatch):
         zoo.create_model("short_bp_resnet20_slim.nope")
 
 
-def test_a_folder_named_after_another_network_is_refused(folder, monkeypatch):
-    folder.rename(folder.with_name("short_bp_resnet18.digits"))
-    monkeypatch.setenv("SHORT_BP_ZOO_WEIGHTS", str(folder.parent))
-    with pytest.raises(ValueError, match="expected short_bp_resnet18, got short_bp_resnet20_slim"):
-        zoo.create_model("short_bp_resnet18", pretrained=True)
-
-
 def test_truncated_weights_are_refused(folder):
     path = folder / "model.safetensors"
     path.write_bytes(path.read_bytes()[:-1000])
-    with pytest.raises(ValueError, match=r"model\.safetensors: expected a whole safetensors file"):
-        load(folder)
-
-
-@pytest.mark.parametrize("dtype", [torch.bool, torch.int8, torch.complex64, torch.float8_e4m3fn])
-def test_weights_of_another_kind_of_numbers_are_refused(folder, dtype):
-    weights = load_file(folder / "model.safetensors")
-    name = "stages.1.0.conv1.conv.weight"
-    save_file(weights | {name: weights[name].to(dtype)}, folder / "model.safetensors")
     with pytest.raises(
-        ValueError, match=r"expected the weights of its config.json, got others: \["
+        ValueError,
+        match=r"model\.safetensors: expected the weights of its config.json, got others: .*",
     ):
         load(folder)
 
@@ -601,21 +442,6 @@ def test_weights_in_half_precision_load(folder):
     assert load(folder).head.fc.weight.dtype == torch.float32
 
 
-@pytest.mark.parametrize("fails", ["config", "weights"])
-def test_a_save_that_fails_leaves_the_network_before(folder, monkeypatch, fails):
-    before = {path.name: path.read_bytes() for path in folder.iterdir()}
-    other = zoo.create_model("short_bp_resnet20_slim", time_steps=6)
-    if fails == "config":
-        other.num_classes = np.int64(10)
-        expected = pytest.raises(ValueError, match="'num_classes' is not serializable")
-    else:
-        monkeypatch.setattr("zoo.hub.folder.save", lambda *args, **kwargs: 1 / 0)
-        expected = pytest.raises(ZeroDivisionError)
-    with expected:
-        hub.save_pretrained(other, folder)
-    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
-
-
 def test_a_kill_in_a_save_leaves_no_weights_beside_the_constants_of_others(folder, monkeypatch):
     def killed_before_the_second(source, target):
         monkeypatch.setattr(os, "replace", killed)
@@ -627,14 +453,14 @@ def test_a_kill_in_a_save_leaves_no_weights_beside_the_constants_of_others(folde
     monkeypatch.setattr(os, "replace", killed_before_the_second)
     with pytest.raises(KeyboardInterrupt):
         hub.save_pretrained(zoo.create_model("short_bp_resnet20_slim", time_steps=6), folder)
-    with pytest.raises(FileNotFoundError, match=r"config\.json: expected a file"):
+    with pytest.raises(FileNotFoundError, match=r"config\.json: no such file"):
         load(folder)
 
 
 def test_a_pickle_beside_missing_weights_is_never_loaded(folder):
     (folder / "model.safetensors").unlink()
     (folder / "pytorch_model.bin").write_bytes(pickle.dumps({"a": 1}))
-    with pytest.raises(FileNotFoundError, match=r"pytorch_model\.bin.* are never loaded"):
+    with pytest.raises(FileNotFoundError, match=r"only safetensors weights are loaded"):
         load(folder)
 
 
@@ -658,52 +484,6 @@ def changed(folder, **values):
     path.write_text(json.dumps(config))
 
 
-@pytest.mark.parametrize(
-    ("values", "message"),
-    [
-        ({"num_classes": 11}, "label_names as a list of 11 names, got"),
-        ({"num_classes": 11, "label_names": []}, "model_args with num_classes 11, got 10"),
-        ({"label_names": {str(i): "digit" for i in range(10)}}, "label_names as a list of 10"),
-        ({"label_names": list(range(10))}, "label_names as a list of 10 names, got"),
-        ({"num_classes": None}, r"got KeyError\('num_classes'\)"),
-        ({"num_classes": "ten"}, "num_classes as a number >= 0, got 'ten'"),
-        ({"pretrained_cfg": None}, r"got KeyError\('pretrained_cfg'\)"),
-        ({"input_size": [1, 8, 0]}, r"input_size in pretrained_cfg from 1 to 4096, got \[1, 8, 0"),
-        ({"input_size": [1, 8, 10**9]}, "input_size in pretrained_cfg from 1 to 4096, got"),
-        ({"label_offset": 1}, "no label_offset in pretrained_cfg, got 1"),
-        ({"label_offset": []}, r"no label_offset in pretrained_cfg, got \[\]"),
-        (
-            {"classifier": ["head.fc", "stages.2.0.conv1.conv"]},
-            "classifier 'head.fc' in pretrained_c",
-        ),
-        ({"first_conv": 1}, "first_conv as a name in pretrained_cfg, got 1"),
-        ({"first_conv": [1]}, r"first_conv as a name in pretrained_cfg, got \[1\]"),
-        ({"input_size": "abc"}, "input_size as three whole numbers, .*, got 'abc'"),
-        ({"input_size": [3, 8.5, 8]}, "input_size as three whole numbers"),
-        (
-            {"mean": None},
-            "mean and std as one up to 65536 for each channel in pretrained_cfg, got .* None and",
-        ),
-        (
-            {"std": "q"},
-            "mean and std as one up to 65536 for each channel in pretrained_cfg, got .* 'q'",
-        ),
-    ],
-)
-def test_a_config_of_another_classifier_or_of_other_images_is_refused(folder, values, message):
-    changed(folder, **values)
-    with pytest.raises(ValueError, match=f"config.json: expected.*{message}"):
-        load(folder)
-
-
-def test_labels_where_timm_alone_would_find_them_are_refused(folder):
-    config = json.loads((folder / "config.json").read_text())
-    config["pretrained_cfg"]["label_names"] = config.pop("label_names")[::-1]
-    (folder / "config.json").write_text(json.dumps(config))
-    with pytest.raises(ValueError, match="expected label_names beside pretrained_cfg, got them in"):
-        load(folder)
-
-
 def test_arguments_that_weights_do_not_fit_are_blamed_and_not_the_weights(folder):
     with pytest.raises(
         ValueError, match=r"expected arguments that its weights fit, got \['width"
@@ -716,9 +496,7 @@ def test_arguments_that_weights_do_not_fit_are_blamed_and_not_the_weights(folder
     ("arguments", "message"),
     [
         ({"widths": []}, "expected arguments of its architecture"),
-        ({"widths": {}}, "expected arguments of its architecture"),
         ({"global_pool": "x"}, "expected arguments of its architecture"),
-        ({"widths": [65536, 65536, 65536]}, "expected a network of up to 1073741824 parameters"),
     ],
 )
 @pytest.mark.parametrize("pretrained", [False, True])
@@ -729,14 +507,6 @@ def test_arguments_that_make_no_network_are_refused(folder, arguments, message, 
         zoo.create_model(f"local-dir:{folder}", pretrained=pretrained)
 
 
-@pytest.mark.parametrize("training", ["abc", {"data": {}}, {"epochs": 3}, [1], None])
-def test_a_training_that_is_no_recipe_is_refused(folder, training):
-    config = json.loads((folder / "config.json").read_text()) | {"training": training}
-    (folder / "config.json").write_text(json.dumps(config))
-    with pytest.raises(ValueError, match=r"config.json: expected as training a recipe with"):
-        load(folder)
-
-
 def test_a_device_that_is_not_there_is_not_blamed_on_the_weights(folder):
     with pytest.raises(RuntimeError, match="device"):
         zoo.create_model(f"local-dir:{folder}", pretrained=True, device="gpu")
@@ -744,7 +514,7 @@ def test_a_device_that_is_not_there_is_not_blamed_on_the_weights(folder):
 
 def test_a_variable_that_names_no_folder_is_told(monkeypatch, tmp_path):
     monkeypatch.setenv("SHORT_BP_ZOO_WEIGHTS", str(tmp_path / "typo"))
-    with pytest.raises(FileNotFoundError, match="SHORT_BP_ZOO_WEIGHTS: expected a folder"):
+    with pytest.raises(FileNotFoundError, match="SHORT_BP_ZOO_WEIGHTS: no such folder"):
         zoo.list_models(pretrained=True)
 
 
@@ -755,7 +525,7 @@ def test_a_bare_name_means_rates_only_where_there_are_no_spikes(folder, monkeypa
     assert hub.find_pretrained("short_bp_resnet20_slim").parent == hub.BUNDLED
     shutil.copytree(folder, mine / "short_bp_resnet20_slim.digits")
     assert hub.find_pretrained("short_bp_resnet20_slim").name == "short_bp_resnet20_slim.digits"
-    monkeypatch.setattr("zoo.hub.locate.BUNDLED", tmp_path / "none")
+    monkeypatch.setattr(sys.modules["zoo.hub.locate"], "BUNDLED", tmp_path / "none")
     shutil.rmtree(mine / "short_bp_resnet20_slim.digits")
     assert hub.find_pretrained("short_bp_resnet20_slim").name == "short_bp_resnet20_slim.aaa_rates"
 
@@ -788,11 +558,5 @@ def test_an_empty_variable_is_none(monkeypatch, folder):
 
 
 def test_a_missing_folder_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match="nothing: expected a folder with config"):
+    with pytest.raises(FileNotFoundError, match="nothing: no such folder"):
         load(tmp_path / "nothing")
-
-
-def test_a_pretrained_cfg_beside_a_name_that_has_one_is_refused(folder):
-    for pretrained in (True, False):
-        with pytest.raises(ValueError, match="pretrained_cfg: expected none beside local-dir:"):
-            zoo.create_model(f"local-dir:{folder}", pretrained, pretrained_cfg={"mean": (0,)})

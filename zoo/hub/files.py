@@ -1,25 +1,22 @@
-"""Files that are whole or not there, and their hashes."""
+"""Write files atomically, lock folders, and hash files."""
 
 import errno
 import hashlib
 import os
-import shutil
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path, PurePath
 
 from filelock import FileLock, Timeout
 
-OLD = 3600.0  # seconds without a write, after which whoever made a scratch folder is dead
 NO_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EBADF)  # what shared folders answer for a folder
 
 
 def write(path: Path, content: str | bytes) -> None:
-    """Write a file whole or not at all, onto the disk.
+    """Write a file atomically and flush it to the disk.
 
     Raises:
-        OSError: There is no room for it; what stood there stands.
+        OSError: There is no room for it. The old file stays.
     """
     partial = path.with_name(f"{path.name}.partial")
     try:
@@ -33,7 +30,7 @@ def write(path: Path, content: str | bytes) -> None:
 
 @contextmanager
 def locked(path: Path, message: str) -> Iterator[None]:
-    """Hold a lock file while the block runs; a process that is killed lets go of it.
+    """Hold a lock file while the block runs. The lock of a killed process is released.
 
     Raises:
         FileExistsError: Another process holds it; with this message.
@@ -50,7 +47,7 @@ def locked(path: Path, message: str) -> Iterator[None]:
 
 
 def sync(path: Path) -> None:
-    """See a file onto the disk, or the names in a folder where its file system can."""
+    """Flush a file to the disk, or the names in a folder if its file system can."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -61,23 +58,15 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def clear_away(folder: Path, prefix: str) -> None:
-    """Remove scratch folders, hidden ones of a prefix, of processes that are dead by now."""
-    for scratch in folder.glob(f"{prefix}*"):
-        with suppress(OSError):  # gone by now
-            written = max(path.stat().st_mtime for path in (scratch, *scratch.rglob("*")))
-            if time.time() - written > OLD:
-                shutil.rmtree(scratch)
-
-
 def file_sha256(path: Path) -> str:
+    """The sha256 of a file in hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def files(folder: Path) -> list[str]:
-    """The path in a folder of every file in it, but for those hidden by a dot, which git, the Hub,
-    its client and file managers leave beside them.
+    """Relative paths of all files in a folder except hidden ones, which git and the Hub's client
+    leave there.
     """
     names = (path.relative_to(folder) for path in sorted(folder.rglob("*")) if path.is_file())
     return [name.as_posix() for name in names if not is_hidden(name)]
@@ -89,9 +78,9 @@ def is_hidden(name: PurePath) -> bool:
 
 
 def hashes(folder: Path, but: str = "") -> dict[str, str]:
-    """sha256 of every file by its path in a folder, hidden ones aside.
+    """The sha256 of every file of a folder by its relative path, except hidden files.
 
     Args:
-        but: A file to leave out, the one that shall hold them.
+        but: A file to leave out, such as the one that holds the hashes.
     """
     return {name: file_sha256(folder / name) for name in files(folder) if name != but}

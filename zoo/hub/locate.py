@@ -1,14 +1,14 @@
-"""From a name to the folder of a network: in the package, on disk or on the Hub."""
+"""Find the folder of a network by its name: in the package, on the disk or on the Hub."""
 
 import json
 import os
 from collections.abc import Iterable
-from functools import partial
+from contextlib import suppress
 from pathlib import Path
 
-from zoo.hub import files as disk
 from zoo.hub.download import pull
-from zoo.hub.folder import CONFIG, REPORT, WEIGHTS, bounded, is_ours, read_config, said_of
+from zoo.hub.files import file_sha256
+from zoo.hub.folder import CONFIG, REPORT, WEIGHTS, is_ours
 from zoo.hub.run_folder import SEAL, pretrained_folder
 
 WEIGHTS_FOLDER_VARIABLE = "SHORT_BP_ZOO_WEIGHTS"
@@ -18,16 +18,16 @@ ON_THE_HUB = "hub.json"  # in BUNDLED: arch.tag -> org/name@commit
 
 
 def locate(name: str, files: Iterable[str], cache_dir: str | Path | None = None) -> Path:
-    """The folder of a network, with the files that are asked for, as they were published.
+    """The folder of a network, after the sha256 of the files has been checked.
 
     Args:
-        name: ``arch``, ``arch.tag``, ``local-dir:FOLDER`` or ``hf-hub:org/name[@revision]``. Of a
-            run folder it is the newest checkpoint.
-        files: Names of the files, such as CONFIG and WEIGHTS.
-        cache_dir: For what comes from the Hub; huggingface_hub's own cache if None.
+        name: ``arch``, ``arch.tag``, ``local-dir:FOLDER`` or ``hf-hub:org/name[@revision]``. A run
+            folder stands for its newest checkpoint.
+        files: Names of the files that will be used, such as CONFIG and WEIGHTS.
+        cache_dir: For downloads; huggingface_hub's own cache if None.
 
     Raises:
-        ValueError: There is no network of that name, or a file is not what it should be.
+        ValueError: There is no network of that name, or a file has another sha256.
         FileNotFoundError: There is no such folder, or the run has no checkpoint yet.
         PullError: The Hub does not give it; the message says why and what to do.
     """
@@ -35,29 +35,33 @@ def locate(name: str, files: Iterable[str], cache_dir: str | Path | None = None)
     if place and source == "local-dir":
         folder = Path(place)
         if not folder.is_dir():
-            raise FileNotFoundError(f"{folder}: expected a folder with {CONFIG}, found none")
+            raise FileNotFoundError(f"{folder}: no such folder")
         if not (folder / WEIGHTS).is_file():
             folder = pretrained_folder(folder)
     elif place and source == "hf-hub":
-        folder = pull(place, files, (REPORT,), cache_dir, partial(_accept, place))
-    elif ":" in name:
-        raise ValueError(f"{name}: expected local-dir:FOLDER or hf-hub:org/name, got {source}:")
+        return _pull_and_check(place, files, cache_dir)
     else:
         folder = find_pretrained(name, files, cache_dir)
     check_hashes(folder, files)
     return folder
 
 
-def _accept(place: str, folder: Path) -> None:
-    """Raise for a config.json that is none of ours, before gigabytes of weights come after it."""
-    with said_of(place, folder):
-        read_config(folder)
+def _pull_and_check(place: str, files: Iterable[str], cache_dir: str | Path | None) -> Path:
+    """Download files and check their sha256. Damaged ones are downloaded once more."""
+    folder = pull(place, files, cache_dir)
+    try:
+        check_hashes(folder, files)
+    except ValueError:
+        with suppress(OSError, ValueError):  # without a network the first error says enough
+            pull(f"{place.partition('@')[0]}@{folder.name}", files, cache_dir, again=True)
+        check_hashes(folder, files)
+    return folder
 
 
 def pretrained_folders() -> dict[str, Path]:
-    """Folders that hold pretrained networks, by their name ``arch.tag``.
+    """Folders with pretrained weights by their name ``arch.tag``.
 
-    A folder under $SHORT_BP_ZOO_WEIGHTS stands before one of that name in the package.
+    A folder in $SHORT_BP_ZOO_WEIGHTS comes before one of the same name in the package.
 
     Raises:
         FileNotFoundError: The variable names no folder.
@@ -65,23 +69,20 @@ def pretrained_folders() -> dict[str, Path]:
     roots = [BUNDLED]
     if named := os.environ.get(WEIGHTS_FOLDER_VARIABLE):
         if not Path(named).is_dir():
-            raise FileNotFoundError(
-                f"{WEIGHTS_FOLDER_VARIABLE}: expected a folder, found none at {named!r}; unset it, "
-                "or name one that holds arch.tag/config.json"
-            )
-        roots.insert(0, Path(named))
+            raise FileNotFoundError(f"{WEIGHTS_FOLDER_VARIABLE}: no such folder: {named!r}")
+        roots.append(Path(named))
     return {
         config.parent.name: config.parent
-        for root in reversed(roots)
+        for root in roots
         for config in sorted(root.glob(f"*/{CONFIG}"))
         if (config.parent / WEIGHTS).is_file()
     }
 
 
 def released_on_hub() -> dict[str, str]:
-    """Released weights that the package does not hold itself, ``arch.tag`` -> org/name@commit.
+    """Releases that are too large for the package, ``arch.tag`` -> org/name@commit.
 
-    Of each the package has config.json and verification.json, and with them all its hashes.
+    The package holds config.json and verification.json of each, and with them all its hashes.
     """
     path = BUNDLED / ON_THE_HUB
     return json.loads(path.read_text()) if path.is_file() else {}
@@ -98,31 +99,27 @@ def find_pretrained(
     files: Iterable[str] = (CONFIG, WEIGHTS),
     cache_dir: str | Path | None = None,
 ) -> Path:
-    """The folder of ``arch`` or ``arch.tag``: in $SHORT_BP_ZOO_WEIGHTS, in the package, or from the
-    Hub, in this order; of several tags there the first in the alphabet, rates after all spikes.
+    """The folder of ``arch`` or ``arch.tag``: in $SHORT_BP_ZOO_WEIGHTS, in the package or from the
+    Hub, in this order. Without a tag, spikes come before rates, then tags go by the alphabet.
 
     Raises:
-        ValueError: There is none, or it holds another network.
+        ValueError: There are no weights of that name.
         PullError: The Hub does not give it.
     """
     folders, released = pretrained_folders(), released_on_hub()
     architecture, _, tag = name.partition(".")
-    everywhere = folders.keys() | released.keys()
 
     def order(found: str) -> tuple[bool, bool, bool, str]:
-        at_hand = found in folders
-        bundled = at_hand and folders[found].parent == BUNDLED
-        return found.endswith(RATES), not at_hand, bundled, found
+        is_bundled = found in folders and folders[found].parent == BUNDLED
+        return found.endswith(RATES), found not in folders, is_bundled, found
 
-    for found in sorted(everywhere, key=order):
+    for found in sorted(folders.keys() | released.keys(), key=order):
         if found == name or (not tag and found.partition(".")[0] == architecture):
             if found in folders:
                 folder = folders[found]
             else:
-                folder = _pull_released(found, released[found], files, cache_dir)
-            inside = read_config(folder)["architecture"]
-            if inside != architecture:
-                raise ValueError(f"{folder}: expected {architecture}, got {inside}")
+                folder = _pull_and_check(released[found], files, cache_dir)
+                check_same_report(released[found], folder, BUNDLED / found)
             return folder
     raise ValueError(
         f"{name}: expected pretrained weights, found none; weights exist for "
@@ -130,40 +127,31 @@ def find_pretrained(
     )
 
 
-def _pull_released(
-    name: str, place: str, files: Iterable[str], cache_dir: str | Path | None
-) -> Path:
-    folder = pull(place, (*files, REPORT), cache_dir=cache_dir)
-    if (folder / REPORT).read_bytes() != (BUNDLED / name / REPORT).read_bytes():
+def check_same_report(place: str, folder: Path, released: Path) -> None:
+    """Raise ValueError unless a download has the verification.json of the release."""
+    path = folder / REPORT
+    if not path.is_file() or path.read_bytes() != (released / REPORT).read_bytes():
         raise ValueError(
-            f"{place}: expected the {REPORT} that this package was released with, got "
-            "another; do not use that repository"
+            f"{place}: its {REPORT} is not the one of this package's release; do not use that "
+            "repository"
         )
-    return folder
 
 
 def check_hashes(folder: Path, files: Iterable[str]) -> None:
-    """Raise unless files have the sha256 that their folder says, where it says any.
-
-    Raises:
-        ValueError: A file is another one, or the list of hashes is broken.
+    """Raise ValueError unless files have the sha256 that verification.json or, in a checkpoint,
+    sha256.json holds.
     """
-    for kept in (REPORT, SEAL):
-        if not (path := folder / kept).is_file():
+    for report in (REPORT, SEAL):
+        if not (folder / report).is_file():
             continue
         try:
-            said = json.loads(bounded(path))
-            said = said["sha256"] if kept == REPORT else said
-            expected = {name: said[name] for name in files if (folder / name).is_file()}
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
-            raise ValueError(
-                f"{path}: expected the sha256 of each file of this folder, got {error!r}"
-            ) from None
-        for name, digest in expected.items():
-            if name == CONFIG:
-                bounded(folder / name)  # raises before gigabytes are hashed
-            if (found := disk.file_sha256(folder / name)) != digest:
+            known = json.loads((folder / report).read_text())
+            known = dict(known["sha256"] if report == REPORT else known)
+        except (ValueError, TypeError, KeyError):
+            known = {}  # a damaged list matches no file
+        for path in (folder / name for name in files if (folder / name).is_file()):
+            if (found := file_sha256(path)) != known.get(path.relative_to(folder).as_posix()):
                 raise ValueError(
-                    f"{folder / name}: expected sha256 {digest}, as {kept} says, got {found}; the "
-                    "file has changed since and is not loaded; get it anew"
+                    f"{path}: its sha256 {found} is not the one in {report}; the file is damaged "
+                    "or was changed: get it again"
                 )

@@ -1,1 +1,1 @@
-"""Images in, labels out: a published network in onnxruntime."""
+"""Classify images with a published network in onnxruntime."""

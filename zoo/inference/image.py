@@ -1,57 +1,49 @@
-"""One image: decoded, turned upright, and cut to what a network sees of it."""
+"""Decode one image, turn it upright, and crop it to what a network sees."""
 
 import math
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import Image, ImageOps
 from torchvision.transforms import v2
 
-# What PIL raises of a damaged image: SyntaxError and ValueError of a PNG, RuntimeError of an AVIF.
-NOT_WHOLE = (OSError, SyntaxError, ValueError, RuntimeError, Image.DecompressionBombError)
-TURNS = {  # by EXIF's orientation, all that is not upright
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
+FORMATS = ("JPEG", "PNG", "WEBP")
+# What Pillow raises for a damaged image.
+DAMAGED = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 
 
 def decode(file: IO[bytes], key: str, place: Path | str) -> Image.Image:
-    """An image with all of its pixels, turned as its camera says (EXIF).
+    """Decode a JPEG, PNG or WebP image and turn it upright as its EXIF says.
 
     Args:
         key: The argument or option that it came by, for the error.
-        place: Which one it is, for the error.
+        place: Its path, for the error.
 
     Raises:
-        ValueError: It is no whole image, or grey of more than 8 bits.
+        ValueError: It is no such image, is damaged, or has more than 8 bits per channel.
     """
     try:
-        image = Image.open(file)
+        image = Image.open(file, formats=FORMATS)
         image.load()
-    except UnidentifiedImageError:  # it would name the open file and not its place
+    except DAMAGED as error:
         raise ValueError(
-            f"{key}: expected an image, got {place}, which is none, or a damaged one"
+            f"{key}: expected a whole {', '.join(FORMATS)} image, got {place}: {error}"
         ) from None
-    except NOT_WHOLE as error:
-        raise ValueError(f"{key}: expected a whole image, got {place}: {error}") from None
-    if image.mode[0] in "IF":  # PIL would clip their values to 255
-        raise ValueError(f"{key}: expected 8 bits a channel, got {image.mode} in {place}")
-    return upright(image)
+    return upright(image, key, place)
 
 
-def upright(image: Image.Image) -> Image.Image:
-    """An image turned as its camera says; as it is where its EXIF says nothing that can be read."""
-    try:
-        # PIL's exif_transpose writes all tags anew, and stops at one that is no EXIF.
-        turn = TURNS.get(image.getexif().get(ExifTags.Base.Orientation))
-    except Exception:  # of as many kinds as there are ways to write it wrongly
-        return image
-    return image if turn is None else image.transpose(turn)
+def upright(image: Image.Image, key: str, place: Path | str) -> Image.Image:
+    """Turn an image as its EXIF says. EXIF that cannot be read is ignored.
+
+    Raises:
+        ValueError: It has more than 8 bits per channel.
+    """
+    if image.mode[0] in "IF":  # Pillow would clip their values to 255
+        raise ValueError(f"{key}: expected 8 bits per channel, got {image.mode} in {place}")
+    with suppress(Exception):  # broken EXIF raises errors of all kinds
+        return ImageOps.exif_transpose(image)
+    return image
 
 
 def middle(
@@ -61,8 +53,10 @@ def middle(
     crop: float,
     interpolation: v2.InterpolationMode,
 ) -> Image.Image:
-    """The middle of an image, height x width, once it is so large that crop of its shorter side is
-    seen, or of either if it is to be no square; as timm does with crop_mode "center".
+    """Resize an image and crop its middle, height x width, as timm does with crop_mode "center".
+
+    Args:
+        crop: The part of the shorter side that is kept; of both sides if height and width differ.
     """
     sides = [math.floor(side / crop) for side in (height, width)]
     if height == width:

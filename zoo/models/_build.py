@@ -1,4 +1,4 @@
-"""timm's build of one architecture: its configuration, and which weights fit."""
+"""Build one architecture with timm: its configuration, and which weights fit."""
 
 import inspect
 from collections.abc import Mapping, Sequence
@@ -20,12 +20,12 @@ from zoo.models._backbone import (
 )
 from zoo.validation import sizes
 
-SOURCES = ("file", "url", "hf_hub_id", "hf_hub_filename", "state_dict", "source")  # timm's
-
 
 def checkpoint_filter_fn(state_dict: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
-    """Of what pretrained=True loads: weights with heads fit a network without, and the reverse;
-    heads on other stages keep their own start.
+    """Adapt the weights that pretrained=True loads.
+
+    Weights with heads fit a network without them, and the reverse. Heads on other stages keep their
+    random start.
 
     Raises:
         OtherWeightsError: A tensor of the backbone is missing, which timm would leave random, or
@@ -37,13 +37,12 @@ def checkpoint_filter_fn(state_dict: dict[str, Tensor], model: nn.Module) -> dic
         {name for name in names if not name.startswith((prefix, "head.fc."))}
         for names in (model.state_dict(), state_dict)
     )
-    if missing := sorted(name for name in here - there if not name.endswith(COUNTER)):
+    missing, others = sorted(here - there), sorted(there - here)
+    missing = [name for name in missing if not name.endswith(COUNTER)]
+    if missing or others:
         raise OtherWeightsError(
-            f"weights: expected a whole network, found {len(missing)} tensors less: {missing[:3]}"
-        )
-    if others := sorted(there - here):
-        raise OtherWeightsError(
-            f"weights: expected those of this network alone, found {len(others)} more: {others[:3]}"
+            f"weights: expected the tensors of this network, got {len(missing)} less "
+            f"{missing[:3]} and {len(others)} more {others[:3]}"
         )
     if model.shortcut_heads is None:
         return backbone
@@ -63,18 +62,16 @@ def build(
     model_args: dict[str, Any],
     kwargs: dict[str, Any],
 ) -> Backbone:
-    """timm's build of one architecture.
+    """Build one architecture with timm.
 
     Args:
-        network: What builds it, with the arguments of that architecture as its defaults.
+        network: The class; its defaults are those of the family.
         model_args: The arguments in which this variant differs.
-        kwargs: The user's, which stand before those.
+        kwargs: The user's, which come before those.
 
     Raises:
-        ValueError: features_only by another of timm's ways than the getter, which alone knows of
-            time; a config.json with a part of the neuron's constants; other weights, or a wrong
-            input_size, in pretrained_cfg_overlay; or in pretrained_cfg a file that lies beside a
-            config.json.
+        ValueError: A config.json has only some of the neuron constants, pretrained_cfg names a
+            weight file that lies beside a config.json, or feature_cls is not timm's getter.
     """
     saved = kwargs.get("pretrained_model_args", {}).get("spike_layer")
     if saved and isinstance(given := kwargs.get("spike_layer"), Mapping):
@@ -87,29 +84,20 @@ def build(
             )
         kwargs = kwargs | {"spike_layer": constants}
     overlay = kwargs.get("pretrained_cfg_overlay") or {}
-    if "input_size" in overlay:
-        _check_size(overlay["input_size"])
     if pretrained:
-        _check_overlay(overlay)
         source = kwargs.get("pretrained_cfg")  # timm's scripts make one with a file in it
         if not isinstance(source, Mapping):
             source = getattr(source, "__dict__", {})
         check_weights_alone("pretrained_cfg", source.get("file"))
         if "input_size" in overlay and "input_size" in source:
-            channels, theirs = overlay["input_size"][0], source["input_size"][0]
-            if channels != kwargs.get("in_chans", theirs):
-                raise ValueError(
-                    f"pretrained_cfg_overlay: expected in_chans={channels} beside the input_size "
-                    f"{overlay['input_size']!r}, got {kwargs.get('in_chans', 'none')}; the weights "
-                    f"are for images of {theirs} channels"
-                )
-            size = (theirs, *overlay["input_size"][1:])  # as timm wants it of weights
+            # timm adapts the stem from the channels of the weights.
+            size = (source["input_size"][0], *overlay["input_size"][1:])
             kwargs = kwargs | {"pretrained_cfg_overlay": overlay | {"input_size": size}}
     args = model_args | kwargs
     depths = args.get("depths", inspect.signature(network).parameters["depths"].default)
     out_indices = tuple(range(len(sizes("depths", depths))))
     if kwargs.get("features_only"):
-        if kwargs.get("feature_cls", "getter") != "getter":
+        if kwargs.get("feature_cls", "getter") != "getter":  # the others know nothing of time steps
             raise ValueError(f"feature_cls: expected 'getter', got {kwargs['feature_cls']!r}")
         args.pop("global_pool", None)  # the head goes
     model = build_model_with_cfg(
@@ -131,8 +119,8 @@ def build(
 
 
 def check_created(model: nn.Module) -> None:
-    """Raise for what is no network of zoo.create_model; timm's build alone gives it a
-    pretrained_cfg.
+    """Raise ValueError for a network that zoo.create_model did not build; only timm's build gives
+    it a pretrained_cfg.
     """
     if not (isinstance(model, SpikingBackbone) and hasattr(model, "pretrained_cfg")):
         raise ValueError(
@@ -141,8 +129,8 @@ def check_created(model: nn.Module) -> None:
 
 
 def check_weights_alone(argument: str, file: str | Path | None) -> None:
-    """Raise for weights that lie beside what says which network they are of: timm reads such a file
-    alone, and with other neurons it is another network.
+    """Raise ValueError for a weight file beside its config.json: timm reads the weights alone, and
+    with other neurons they are another network.
     """
     if not (file and Path(file).is_file()):
         return
@@ -150,30 +138,12 @@ def check_weights_alone(argument: str, file: str | Path | None) -> None:
         if (folder / CONFIG).is_file():
             raise ValueError(
                 f"{argument}: expected weights alone, got those of {folder}, whose config.json has "
-                f"their neurons; take create_model('local-dir:{folder}', pretrained=True)"
+                f"their neurons; use create_model('local-dir:{folder}', pretrained=True)"
             )
 
 
-def _check_overlay(overlay: Mapping[str, Any]) -> None:
-    """Raise for what timm would load other weights by, or leave the classifier random for."""
-    if wrong := sorted(overlay.keys() & {*SOURCES, "num_classes"}):
-        raise ValueError(
-            f"pretrained_cfg_overlay: expected nothing about which weights, got {wrong}; other "
-            "weights are another name, as local-dir:FOLDER, and num_classes is an argument itself"
-        )
-
-
-def _check_size(size: Any) -> None:
-    whole_numbers = isinstance(size, Sequence) and all(type(n) is int and n > 0 for n in size)
-    if not (whole_numbers and len(size) == 3):
-        raise ValueError(
-            "pretrained_cfg_overlay: expected input_size as (channels, height, width), got "
-            f"{size!r}"
-        )
-
-
 def cfg(**kwargs) -> dict[str, Any]:
-    """timm's pretrained_cfg of a 32-pixel network for ten classes, with what differs."""
+    """A pretrained_cfg for 32-pixel images and ten classes; kwargs replace parts of it."""
     # Means and deviations are whole numbers over 255, so that a normalised pixel is still a pixel.
     return {
         "num_classes": 10,
@@ -190,7 +160,7 @@ def cfg(**kwargs) -> dict[str, Any]:
 
 
 def cfg_imagenet(**kwargs) -> dict[str, Any]:
-    """timm's pretrained_cfg of a 224-pixel network for ImageNet's classes, with what differs."""
+    """A pretrained_cfg for 224-pixel images and ImageNet's classes; kwargs replace parts of it."""
     return cfg(
         **{
             "num_classes": 1000,
