@@ -14,7 +14,6 @@ from exact_networks import awaken, pixels, run_graph, settle, that_differ, ways_
 from onnx import helper, numpy_helper
 from onnx.helper import get_attribute_value
 from timm.data import resolve_data_config
-from timm.models import get_pretrained_cfg_value
 from torch import nn
 from torch.nn.utils import prune
 
@@ -26,7 +25,7 @@ from export.graph.writer import write_graph
 from zoo.data import normalise
 from zoo.deployment.fold import why_not_exact
 from zoo.deployment.grid import whole_pixels
-from zoo.deployment.layers import FoldedLIF, PixelConv, _rounds
+from zoo.deployment.layers import FoldedLIF, PixelConv, inexact_mode
 from zoo.layers.conv import ConvNorm
 from zoo.models.short_bp_resnet import ShortBPResNet
 
@@ -60,16 +59,22 @@ def halve_a_layer(conv: nn.Conv2d) -> None:
     conv.register_forward_hook(lambda *args: args[-1] / 2)
 
 
-LEARNED = [*zoo.list_models("att_*"), *zoo.list_models("gac_*")]
+FAMILIES = {  # each family, block and stem
+    "short_bp_resnet20": {},
+    "short_bp_resnet50": {"widths": (16, 32, 64, 64)},
+    "short_bp_resnet18_imagenet": {"widths": (16, 32, 64, 64), "size": 64},
+    "short_bp_vgg16": {"widths": (16, 32, 64, 64, 64)},
+    "sew_resnet18_cifar": {"widths": (16, 32, 64, 64)},
+    "sew_resnet50": {"widths": (16, 32, 64, 64), "size": 64},
+    "ms_resnet18_cifar": {},
+    "ms_resnet104": {"widths": (16, 32, 64, 64), "size": 64},
+    "spikformer_4_384": {"embed_dim": 48, "num_heads": 2},
+}
 
 
-def size_of(name):
-    return 64 if get_pretrained_cfg_value(name, "input_size")[1] == 224 else 16
-
-
-@pytest.mark.parametrize("name", sorted({*zoo.list_models()} - {*LEARNED}))
-def test_every_network_gives_equal_bits_in_every_way_to_run_it(name):
-    model = settle(create(name, size=size_of(name), shortcut_heads=True))
+@pytest.mark.parametrize("name", FAMILIES)
+def test_every_family_gives_equal_bits_in_every_way_to_run_it(name):
+    model = settle(create(name, **FAMILIES[name], shortcut_heads=True))
     deployed, x = zoo.deploy(model), pixels(model, 4)
     ways = ways_to_run(deployed, values(model, x))
     ways["uint8"], ways["uint8, onnxruntime"] = deployed(x), run_graph(deployed, x)
@@ -81,7 +86,6 @@ def test_every_network_gives_equal_bits_in_every_way_to_run_it(name):
 POOLED = {
     "short_bp_resnet20": {"depths": (1, 1, 1), "widths": (16, 16, 32)},
     "ms_resnet104": {"depths": (1, 1, 1), "widths": (16, 16, 32), "stem_width": 16},
-    "att_ms_resnet18": {"depths": (1, 1, 1), "widths": (16, 16, 32), "stem_width": 16},
 }
 
 
@@ -103,8 +107,7 @@ def currents(deployed, x, layer):
     return found[0]
 
 
-@pytest.mark.parametrize("layer", ["spike1", "spike2"])
-@pytest.mark.parametrize("name", STEMS)
+@pytest.mark.parametrize(("name", "layer"), [*zip(STEMS, ["spike1", "spike2"] * 2, strict=True)])
 def test_currents_on_the_grid_are_those_of_the_network(name, layer):
     model = settle(create(name, size=64, **STEMS[name]))
     networks, x = (zoo.deploy(model), zoo.deploy(model, exact=False)), pixels(model, 2)
@@ -119,8 +122,7 @@ def average_pools(graph):
     return [(a["count_include_pad"], a["pads"]) for a in attributes]
 
 
-@pytest.mark.parametrize("size", [27, 28])
-@pytest.mark.parametrize("name", POOLED)
+@pytest.mark.parametrize(("name", "size"), [*zip(POOLED, [27, 28], strict=True)])
 def test_pooled_shortcuts_of_odd_sizes_are_those_of_the_network(name, size):
     model = settle(create(name, size=size, **POOLED[name]))
     folded, x = zoo.deploy(model, exact=False), pixels(model, 12)
@@ -132,8 +134,7 @@ def test_pooled_shortcuts_of_odd_sizes_are_those_of_the_network(name, size):
         assert ((logits - expected).abs().amax(1) < 1e-5).sum() >= 9  # a spike may flip
 
 
-@pytest.mark.parametrize("size", [25, 27])
-@pytest.mark.parametrize("name", sorted({*POOLED} - {*LEARNED}))
+@pytest.mark.parametrize(("name", "size"), [*zip(POOLED, [25, 27], strict=True)])
 def test_pooled_shortcuts_of_odd_sizes_give_equal_bits_in_every_way_to_run_them(name, size):
     model = settle(create(name, size=size, **POOLED[name]))
     deployed, x = zoo.deploy(model), pixels(model, 4)
@@ -144,16 +145,16 @@ def test_pooled_shortcuts_of_odd_sizes_give_equal_bits_in_every_way_to_run_them(
 
 
 def test_a_border_that_cuts_no_window_off_leaves_the_average_as_it_was():
-    for size, cut in ((32, 0), (31, 0), (40, 1), (36, 2)):  # pooled are 16, 8, 4; ...; 18, 9, 5
+    for size, cut in ((32, 0), (36, 2)):  # pooled are 16, 8, 4; ...; 18, 9, 5
         model = create("ms_resnet104", size=size, **POOLED["ms_resnet104"])
         pools = average_pools(write_graph(zoo.deploy(model)))
         assert pools.count((1, [0, 0, 0, 0])) == len(pools) - cut
         assert pools.count((0, [0, 0, 1, 1])) == cut
 
 
-@pytest.mark.parametrize("name", LEARNED)
-def test_what_multiplies_by_learned_numbers_is_folded_and_says_why(name):
-    model = create(name, size=size_of(name))
+@pytest.mark.parametrize("name", ["att_ms_resnet18", "gac_ms_resnet18"])
+def test_learned_attention_is_folded_and_says_why_it_is_not_exact(name):
+    model = create(name, size=64)
     with pytest.raises(zoo.NotExactError, match=r"(attention|gate): multiplies by learned numbers"):
         zoo.deploy(model)
     folded, x = zoo.deploy(model, exact=False), pixels(model, 4)
@@ -164,8 +165,7 @@ def test_what_multiplies_by_learned_numbers_is_folded_and_says_why(name):
         assert ((logits - expected).abs().amax(1) < 1e-5).sum() >= 3  # a spike may flip
 
 
-@pytest.mark.parametrize("reset", ["zero", "subtract"])
-@pytest.mark.parametrize("time_steps", [1, 4])
+@pytest.mark.parametrize(("reset", "time_steps"), [("zero", 1), ("subtract", 4)])
 def test_both_resets_and_a_single_step_are_exact(reset, time_steps):
     neurons = {"reset": reset, "decay": 0.25, "v_threshold": 0.5}
     model = create(time_steps=time_steps, spike_layer=neurons)
@@ -178,7 +178,7 @@ def test_both_resets_and_a_single_step_are_exact(reset, time_steps):
 def test_rates_that_are_multiplied_are_refused():
     neurons = {"decay": 1.0, "reset": "subtract", "levels": 4}
     model = create("sew_resnet18_cifar", residual="and", spike_layer=neurons)
-    with pytest.raises(zoo.NotExactError, match="expected spikes to multiply, got rates"):
+    with pytest.raises(zoo.NotExactError, match="does not support products of rates"):
         zoo.deploy(model)
 
 
@@ -230,8 +230,7 @@ def test_folding_alone_keeps_the_logits_of_images_without_a_flip():
     assert close.sum() >= 8
 
 
-@pytest.mark.parametrize("levels", [1, 4])
-@pytest.mark.parametrize("time_steps", [1, 3])
+@pytest.mark.parametrize(("levels", "time_steps"), [(1, 3), (4, 1)])
 def test_a_runtime_that_counts_by_a_rounded_average_gives_the_same_bits(levels, time_steps):
     """As some make an average times 49 of a sum over 7 x 7 pixels."""
     neurons = {"decay": 1.0, "reset": "subtract", "levels": levels}
@@ -284,61 +283,26 @@ def test_a_float_is_taken_for_its_nearest_pixel():
         ),
         (
             {"in_chans": 1},
-            "stem.0: expected 3 channels, as many as pretrained_cfg's mean has, got 1",
+            "stem.0: expected as many channels as pretrained_cfg's mean and input_size have, got 1",
         ),
         (
             {"spike_layer": {"decay": 1.0, "reset": "subtract", "levels": 3}},
-            "stem.1: expected powers of two, got 3 levels of a v_threshold of 1.0",
+            "stem.1: expected levels and v_threshold that are powers of two, got 3 and 1.0",
         ),
-        (
-            {"spike_layer": {"v_threshold": 2.0**127, "reset": "subtract"}},
-            "stem.1: expected a v_threshold of 2^126 or less, got 1.7",
-        ),
-        ({"spike_layer": Loud}, "stem.1: no exact form of Loud is known here"),
-        ({"spike_layer": nn.ReLU}, "stem.1: no exact form of ReLU is known here"),
-        ({"global_pool": "max"}, "head: expected average pooling and a classifier"),
+        ({"spike_layer": Loud}, "zoo.deploy does not support Loud (layer stem.1)"),
+        ({"global_pool": "max"}, "zoo.deploy does not support max pooling before"),
     ],
 )
-def test_what_cannot_be_exact_says_which_layer_and_why(kwargs, message):
+def test_networks_that_cannot_be_exact_name_the_layer_and_the_reason(kwargs, message):
     with pytest.raises(zoo.NotExactError, match=re.escape(message)):
         zoo.deploy(create(**kwargs))
-
-
-def test_a_threshold_that_was_set_to_what_a_runtime_takes_for_0_is_refused():
-    model = create()
-    model.stem[1].v_threshold = 1e-39
-    message = (
-        "stem.1: expected a v_threshold that no runtime takes for 0, 2^-126 or more, got 1e-39"
-    )
-    with pytest.raises(zoo.NotExactError, match=re.escape(message)):
-        zoo.deploy(model)
 
 
 def test_rates_pooled_by_ninths_are_refused():
     neurons = {"decay": 1.0, "reset": "subtract", "levels": 4}
     model = create("short_bp_resnet18_imagenet", size=64, spike_layer=neurons)
-    with pytest.raises(zoo.NotExactError, match="expected whole numbers to sum up, got averages"):
+    with pytest.raises(zoo.NotExactError, match="does not support averages of 9 rates"):
         zoo.deploy(model)
-
-
-class Doubled(nn.Module):
-    def forward(self, x):
-        return x + x
-
-
-@pytest.mark.parametrize(
-    ("layer", "other", "message"),
-    [
-        ("head.fc", lambda fc: nn.Linear(fc.in_features, 10, bias=False), "head: expected average"),
-        ("stem.0.norm", lambda norm: nn.BatchNorm2d(16, affine=False), "stem.0: expected a norm w"),
-        ("stages.0.0.shortcut", lambda _: Doubled(), "add: no exact form of"),
-    ],
-)
-def test_layers_that_somebody_put_there_are_no_traceback(layer, other, message):
-    model = create()
-    model.set_submodule(layer, other(model.get_submodule(layer)))
-    with pytest.raises(zoo.NotExactError, match=message):
-        zoo.deploy(model.eval())
 
 
 class Standardised(ConvNorm):
@@ -351,29 +315,24 @@ def standardised(conv: ConvNorm) -> ConvNorm:
     return conv
 
 
-def with_a_tensor(lif: zoo.LIF) -> zoo.LIF:
-    lif.v_threshold = torch.ones(16, 1, 1)
-    return lif
+def grouped(_: nn.Conv2d) -> nn.Conv2d:
+    return nn.Conv2d(16, 16, 3, padding=1, groups=2, bias=False)
 
 
-def padded_by_name(conv: nn.Conv2d) -> nn.Conv2d:
-    return nn.Conv2d(16, 16, 3, padding="same", bias=False)
+def without_bias(fc: nn.Linear) -> nn.Linear:
+    return nn.Linear(fc.in_features, 10, bias=False)
 
 
 @pytest.mark.parametrize(
     ("layer", "change", "message"),
     [
-        ("stages.0.0.conv1", standardised, "no exact form of Standardised is known here"),
-        (
-            "stages.0.0.spike1",
-            with_a_tensor,
-            r"expected numbers, got tensors for \['v_threshold'\]",
-        ),
-        ("stages.0.0.conv1.conv", padded_by_name, "a number of zeros around its images"),
+        ("stages.0.0.conv1", standardised, "does not support Standardised"),
+        ("stages.0.0.conv1.conv", grouped, "does not support groups"),
+        ("head.fc", without_bias, "use avg and a bias"),
     ],
 )
 @pytest.mark.parametrize("exact", [True, False])
-def test_what_a_layer_computes_otherwise_is_not_left_out_in_silence(layer, change, message, exact):
+def test_changed_layers_are_not_supported(layer, change, message, exact):
     model = create()
     model.set_submodule(layer, change(model.get_submodule(layer)))
     assert model.eval()(torch.zeros(1, 3, 16, 16)).isfinite().all()
@@ -381,32 +340,22 @@ def test_what_a_layer_computes_otherwise_is_not_left_out_in_silence(layer, chang
         zoo.deploy(model, exact=exact)
 
 
-@pytest.mark.parametrize(
-    ("first", "second"),
-    [
-        ("stem.1", "stages.0.0.spike1"),
-        ("stages.0.0.conv1", "stages.0.0.conv2"),
-        ("stages.0.0", "stages.0.1"),
-    ],
-)
 @pytest.mark.parametrize("exact", [True, False])
-def test_a_layer_in_two_places_is_refused_which_would_be_on_the_grid_of_one(first, second, exact):
+def test_a_module_that_is_used_twice_is_not_supported(exact):
     model = create(depths=(2, 1, 1))
-    model.set_submodule(second, model.get_submodule(first))
-    assert model.eval()(torch.zeros(1, 3, 16, 16)).isfinite().all()
-    with pytest.raises(zoo.NotExactError, match=f"{first}.*: expected a layer of its own in each"):
+    model.set_submodule("stages.0.1", model.get_submodule("stages.0.0"))
+    with pytest.raises(zoo.NotExactError, match="a module that is used twice"):
         zoo.deploy(model, exact=exact)
     if exact:
-        assert "expected a layer of its own" in why_not_exact(model)
+        assert "used twice" in why_not_exact(model)
 
 
-@pytest.mark.parametrize("hook", [prune_a_layer, halve_a_layer])
-@pytest.mark.parametrize("exact", [True, False])
-def test_what_hooks_do_is_not_left_out_in_silence(hook, exact):
+@pytest.mark.parametrize(("hook", "exact"), [(prune_a_layer, True), (halve_a_layer, False)])
+def test_forward_hooks_are_refused(hook, exact):
     model = create()
     hook(model.stages[1][0].conv1.conv)
     with pytest.raises(
-        ValueError, match=r"without hooks .*, got \['stages\.1\.0\.conv1\.conv'\]; take"
+        ValueError, match=r"without forward hooks .*got \['stages\.1\.0\.conv1\.conv'\]"
     ):
         zoo.deploy(model, exact)
 
@@ -459,7 +408,7 @@ def test_more_time_steps_than_any_weights_allow_are_said_beforehand():
 
 def test_a_threshold_that_is_subtracted_leaves_its_bits_in_the_potential():
     neuron = {"v_threshold": 0.3, "reset": "subtract"}  # 24 bits behind the point in fp32
-    certify(write_graph(zoo.deploy(create(time_steps=103, spike_layer=neuron))))
+    assert why_not_exact(create(time_steps=103, spike_layer=neuron)) is None
     one_more = create(time_steps=104, spike_layer=neuron)
     message = "stem.1: expected at most 126 bits behind the point, got 127"
     assert why_not_exact(one_more) == message
@@ -481,9 +430,7 @@ def test_a_mean_that_is_no_whole_pixel_is_refused():
 def test_a_mean_or_std_in_pixel_values_is_refused(key, values):
     model = create()
     model.pretrained_cfg[key] = values
-    message = (
-        rf"pretrained_cfg\.{key}: expected fractions between 0 and 1, got .*; pixel values are"
-    )
+    message = rf"pretrained_cfg\.{key}: expected 0 <=? {key} <= 1, got"
     for exact in (True, False):
         with pytest.raises(zoo.NotExactError, match=message):
             zoo.deploy(model, exact)
@@ -540,15 +487,15 @@ def test_a_gpu_gives_the_bits_of_the_cpu(monkeypatch):
 
 
 def test_cudnn_is_refused_whose_algorithms_nobody_knows(monkeypatch):
-    assert "set torch.backends.cudnn.enabled = False" in _rounds("cuda")
+    assert "set torch.backends.cudnn.enabled = False" in inexact_mode("cuda")
     monkeypatch.setattr(torch.backends.cudnn, "enabled", False)
     with precision(torch.backends.cuda.matmul, "tf32"):
-        assert "set torch.backends.cuda.matmul.fp32_precision" in _rounds("cuda")
+        assert "set torch.backends.cuda.matmul.fp32_precision" in inexact_mode("cuda")
     matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
     with precision(matmul, "ieee"), precision(cudnn, "tf32"):
-        assert "set torch.backends.cudnn.fp32_precision" in _rounds("cuda")
+        assert "set torch.backends.cudnn.fp32_precision" in inexact_mode("cuda")
     with precision(torch.backends.cuda.matmul, "ieee"):
-        assert _rounds("cuda") is None
+        assert inexact_mode("cuda") is None
 
 
 def test_autocast_and_winograd_are_refused():
@@ -588,21 +535,13 @@ def test_one_channel_comes_as_torch_on_arm_takes_no_winograd_for():
     assert seen == [False, False]
 
 
-def test_one_channel_behind_neurons_is_not_exact_where_torch_on_arm_takes_winograd():
-    model = zoo.create_model("short_bp_resnet20_slim", widths=(1, 4, 4))
-    message = r"stages\.0\.0\.conv1: expected more than one channel, which torch on ARM"
-    with pytest.raises(zoo.NotExactError, match=message):
-        zoo.deploy(model)
-    assert why_not_exact(zoo.create_model("short_bp_resnet20_slim", widths=(2, 4, 4))) is None
-
-
 def test_fewer_bits_by_the_environment_are_refused(monkeypatch):
     monkeypatch.setenv("ONEDNN_DEFAULT_FPMATH_MODE", "bf16")
     with pytest.raises(ValueError, match="got BF16 by ONEDNN_DEFAULT_FPMATH_MODE; unset it and st"):
         zoo.deploy(create())(torch.zeros(1, 3, 16, 16))
 
 
-def test_a_bias_in_front_of_a_norm_is_folded_and_groups_are_refused():
+def test_a_bias_before_a_norm_is_folded():
     model = awaken(create())
     conv = model.stages[0][0].conv1.conv
     x = values(model, pixels(model, 4))
@@ -610,13 +549,9 @@ def test_a_bias_in_front_of_a_norm_is_folded_and_groups_are_refused():
     conv.bias = nn.Parameter(torch.linspace(-1, 1, conv.out_channels))
     model.stages[0][0].conv1.norm.running_mean += conv.bias.detach()
     torch.testing.assert_close(zoo.deploy(model, exact=False)(x), before)
-    conv.groups = 2
-    with pytest.raises(zoo.NotExactError, match="conv1: expected a convolution without groups"):
-        zoo.deploy(model, exact=False)
 
 
-@pytest.mark.parametrize("which", ["conv", "matmul"])
-@pytest.mark.parametrize("kept", ["bf16", "tf32"])
+@pytest.mark.parametrize(("which", "kept"), [("conv", "bf16"), ("matmul", "tf32")])
 def test_fewer_bits_of_fp32_are_refused(which, kept):
     deployed, x = zoo.deploy(create()), torch.zeros(1, 3, 16, 16)
     backend = getattr(torch.backends.mkldnn, which)

@@ -146,7 +146,7 @@ def test_any_network_gives_equal_bits_in_every_way_to_run_it(network, width, gai
 @fuzz
 @given(networks | of_rates, st.integers(2, 8), st.integers(0, 999))
 def test_potentials_on_the_threshold_fire_everywhere_or_nowhere(monkeypatch, network, width, seed):
-    monkeypatch.setattr(zoo.grid, "BITS", 20)  # room for the biases to move
+    monkeypatch.setattr(zoo.deployment.grid, "BITS", 20)  # room for the biases to move
     model = build(network, width, 1.0, seed)
     try:
         deployed = zoo.deploy(model)
@@ -170,7 +170,7 @@ def test_without_the_grid_bits_differ():
 
 @pytest.mark.parametrize("seed", range(3))
 def test_the_push_puts_potentials_on_the_threshold(monkeypatch, seed):
-    monkeypatch.setattr(zoo.grid, "BITS", 20)
+    monkeypatch.setattr(zoo.deployment.grid, "BITS", 20)
     model = build({"depths": (1, 1), "time_steps": 2}, 8, 1.0, seed)
     deployed, x = zoo.deploy(model), pixels(model, 5, seed)
     push_to_threshold(deployed, x, torch.Generator().manual_seed(seed))

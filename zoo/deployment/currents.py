@@ -1,7 +1,7 @@
-"""The currents of a deployed network, and the grid that each of them is put on.
+"""Currents of a deployed network, each put on a grid.
 
-A current is all that a neuron adds up at a time step. Its grid is the finest on which no sum of it
-is rounded, nor any potential that must not be. Currents that have parts in common share one.
+A current is everything that a neuron adds at one time step. Its grid is the finest on which none of
+its sums is rounded, nor any potential that must not be. Currents that share a part share a grid.
 Shapes: T time steps, C channels.
 """
 
@@ -9,6 +9,7 @@ import math
 from collections import Counter
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, fx, nn
 
@@ -20,21 +21,20 @@ from zoo.deployment.grid import (
     fraction_bits,
     is_power_of_two,
     potential,
-    snapped,
-    snapped_bias,
+    snap,
+    snap_to_finest,
     sums,
-    threshold_bits,
 )
 from zoo.deployment.layers import MembraneConv, PixelConv
 from zoo.neurons import LIF
 
-COARSE = 2**-5  # of a layer's weights, by norm, may be lost on the grid
+COARSE = 2**-5  # the largest part of a layer's weights, by norm, that may be lost on the grid
 
 
 @dataclass(frozen=True)
 class Spikes:
-    """What a layer of the deployed graph gives off: whole multiples of 2^-fraction between 0 and
-    high, and times what the raw network gives off there.
+    """The output of a deployed layer: whole multiples of 2^-fraction between 0 and high, equal to
+    ``times`` the output of the trained network there.
     """
 
     node: fx.Node
@@ -45,21 +45,38 @@ class Spikes:
 
 @dataclass(frozen=True)
 class Current:
-    """A sum on its way to a neuron: convolutions, each with its input, plain spikes, and what is
-    rounded to its grid.
+    """A sum on its way to a neuron: convolutions with their inputs, plain spikes, and rounded
+    convolutions.
     """
 
     node: fx.Node
     convs: tuple[tuple[nn.Conv2d, Spikes], ...] = ()
     spikes: tuple[Spikes, ...] = ()
     rounded: tuple[PixelConv | MembraneConv, ...] = ()
-    repeated: bool = False  # [B, ...] for every step
+    repeated: bool = False  # [B, ...], the same at every step
+
+    @property
+    def fraction(self) -> int:
+        """Fractional bits of its plain spikes."""
+        return max([0, *(spikes.fraction for spikes in self.spikes)])
+
+    def bounds(self) -> tuple[Tensor, Tensor]:
+        """The least and the greatest partial sum, [C], in any order of the terms."""
+        nothing = torch.zeros(1, dtype=torch.float64)
+        bounds = [(nothing, nothing), *(sums(conv, 0, spikes.high) for conv, spikes in self.convs)]
+        for module in self.rounded:
+            bounds += module.bounds()
+            if module.steps is not None:  # each of them is rounded, by at most half a step
+                off = len(module.bounds()) / 2 / module.steps.flatten()
+                bounds += [(-off, off)]
+        low, high = (sum(ends) for ends in zip(*bounds, strict=True))
+        return low, high + sum(spikes.high for spikes in self.spikes)
 
     def shares_with(self, other: "Current") -> bool:
         return bool({*self.convs} & {*other.convs} or {*self.rounded} & {*other.rounded})
 
     def union(self, other: "Current") -> "Current":
-        """All that either adds up, as often as one of them does."""
+        """Every term of either, as often as the one that has it more often."""
         mine, theirs = ((x.convs, x.spikes, x.rounded) for x in (self, other))
         terms = (Counter(a) | Counter(b) for a, b in zip(mine, theirs, strict=True))
         return Current(self.node, *(tuple(term.elements()) for term in terms))
@@ -67,7 +84,7 @@ class Current:
 
 @dataclass(frozen=True)
 class Reader:
-    """What a current is read by, which it must leave bits for."""
+    """A layer that reads a current, which must leave bits for it."""
 
     name: str
     module: LIF | MembraneConv
@@ -76,17 +93,17 @@ class Reader:
 
 @dataclass(frozen=True)
 class _Stream:
-    """Currents that have parts in common, all of which are on one grid then."""
+    """Currents that share parts, and therefore a grid."""
 
     current: Current
     readers: list[Reader]
 
 
-def snap(readers: list[Reader], T: int) -> None:
-    """Put every current on its grid, those first that others are made of.
+def snap_currents(readers: list[Reader], T: int) -> None:
+    """Put every current on its grid; a current comes before those that are made of it.
 
     Raises:
-        NotExactError: There is none that keeps its weights.
+        NotExactError: No grid keeps the weights.
     """
     streams: list[_Stream] = []
     for reader in readers:
@@ -96,154 +113,110 @@ def snap(readers: list[Reader], T: int) -> None:
             current, together = stream.current.union(current), stream.readers + together
         streams = [s for s in streams if s not in alike] + [_Stream(current, together)]
     while streams:
-        ready = [s for s in streams if all(m.rest is not None for m in s.current.rounded)]
-        if not ready:
-            name = streams[0].readers[0].name
-            raise NotExactError(f"{name}: expected a current that is no part of itself")
-        _snap_stream(ready[0], T)
-        streams.remove(ready[0])
+        ready = next(s for s in streams if all(m.rest is not None for m in s.current.rounded))
+        _snap_stream(ready, T)
+        streams.remove(ready)
 
 
 def _snap_stream(stream: _Stream, T: int) -> None:
     """Choose the grid of a current, channel by channel, and put its convolutions on it."""
-    x = stream.current
+    x, first = stream.current, stream.readers[0]
     raw = [(conv, conv.weight.clone(), conv.bias.clone(), spikes) for conv, spikes in x.convs]
-    fraction = _finest(stream, T)
-    too_fine = torch.ones_like(fraction)
-    while too_fine.any():
+
+    def snap_to(fraction: Tensor) -> None:
         for conv, weight, bias, spikes in raw:
-            conv.weight.copy_(snapped(weight, fraction - spikes.fraction))
-            conv.bias.copy_(snapped_bias(bias, fraction))
+            snap(conv, weight, bias, fraction, spikes.fraction)
         for module in x.rounded:
             module.steps = torch.exp2(fraction).float().view(1, -1, 1, 1)
-        # Rounding may have made a sum larger.
-        too_fine = (fraction > _finest(stream, T)).double()
-        fraction = fraction - too_fine
+
+    fraction = snap_to_finest(lambda: _finest(stream, T), snap_to)
     for conv, weight, *_ in raw:
-        reader = stream.readers[0]
-        why = f", of {int(fraction.min())} fractional bits"
-        if isinstance(lif := reader.module, LIF):
-            why += _time_takes(lif, T, _demands(lif, T, reader.current)[1])
-        check_kept(reader.name, weight, conv.weight, why)
+        why = f", of {int(fraction.min())} fractional bits{_because(first.module, T)}"
+        check_kept(first.name, weight, conv.weight, why)
     for reader in stream.readers:
         if isinstance(reader.module, MembraneConv):
-            reader.module.take_apart(*_bounds(reader.current), fraction)
+            reader.module.take_apart(*reader.current.bounds(), fraction)
+
+
+def _finest(stream: _Stream, T: int) -> Tensor:
+    """The fractional bits that the largest number on the grid leaves, [C]."""
+    low, high = stream.current.bounds()
+    finest = []
+    for reader in stream.readers:
+        reach, layer = torch.maximum(-low, high), reader.module
+        if isinstance(layer, LIF) and (layer.levels > 1 or _time_bits(layer, T)):
+            reach = potential(layer, T, low, high)
+        if isinstance(layer, LIF) and layer.levels > 1:
+            reach = reach + layer.v_threshold  # v - v_threshold is on the grid, too
+        bits = bits_beside(reach) - _time_bits(layer, T)
+        _check_bits(reader, stream.current, T, int(bits.min()), int(bits.max()))
+        finest.append(bits)
+    return torch.stack(finest).amin(0)
+
+
+def check_constants(reader: Reader, T: int) -> None:
+    """Raise NotExactError where the constants of a neuron leave no grid for any weights."""
+    lif = reader.module
+    if lif.levels > 1 and not (is_power_of_two(lif.levels) and is_power_of_two(lif.v_threshold)):
+        raise NotExactError(
+            f"{reader.name}: expected levels and v_threshold that are powers of two, got "
+            f"{lif.levels} and {lif.v_threshold}"
+        )
+    # A current that fires reaches the threshold, which takes its bits before the point.
+    most = BITS - math.ceil(math.log2(lif.v_threshold)) - _time_bits(lif, T)
+    _check_bits(reader, reader.current, T, most, _least_bits(lif, T, reader.current))
 
 
 def check_kept(name: str, before: Tensor, after: Tensor, grid: str) -> None:
-    """Raise NotExactError where so few bits are left that other weights are on the grid."""
+    """Raise NotExactError where a grid is so coarse that it changes the weights."""
     lost = (after - before).norm() / before.norm()
-    if lost > COARSE:  # of weights that are all 0 it is no number
+    if lost > COARSE:  # NaN where all weights are 0
         raise NotExactError(
             f"{name}: expected a grid that keeps the weights, got one that changes them by "
             f"{100 * lost:.0f} %{grid}"
         )
 
 
-def _demands(lif: LIF, T: int, x: Current) -> tuple[int, int]:
-    """The fewest bits behind the point that a current may have, and those that time takes."""
-    least = _least(x)
-    if lif.levels > 1:
-        return max(least, fraction_bits(lif.v_threshold / lif.levels)), 0
-    if is_power_of_two(lif.decay):
-        return least, 0
-    return max(least, _subtracted(lif, T)), (T - 1) * fraction_bits(lif.decay)
-
-
-def _behind(lif: LIF, T: int, current: int) -> int:
-    """Bits behind the point of the last potential, of a current with so many."""
-    return (T - 1) * fraction_bits(lif.decay) + max(current, _subtracted(lif, T))
-
-
-def _subtracted(lif: LIF, T: int) -> int:
-    """Bits behind the point of what is subtracted from a potential before another step."""
-    return threshold_bits(lif) if lif.reset == "subtract" and T > 1 else 0
-
-
-def _time_takes(lif: LIF, T: int, lost: int) -> str:
-    said = f"; {T} time steps of decay {lif.decay} take {lost} of fp32's {BITS} bits"
-    return said if lost else ""
-
-
-def _finest(stream: _Stream, T: int) -> Tensor:
-    """The bits behind the point that the largest number to be kept on the grid leaves, [C].
-
-    Raises:
-        NotExactError: They are too few, or too many.
-    """
-    low, high = _bounds(stream.current)
-    finest = []
-    for reader in stream.readers:
-        least, lost, reach, why = _least(stream.current), 0, torch.maximum(-low, high), ""
-        if isinstance(lif := reader.module, LIF):
-            least, lost = _demands(lif, T, stream.current)
-            why = _time_takes(lif, T, lost)
-            if lost:
-                reach = potential(lif, T, low, high)
-            if lif.levels > 1:  # v - v_threshold is a potential too
-                reach = potential(lif, T, low, high) + lif.v_threshold
-            finest_current = int((bits_beside(reach) - lost).max())
-            _check_behind(reader.name, _behind(lif, T, finest_current))
-        finest.append(bits_beside(reach) - lost)
-        _check_grid(reader.name, int(finest[-1].min()), least, why)
-    return torch.stack(finest).amin(0)
-
-
-def _least(x: Current) -> int:
-    """Bits behind the point that the spikes in a current have."""
-    return max([0, *(spikes.fraction for spikes in x.spikes)])
-
-
-def _check_behind(name: str, fraction: int) -> None:
-    if fraction > SMALLEST:
+def _check_bits(reader: Reader, x: Current, T: int, fewest: int, most: int) -> None:
+    """Raise unless a grid of fewest to most fractional bits, by channel, serves its reader."""
+    layer, behind = reader.module, most
+    least = _least_bits(layer, T, x)
+    if fewest < least:
         raise NotExactError(
-            f"{name}: expected at most {SMALLEST} bits behind the point, got {fraction}"
+            f"{reader.name}: expected a grid of at least {least} fractional bits, got "
+            f"{fewest}{_because(layer, T)}"
+        )
+    if isinstance(layer, LIF):  # of the last potential
+        behind = (T - 1) * fraction_bits(layer.decay) + max(most, _subtracted_bits(layer, T))
+    if behind > SMALLEST:
+        raise NotExactError(
+            f"{reader.name}: expected at most {SMALLEST} bits behind the point, got {behind}"
         )
 
 
-def check_constants(name: str, lif: LIF, T: int, x: Current) -> None:
-    """Raise NotExactError where a neuron's constants alone leave no grid."""
-    check_threshold(name, lif)
-    least, lost = _demands(lif, T, x)
-    # A current that makes it fire reaches the threshold, which takes its bits before the point.
-    most = BITS - math.ceil(math.log2(lif.v_threshold)) - lost
-    _check_grid(name, most, least, _time_takes(lif, T, lost))
-    _check_behind(name, _behind(lif, T, least))
+def _least_bits(layer: LIF | MembraneConv, T: int, x: Current) -> int:
+    """The fewest fractional bits that a current may have."""
+    if isinstance(layer, LIF) and layer.levels > 1:
+        return max(x.fraction, fraction_bits(layer.v_threshold / layer.levels))
+    if isinstance(layer, LIF) and not is_power_of_two(layer.decay):
+        return max(x.fraction, _subtracted_bits(layer, T))
+    return x.fraction
 
 
-def check_threshold(name: str, lif: LIF) -> None:
-    """Raise NotExactError for a threshold that some runtime would compare otherwise."""
-    if lif.v_threshold < 2.0**-SMALLEST:
-        raise NotExactError(
-            f"{name}: expected a v_threshold that no runtime takes for 0, 2^-{SMALLEST} or more, "
-            f"got {lif.v_threshold}"
-        )
-    if lif.v_threshold > 2.0**SMALLEST:
-        raise NotExactError(
-            f"{name}: expected a v_threshold of 2^{SMALLEST} or less, got {lif.v_threshold}"
-        )
-    if lif.levels > 1 and not (is_power_of_two(lif.levels) and is_power_of_two(lif.v_threshold)):
-        raise NotExactError(
-            f"{name}: expected powers of two, got {lif.levels} levels of a v_threshold of "
-            f"{lif.v_threshold}"
-        )
+def _time_bits(layer: LIF | MembraneConv, T: int) -> int:
+    """Bits that time takes: products with a decay that is no power of two stay on the grid."""
+    if not isinstance(layer, LIF) or layer.levels > 1 or is_power_of_two(layer.decay):
+        return 0
+    return (T - 1) * fraction_bits(layer.decay)
 
 
-def _check_grid(name: str, fraction: int, least: int, why: str) -> None:
-    if fraction < least:
-        raise NotExactError(
-            f"{name}: expected a grid of at least {least} fractional bits, got {fraction}{why}"
-        )
+def _subtracted_bits(lif: LIF, T: int) -> int:
+    """Fractional bits, in fp32, of what is subtracted from a potential before another step."""
+    subtracts = lif.reset == "subtract" and T > 1
+    return fraction_bits(float(np.float32(lif.v_threshold))) if subtracts else 0
 
 
-def _bounds(x: Current) -> tuple[Tensor, Tensor]:
-    """The least and the greatest partial sum of a current, [C], in any order of its terms."""
-    nothing = torch.zeros(1, dtype=torch.float64)
-    bounds = [(nothing, nothing), *(sums(conv, 0, spikes.high) for conv, spikes in x.convs)]
-    for module in x.rounded:
-        bounds += module.bounds()
-        if module.steps is not None:  # each of them is rounded, by half a step at most
-            off = len(module.bounds()) / 2 / module.steps.flatten()
-            bounds += [(-off, off)]
-    low, high = (sum(ends) for ends in zip(*bounds, strict=True))
-    return low, high + sum(spikes.high for spikes in x.spikes)
+def _because(layer: LIF | MembraneConv, T: int) -> str:
+    if not (lost := _time_bits(layer, T)):
+        return ""
+    return f"; {T} time steps of decay {layer.decay} take {lost} of fp32's {BITS} bits"

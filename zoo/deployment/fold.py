@@ -1,15 +1,15 @@
-"""The network as it is deployed: norms folded, and every weight on a grid where no sum is rounded.
+"""Deploy a network: fold its norms, and put every weight on a grid where no sum is rounded.
 
-Spikes are 0 or 1. Where every weight is a whole multiple of 2^-k, so is every partial sum of a
-convolution, and while those stay below 2^24 of that step, fp32 adds them without rounding, in any
-order. A neuron adds two numbers at a time, its current and what is left of its potential: that has
-no order, and IEEE rounds it the same everywhere, alone or fused with the multiplication by a decay
-that is a power of two. A network whose sums all keep within that gives the same bits in every
-runtime, layout, batch and number of threads. Another decay of m / 2^j is a product that would
-round, so that there the potential is kept on the grid too, at j more fractional bits a time step.
-Rates of 2^n levels are multiples of 2^-n; their potential is kept on the grid as well, as it meets
-more than one comparison.
-Shapes: T time steps, B batch, C channels, H height, W width; time is folded into the batch here,
+Spikes are 0 or 1. If every weight is a whole multiple of 2^-k, so is every partial sum of a
+convolution, and while it stays below 2^24 of that step, fp32 holds it exactly, in any order of the
+terms. A neuron adds two numbers at a time, its current and the rest of its potential: IEEE 754
+rounds that sum the same everywhere, alone or fused with the product by a decay that is a power of
+two. Such a network gives the same bits in every runtime, layout, batch and number of threads.
+
+Another decay of m / 2^j is a product that would round. There the potential is kept on the grid,
+which takes j more fractional bits at each time step. Rates of 2^n levels are multiples of 2^-n;
+their potential is kept on the grid as well, since it meets more than one comparison.
+Shapes: T time steps, B batch, C channels, H height, W width; time is folded into the batch,
 [T*B, C, H, W].
 """
 
@@ -30,8 +30,7 @@ from zoo.deployment.currents import (
     Spikes,
     check_constants,
     check_kept,
-    check_threshold,
-    snap,
+    snap_currents,
 )
 from zoo.deployment.grid import (
     BITS,
@@ -39,6 +38,7 @@ from zoo.deployment.grid import (
     is_power_of_two,
     pool_window,
     snap_sums,
+    unsupported,
     whole_pixels,
 )
 from zoo.deployment.layers import (
@@ -51,7 +51,6 @@ from zoo.deployment.layers import (
     Repeat,
     SpikeCountHead,
     SumPool2d,
-    fold_norm,
 )
 from zoo.layers.attention import ChannelSpatialAttention, Gate, SpikeAttention
 from zoo.layers.conv import ConvNorm, DirectCoding, TimeFold
@@ -63,89 +62,64 @@ from zoo.neurons import LIF
 SIGMAS = 64  # deviations from its norm's bias at which a convolution of a current is cut off
 
 
-class _Tracer(fx.Tracer):
-    LEAVES = (
-        ConvNorm,
-        DirectCoding,
-        TimeFold,
-        LIF,
-        SpikeAttention,
-        Gate,
-        ChannelSpatialAttention,
-        ClassifierHead,
-    )
-
-    def is_leaf_module(self, module: nn.Module, name: str) -> bool:
-        return isinstance(module, self.LEAVES) or super().is_leaf_module(module, name)
-
-
 @torch.no_grad()
 def deploy(model: nn.Module, exact: bool = True) -> fx.GraphModule:
     """Fold every norm into its convolution and snap the weights to the finest exact grid.
 
     Args:
-        model: A network of the zoo for still images, also in torch.compile's or
-            DistributedDataParallel's wrapping; its heads, if any, are left out.
-        exact: Snap. False leaves the folded weights as they are, which fp32 then rounds.
+        model: A network of the zoo for still images, also wrapped by torch.compile or
+            DistributedDataParallel; shortcut heads are left out.
+        exact: Snap. False leaves the folded weights as they are, whose sums fp32 rounds.
 
     Returns:
-        uint8 pixels or normalised floats [B, C, H, W] of the size in its pretrained_cfg -> logits
-        [B, num_classes], on the CPU and in eval mode; spiking layers keep their names. Called with
-        images of another size or type, or where a convolution would not be plain fp32 (autocast,
-        TF32, cuDNN, NNPACK), it raises ValueError.
+        uint8 pixels or normalised floats [B, C, H, W], of the size in its pretrained_cfg -> logits
+        [B, num_classes], on the CPU and in eval mode; spiking layers keep their names. It raises
+        ValueError for images of another size or type, and where a convolution would not be plain
+        fp32 (autocast, TF32, cuDNN, NNPACK).
 
     Raises:
-        NotExactError: Some layer cannot be exact in fp32; the message names it and says why.
-        ValueError: The network is none of zoo.create_model, its weights are not finite, or a module
-            stands in two places, or has a hook on its forward pass, or a forward of its own, which
-            would be lost.
+        NotExactError: A layer cannot be exact in fp32, or is not supported; the message names it.
+        ValueError: The network is not from zoo.create_model, its weights are not finite, or it has
+            forward hooks.
     """
     model = _bare(model).cpu().float()
     model.set_grad_checkpointing(False)
     if broken := [k for k, v in model.state_dict().items() if not v.isfinite().all()]:
-        raise ValueError(f"model: expected finite weights, got others in {broken}")
-    with torch.device("cpu"):  # whatever torch.set_default_device says
-        return _Deployment(model, exact).run()
+        raise ValueError(f"model: expected finite weights, got NaN or infinity in {broken}")
+    with torch.device("cpu"):  # overrides torch.set_default_device
+        return _Deployment(model, exact, snaps=exact).run()
 
 
 @torch.no_grad()
 def why_not_exact(model: nn.Module) -> str | None:
-    """Why a network cannot be exact with any weights.
+    """The reason why a network cannot be exact with any weights; None if its weights decide.
 
     Args:
         model: A network of the zoo; it may be on the meta device.
 
-    Returns:
-        The reason, where layers or constants of neurons are one; None where weights alone decide.
-
     Raises:
-        ValueError: The network is none of zoo.create_model, or modules are changed as for deploy.
+        ValueError: As deploy.
     """
     model = _bare(model)
     if (device := next(model.parameters()).device).type != "meta":
-        device = "cpu"  # some accelerators know no fp64
+        device = "cpu"  # some accelerators have no fp64
     with torch.device(device):
         try:
-            _Rule(model.to(device), exact=True).run()
+            _Deployment(model.to(device), exact=True, snaps=False).run()
         except NotExactError as error:
             return str(error)
     return None
 
 
 def _bare(model: nn.Module) -> nn.Module:
-    """A copy in eval mode, without wrapping and heads, and with norms in place of frozen ones.
-
-    Raises:
-        ValueError: As deploy.
-    """
+    """A copy in eval mode without wrapper and heads, with plain norms in place of frozen ones."""
     model = unwrap_model(model)
-    # A weight that a hook makes is not there yet, and what else hooks do would be lost.
     if hooked := [name for name, module in model.named_modules() if runs_hooks(module)]:
         raise ValueError(
-            f"model: expected modules without hooks on their forward pass or a forward of their "
-            f"own, got {[name or 'the network itself' for name in hooked[:3]]}; take them off, of "
-            "pruning and weight norm with torch's remove, of a network that accelerate prepared "
-            "with its unwrap_model(model, keep_fp32_wrapper=False)"
+            "model: expected modules without forward hooks or a forward of their own, got "
+            f"{[name or 'the network itself' for name in hooked[:3]]}; remove them first: pruning "
+            "and weight norm with torch's remove, accelerate's with "
+            "unwrap_model(model, keep_fp32_wrapper=False)"
         )
     model = strip_heads(model)
     check_created(model)
@@ -153,12 +127,10 @@ def _bare(model: nn.Module) -> nn.Module:
 
 
 class _Deployment:
-    """Walks the network's graph once and builds the deployed one beside it."""
+    """Walks a network's graph once and builds the deployed graph beside it."""
 
-    snaps = True  # whether weights are put on the grid
-
-    def __init__(self, model: nn.Module, exact: bool):
-        self.model, self.T, self.exact = model, model.time_steps, exact
+    def __init__(self, model: nn.Module, exact: bool, snaps: bool):
+        self.model, self.T, self.exact, self.snaps = model, model.time_steps, exact, snaps
         self.graph = fx.Graph()
         self.modules: dict[str, nn.Module] = {}
         self.readers: list[Reader] = []
@@ -173,193 +145,188 @@ class _Deployment:
                 self.graph.output(args[0])
             elif node.op == "call_module":
                 values[node] = self._module(node.target, *args)
-            elif node.target is operator.add and len(args) == 2:
-                values[node] = self._add(*args)
-            elif node.target is operator.mul and [type(x) for x in args] == [Spikes] * 2:
-                values[node] = self._product(*args)
-            elif node.target is operator.sub and node.args[0] == 1:
-                values[node] = self._inverse(*args)
-            elif node.target == "mean" and node.args[1:] == (0,):
-                values[node] = args[0]  # the classifier divides by T
-            elif node.target is operator.mul and len(args) == 2 and not self.exact:
-                factors = tuple(x.node for x in args)
-                values[node] = Current(self._function(operator.mul, factors, node.name))
             else:
-                raise NotExactError(f"{node.name}: no exact form of {node.target!r} is known")
-        if self.exact and self.snaps:
-            snap(self.readers, self.T)
+                values[node] = self._operation(node, *args)
+        if self.snaps:
+            snap_currents(self.readers, self.T)
         deployed = fx.GraphModule(self.modules, self.graph, class_name="Deployed").eval()
         deployed.num_classes = self.model.num_classes
         deployed.pretrained_cfg = dict(self.model.pretrained_cfg)
         return deployed.float().requires_grad_(False)
 
+    def _module(self, name: str, *x: Spikes | Current | fx.Node) -> Spikes | Current | fx.Node:
+        module = self.model.get_submodule(name)
+        kind = type(module)  # a subclass may compute something else
+        if kind is nn.Identity:
+            return x[0]
+        if kind not in LAYERS:
+            raise unsupported(name, kind.__name__)
+        return LAYERS[kind](self, name, module, *x)
+
+    def _operation(self, node: fx.Node, *x: Spikes | Current) -> Spikes | Current:
+        if node.target is operator.add and len(x) == 2:
+            return self._add(*x)
+        if node.target is operator.mul and all(isinstance(part, Spikes) for part in x):
+            return self._product(*x)
+        if node.target is operator.mul and not self.exact:
+            factors = tuple(part.node for part in x)
+            return Current(self._function(operator.mul, factors, node.name))
+        if node.target is operator.sub and node.args[0] == 1:  # spikes that did not fire
+            (spikes,) = x
+            args, name = (1, spikes.node), f"{spikes.node.name}_not"
+            return replace(spikes, node=self._function(operator.sub, args, name))
+        if node.target == "mean" and node.args[1:] == (0,):
+            return x[0]  # the classifier divides by T
+        raise unsupported(node.name, f"{node.target}")
+
     def _call(self, name: str, module: nn.Module, *x: fx.Node) -> fx.Node:
         if name in self.modules:
-            raise NotExactError(
-                f"{name}: expected a layer of its own in each place, got one for two"
-            )
+            raise unsupported(name, "a module that is used twice")
         self.modules[name] = module
         return self.graph.call_module(name, x)
 
-    def _module(self, name: str, x: Spikes | Current | fx.Node, *others: Spikes):
-        module = self.model.get_submodule(name)
-        kind = type(module)  # a subclass may compute something else
-        if kind is SpikeAttention:
-            return self._spike_attention(name, module, x, *others)
-        if kind is DirectCoding and isinstance(x, fx.Node):
-            return self._pixels(name, module, x)
-        if kind is LIF and isinstance(x, Current):
-            return self._neuron(name, module, x)
-        if kind in (TimeFold, ConvNorm) and isinstance(x, Spikes):
-            return self._fold(name, module, x)
-        if kind in (TimeFold, ConvNorm) and isinstance(x, Current):
-            return self._fold_current(name, module, x)
-        if kind in (Gate, ChannelSpatialAttention) and isinstance(x, Current):
-            return self._attention(name, module, x)
-        if kind is ClassifierHead and isinstance(x, Spikes):
-            return self._head(name, module, x)
-        if kind is nn.Identity:
-            return x
-        raise NotExactError(f"{name}: no exact form of {kind.__name__} is known here")
+    def _function(self, function, args: tuple, name: str) -> fx.Node:
+        return self.graph.create_node("call_function", function, args, name=name)
 
-    def _pixels(self, name: str, coding: DirectCoding, x: fx.Node) -> Current:
+    def pixels(self, name: str, coding: DirectCoding, x: fx.Node) -> Current:
         cfg = self.model.pretrained_cfg
         mean, std = (whole_pixels(key, cfg[key]) for key in ("mean", "std"))
-        if coding.conv.in_channels != len(mean) or cfg["input_size"][0] != len(mean):
+        if not coding.conv.in_channels == len(mean) == cfg["input_size"][0]:
             raise NotExactError(
-                f"{name}: expected {len(mean)} channels, as many as pretrained_cfg's mean has, got "
-                f"{coding.conv.in_channels}, and {cfg['input_size'][0]} in its input_size"
+                f"{name}: expected as many channels as pretrained_cfg's mean and input_size have, "
+                f"got {coding.conv.in_channels}, {len(mean)} and {cfg['input_size'][0]}"
             )
-        stem = fold_norm(*_conv_and_norm(name, [*coding]))
-        stem = PixelConv(stem, mean, std, cfg["input_size"])
+        conv, norm = _conv_and_norm(name, [*coding])
+        stem = PixelConv(fold_norm(conv, norm), mean, std, cfg["input_size"])
         stem.conv.weight.div_(stem.std)
-        if self.exact and self.snaps:
-            stem.rest = copy.deepcopy(stem.conv)
-            snap_sums(stem.conv, -stem.mean, 255 - stem.mean)
-            stem.rest.weight.sub_(stem.conv.weight)
-            stem.rest.bias.sub_(stem.conv.bias)
-            snap_sums(stem.rest, -stem.mean, 255 - stem.mean)
+        if self.snaps:
+            stem.take_apart()
         return Current(self._call(name, stem, x), rounded=(stem,), repeated=True)
 
-    def _fold(self, name: str, layers: TimeFold, x: Spikes) -> Spikes | Current:
+    def fold(self, name: str, layers: TimeFold, x: Spikes | Current) -> Spikes | Current:
         """A pool, a convolution with its norm, or the one before the other."""
+        if isinstance(x, Current):
+            return self._fold_current(name, layers, x)
         parts = list(layers)
-        if _is_plain_maximum(parts[0]):  # of whole multiples it is one of them
+        if isinstance(parts[0], nn.MaxPool2d):
             x = replace(x, node=self._call(f"{name}.pool", parts.pop(0), x.node))
-        elif type(parts[0]) is nn.AvgPool2d:
+        elif isinstance(parts[0], nn.AvgPool2d):
             x = self._pool(f"{name}.pool", self._at_size(name, parts.pop(0)), x)
         if not parts:
             return x
         conv = fold_norm(*_conv_and_norm(name, parts))
-        if self.exact and (conv.in_channels, conv.kernel_size, conv.stride) == (1, (3, 3), (1, 1)):
-            raise NotExactError(
-                f"{name}: expected more than one channel, which torch on ARM convolves by Winograd"
-            )
         conv.weight.div_(x.times)
         return Current(self._call(f"{name}.conv", conv, x.node), convs=((conv, x),))
 
     def _fold_current(self, name: str, layers: TimeFold, x: Current) -> Current:
         """A 1x1 convolution of a current with its norm, and a pool before it."""
         parts = list(layers)
-        is_pooled = type(parts[0]) is nn.AvgPool2d
-        pool = self._at_size(name, parts.pop(0)) if is_pooled else None
+        pool = None
+        if isinstance(parts[0], nn.AvgPool2d):
+            pool = self._at_size(name, parts.pop(0))
         conv, norm = _conv_and_norm(name, parts)
         limit = norm.bias.abs().double() + SIGMAS * norm.weight.abs().double()
         conv = fold_norm(conv, norm)
         if not self.exact:
             node = x.node if pool is None else self._call(f"{name}.pool", pool, x.node)
             return Current(self._call(f"{name}.conv", conv, node), repeated=x.repeated)
-        if conv.kernel_size != (1, 1) or conv.padding != (0, 0):
-            raise NotExactError(f"{name}: expected a 1x1 convolution of a current, got {conv}")
-        if conv.stride != (1, 1):
-            if pool is not None:
-                raise NotExactError(f"{name}: expected a pool or a stride, got both")
+        if pool is None and conv.stride != (1, 1):
             pool, conv.stride = nn.AvgPool2d(1, conv.stride), (1, 1)
-        if pool is not None and not is_power_of_two(pool_window(pool)):
-            raise NotExactError(f"{name}: expected averages of 2^n pixels of a current, got {pool}")
+        is_plain = (conv.kernel_size, conv.stride, conv.padding) == ((1, 1), (1, 1), (0, 0))
+        if not is_plain or (pool and not is_power_of_two(pool_window(pool))):
+            raise unsupported(name, f"a shortcut of a current other than 1x1 and 2^n: {layers}")
         membrane = MembraneConv(conv, pool, limit.log2().ceil().clamp(min=-BITS).exp2())
         self.readers.append(Reader(name, membrane, x))
         node = self._call(f"{name}.conv", membrane, x.node)
         return Current(node, rounded=(membrane,), repeated=x.repeated)
 
-    def _attention(self, name: str, module: nn.Module, x: Current) -> Current:
-        if self.exact:
-            raise NotExactError(f"{name}: multiplies by learned numbers, products that fp32 rounds")
-        folded = FoldedAttention(copy.deepcopy(module), self.T, x.repeated)
-        return Current(self._call(name, folded, x.node))
-
     def _at_size(self, name: str, pool: nn.AvgPool2d) -> nn.AvgPool2d:
-        """The average that a layer begins with, at the size of image that this is deployed for."""
+        """The pool that a layer begins with, at the image size of this deployment."""
         pool_window(pool)
         if not pool.ceil_mode:
             return pool
         sides, strides = to_2tuple(pool.kernel_size), to_2tuple(pool.stride)
-        size = self._sizes[name][0][-2:]
-        outside = [(k - n) % s for n, k, s in zip(size, sides, strides, strict=True)]
-        # A window that would lie outside as a whole is none.
+        outside = [
+            (k - n) % s for n, k, s in zip(self._sizes[name][1:], sides, strides, strict=True)
+        ]
+        # A window entirely outside does not exist.
         beyond = (n if n < k else 0 for n, k in zip(outside, sides, strict=True))
         return CutPool2d(pool, tuple(beyond))
 
     def _pool(self, name: str, pool: nn.AvgPool2d, x: Spikes) -> Spikes:
         window = pool_window(pool)
-        if not self.exact or window & (window - 1) == 0:  # a division by a power of two
+        if not self.exact or is_power_of_two(window):
             fraction = x.fraction + window.bit_length() - 1
-            return Spikes(self._call(name, pool, x.node), x.high, fraction, x.times)
+            return replace(x, node=self._call(name, pool, x.node), fraction=fraction)
         if x.fraction:
-            raise NotExactError(f"{name}: expected whole numbers to sum up, got averages or rates")
+            raise unsupported(name, f"averages of {window} rates or averages")
         node = self._call(name, SumPool2d(pool), x.node)
         return Spikes(node, x.high * window, 0, x.times * window)
 
-    def _spike_attention(self, name: str, attention: SpikeAttention, *x: Spikes | Current):
-        """Counts of spikes that meet, which take as many bits in whatever order they are summed."""
-        if not all(isinstance(part, Spikes) and part.times == 1 for part in x):
-            raise NotExactError(f"{name}: expected spikes in, got other numbers")
+    def attention(self, name: str, module: Gate | ChannelSpatialAttention, x: Current) -> Current:
+        if self.exact:
+            raise NotExactError(f"{name}: multiplies by learned numbers, products that fp32 rounds")
+        folded = FoldedAttention(copy.deepcopy(module), self.T, x.repeated)
+        return Current(self._call(name, folded, x.node))
+
+    def spike_attention(self, name: str, attention: SpikeAttention, *x: Spikes) -> Current:
+        """Counts of spikes that meet, which take the same bits in any order of their sums."""
         if self.exact and not is_power_of_two(attention.scale):
-            raise NotExactError(
-                f"{name}: expected a power of two, got a scale of {attention.scale}"
-            )
-        size = tuple(self._sizes[name][1][-3:])
+            raise unsupported(name, f"attention scaled by {attention.scale}, not a power of two")
+        size = self._sizes[name]
         folded = FoldedSpikeAttention(attention.num_heads, attention.scale, size)
         met = math.prod(size) // attention.num_heads * math.prod(part.high for part in x)
         fraction = sum(part.fraction for part in x) - math.floor(math.log2(attention.scale))
         node = self._call(name, folded, *(part.node for part in x))
         return self._as_current(Spikes(node, math.ceil(met * attention.scale), fraction))
 
+    def neuron(self, name: str, lif: LIF, x: Current) -> Spikes:
+        folded = FoldedLIF(self.T, x.repeated, **lif.constants())
+        if self.exact:
+            self.readers.append(Reader(name, lif, x))
+            check_constants(self.readers[-1], self.T)
+        return Spikes(self._call(name, folded, x.node), fraction=lif.levels.bit_length() - 1)
+
+    def head(self, name: str, head: ClassifierHead, x: Spikes) -> fx.Node:
+        classifies = type(head.fc) is nn.Linear and head.fc.bias is not None
+        if head.global_pool.pool_type != "avg" or not classifies:
+            pool = head.global_pool.pool_type
+            raise unsupported(name, f"{pool} pooling before {head.fc}; use avg and a bias")
+        pixels = math.prod(self._sizes[name][1:])
+        fc = copy.deepcopy(head.fc).double()
+        fc.weight.copy_(head.fc.weight / (self.T * pixels * x.times))
+        fc.bias.copy_(head.fc.bias)
+        if self.snaps:
+            before = fc.weight.clone()
+            snap_sums(fc, 0, self.T * pixels * x.high, x.fraction)
+            check_kept(name, before, fc.weight, f", for {self.T} time steps of {pixels} pixels")
+        fraction = x.fraction if self.exact and not is_power_of_two(pixels) else None
+        return self._call(name, SpikeCountHead(fc, self.T, fraction), x.node)
+
     @functools.cached_property
-    def _sizes(self) -> dict[str, tuple[torch.Size, torch.Size]]:
-        """Shapes of what each layer with time inside takes and gives off, for one image."""
+    def _sizes(self) -> dict[str, tuple[int, int, int]]:
+        """The input size [C, H, W] of layers whose deployed form depends on it."""
         found = {}
 
-        def note(name: str, _, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            found[name] = inputs[0].shape, output.shape
+        def note(name: str, _, inputs: tuple[Tensor, ...]) -> None:
+            found[name] = tuple(inputs[0].shape[-3:])
 
         layers = [
-            module.register_forward_hook(functools.partial(note, name))
+            module.register_forward_pre_hook(functools.partial(note, name))
             for name, module in self.model.named_modules()
-            if isinstance(module, TimeFold | SpikeAttention)
+            if isinstance(module, TimeFold | SpikeAttention | ClassifierHead)
         ]
         with hooks(*layers):
-            self.model.forward_features(self._an_image())
+            size = self.model.pretrained_cfg["input_size"]
+            self.model(torch.zeros(1, *size, dtype=torch.float32))
         return found
 
-    def _function(self, function, args: tuple, name: str) -> fx.Node:
-        return self.graph.create_node("call_function", function, args, name=name)
-
     def _product(self, left: Spikes, right: Spikes) -> Spikes:
-        if self.exact and left.fraction and right.fraction:  # a bit or more with every block
-            raise NotExactError(f"{left.node.name}: expected spikes to multiply, got rates")
+        if self.exact and left.fraction and right.fraction:  # more bits with every block
+            raise unsupported(left.node.name, "products of rates")
         node = self._function(operator.mul, (left.node, right.node), f"{left.node.name}_and")
-        return Spikes(
-            node,
-            left.high * right.high,
-            left.fraction + right.fraction,
-            left.times * right.times,
-        )
-
-    def _inverse(self, x: Spikes | Current) -> Spikes:
-        if not (isinstance(x, Spikes) and (x.high, x.times) == (1, 1)):
-            raise NotExactError(f"{x.node.name}: expected spikes to take from 1, got other numbers")
-        return replace(x, node=self._function(operator.sub, (1, x.node), f"{x.node.name}_not"))
+        fraction, times = left.fraction + right.fraction, left.times * right.times
+        return Spikes(node, left.high * right.high, fraction, times)
 
     def _add(self, left: Spikes | Current, right: Spikes | Current) -> Spikes | Current:
         if isinstance(left, Spikes) and isinstance(right, Spikes):
@@ -376,25 +343,25 @@ class _Deployment:
             left.repeated,
         )
 
+    def _count(self, left: Spikes, right: Spikes) -> Spikes:
+        node = self._function(operator.add, (left.node, right.node), f"{left.node.name}_sum")
+        if left.times != right.times:
+            raise unsupported(node.name, "a sum of spikes and averages")
+        fraction = max(left.fraction, right.fraction)
+        return Spikes(node, left.high + right.high, fraction, left.times)
+
     def _at_every_step(self, x: Current) -> Current:
         if not x.repeated:
             return x
         node = self._call(f"{x.node.name}_repeated", Repeat(self.T), x.node)
         return replace(x, node=node, repeated=False)
 
-    def _count(self, left: Spikes, right: Spikes) -> Spikes:
-        node = self._function(operator.add, (left.node, right.node), f"{left.node.name}_sum")
-        if left.times != right.times:
-            raise NotExactError(f"{node.name}: expected spikes, got some that are averages")
-        fraction = max(left.fraction, right.fraction)
-        return Spikes(node, left.high + right.high, fraction, left.times)
-
     def _as_current(self, x: Spikes | Current) -> Current:
         if isinstance(x, Current):
             return x
         if x.times == 1:
             return Current(x.node, spikes=(x,))
-        # Sums where the raw network has averages: a factor, on the grid as weights are.
+        # A sum stands for an average: divide it by a convolution, whose weights are on the grid.
         channels = self._channels(x.node)
         factor = nn.Conv2d(channels, channels, 1, groups=channels).double()
         factor.weight.fill_(1 / x.times)
@@ -410,68 +377,43 @@ class _Deployment:
             return next(module.children()).out_channels
         return self._channels(node.all_input_nodes[0])
 
-    def _neuron(self, name: str, lif: LIF, x: Current) -> Spikes:
-        constants = lif.constants()
-        if tensors := [key for key, value in constants.items() if isinstance(value, Tensor)]:
-            raise NotExactError(f"{name}: expected numbers, got tensors for {tensors}")
-        if self.exact:
-            check_threshold(name, lif)
-            self.readers.append(Reader(name, lif, x))
-        folded = FoldedLIF(self.T, x.repeated, **constants)
-        return Spikes(self._call(name, folded, x.node), fraction=lif.levels.bit_length() - 1)
 
-    def _head(self, name: str, head: ClassifierHead, x: Spikes) -> fx.Node:
-        classifies = type(head.fc) is nn.Linear and head.fc.bias is not None
-        if head.global_pool.pool_type != "avg" or not classifies:
-            raise NotExactError(
-                f"{name}: expected average pooling and a classifier with a bias, got "
-                f"{head.global_pool.pool_type!r} and {head.fc}"
-            )
-        pixels = self.model.forward_features(self._an_image())[0, 0].numel() if self.snaps else 1
-        fc = copy.deepcopy(head.fc).double()
-        fc.weight.copy_(head.fc.weight / (self.T * pixels * x.times))
-        fc.bias.copy_(head.fc.bias)
-        if self.exact and self.snaps:
-            before = fc.weight.clone()
-            snap_sums(fc, 0, self.T * pixels * x.high, x.fraction)
-            check_kept(name, before, fc.weight, f", for {self.T} time steps of {pixels} pixels")
-        fraction = x.fraction if self.exact and not is_power_of_two(pixels) else None
-        return self._call(name, SpikeCountHead(fc, self.T, fraction), x.node)
-
-    def _an_image(self) -> Tensor:
-        return torch.zeros(1, *self.model.pretrained_cfg["input_size"], dtype=torch.float32)
+LAYERS = {
+    DirectCoding: _Deployment.pixels,
+    TimeFold: _Deployment.fold,
+    ConvNorm: _Deployment.fold,
+    LIF: _Deployment.neuron,
+    SpikeAttention: _Deployment.spike_attention,
+    Gate: _Deployment.attention,
+    ChannelSpatialAttention: _Deployment.attention,
+    ClassifierHead: _Deployment.head,
+}
 
 
-class _Rule(_Deployment):
-    """The same walk, which asks of a neuron's constants alone whether any grid would do."""
-
-    snaps = False
-
-    def _neuron(self, name: str, lif: LIF, x: Current) -> Spikes:
-        spikes = super()._neuron(name, lif, x)
-        check_constants(name, lif, self.T, x)
-        return spikes
+class _Tracer(fx.Tracer):
+    def is_leaf_module(self, module: nn.Module, name: str) -> bool:
+        return isinstance(module, tuple(LAYERS)) or super().is_leaf_module(module, name)
 
 
 def _conv_and_norm(name: str, parts: list[nn.Module]) -> list[nn.Module]:
     kinds = [type(part) for part in parts]
-    if kinds not in ([nn.Conv2d, norm] for norm in (nn.BatchNorm2d, nn.SyncBatchNorm)):
-        raise NotExactError(f"{name}: no exact form of {parts} is known")
-    conv, norm = parts
-    if norm.weight is None or norm.running_var is None:
-        raise NotExactError(f"{name}: expected a norm with a gain and statistics, got {norm}")
+    is_known = kinds in ([nn.Conv2d, nn.BatchNorm2d], [nn.Conv2d, nn.SyncBatchNorm])
+    if not is_known or parts[1].weight is None or parts[1].running_var is None:
+        raise unsupported(name, f"layers other than a convolution and its norm: {parts}")
+    conv = parts[0]
     plain = (conv.groups, conv.dilation, conv.padding_mode) == (1, (1, 1), "zeros")
     if not plain or isinstance(conv.padding, str):
-        raise NotExactError(
-            f"{name}: expected a convolution without groups or holes and a number of zeros around "
-            f"its images, got {conv}"
-        )
+        raise unsupported(name, f"groups, dilation or another padding than zeros: {conv}")
     return parts
 
 
-def _is_plain_maximum(pool: nn.Module) -> bool:
-    return (
-        type(pool) is nn.MaxPool2d
-        and pool.dilation == 1
-        and not (pool.ceil_mode or pool.return_indices)
-    )
+def fold_norm(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> nn.Conv2d:
+    """The convolution with the norm's running statistics in its weights, in fp64."""
+    folded = nn.Conv2d(
+        conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride, conv.padding
+    ).double()
+    scale = norm.weight.double() / (norm.running_var.double() + norm.eps).sqrt()
+    folded.weight.copy_(conv.weight * scale.view(-1, 1, 1, 1))
+    mean = norm.running_mean.double() - (0 if conv.bias is None else conv.bias.double())
+    folded.bias.copy_(norm.bias - mean * scale)
+    return folded

@@ -1,4 +1,4 @@
-"""Layers of a deployed network: norms folded, time folded into the batch, sums that never round.
+"""Layers of a deployed network: norms folded, time folded into the batch, sums never rounded.
 
 Shapes: T time steps, B batch, C channels, H height, W width, K classes; [T*B, C, H, W].
 """
@@ -11,11 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zoo.deployment.grid import BITS, pool_window, snap_sums, sums
+from zoo.deployment.grid import BITS, pool_window, snap_in_two, snap_sums, sums
 from zoo.layers.attention import SpikeAttention
 from zoo.neurons import LIF
 
-DIGIT, DIGITS = 8, 3  # bits of a digit, its sign among them, and how many make up a current
+DIGIT, DIGITS = 8, 3  # bits of a digit, with its sign, and digits of a current
 
 
 class FoldedLIF(LIF):
@@ -23,8 +23,8 @@ class FoldedLIF(LIF):
 
     Args:
         time_steps: T.
-        repeated: The current is that of one step, [B, ...], and is the same at every step.
-        constants: Those of LIF.
+        repeated: The input is the current of one step, [B, ...], the same at every step.
+        constants: LIF's.
     """
 
     def __init__(self, time_steps: int, repeated: bool, **constants):
@@ -35,19 +35,19 @@ class FoldedLIF(LIF):
         return super().forward(_unfolded(x, self.time_steps, self.repeated)).flatten(0, 1)
 
     def potentials(self, x: Tensor) -> Tensor:
-        """What each step compares with the threshold, [T, B, ...]."""
+        """The potential that each step compares with the threshold, [T, B, ...]."""
         return self.membrane(_unfolded(x, self.time_steps, self.repeated))
 
 
 class PixelConv(nn.Module):
-    """The first convolution, on whole pixels, its current rounded to what a current carries.
+    """The first convolution, on whole pixels, [B, C, H, W] -> [B, C', H', W'] on a grid.
 
-    Takes uint8 pixels or normalised floats [B, C, H, W]; a float is taken for the pixel nearest to
-    it, so that what is proved of pixels holds for any number. A pixel takes 8 of the 24 bits, which
-    leaves a coarse grid for the weights; what they lose on it is a second convolution's.
+    Takes uint8 pixels or normalised floats; each float counts as the nearest pixel, so that the
+    bounds of pixels hold for any number. A pixel takes 8 of the 24 bits, which leaves a coarse grid
+    for the weights; a second convolution, ``rest``, adds what they lose there.
 
     Raises:
-        ValueError: x has another shape or type, or would be convolved inexactly here.
+        ValueError: x has another shape or type, or torch would convolve it inexactly.
     """
 
     def __init__(self, conv: nn.Conv2d, mean: Sequence[int], std: Sequence[int], size: tuple):
@@ -57,15 +57,18 @@ class PixelConv(nn.Module):
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(1, -1, 1, 1))
         self.register_buffer("steps", None)  # of the current's grid in 1, [1, C, 1, 1]
 
+    def take_apart(self) -> None:
+        """Put both convolutions on their grids."""
+        self.rest = snap_in_two(self.conv, -self.mean, 255 - self.mean)
+
     def forward(self, x: Tensor) -> Tensor:
         if tuple(x.shape[1:]) != self.size or x.dtype not in (torch.uint8, torch.float32):
             raise ValueError(
                 f"x: expected {['B', *self.size]} of uint8 or float32, got {list(x.shape)} of "
-                f"{x.dtype}; for another size deploy a network whose pretrained_cfg has it as "
-                "input_size"
+                f"{x.dtype}; for another size set input_size in pretrained_cfg and deploy again"
             )
-        if reason := _rounds(x.device.type):
-            raise ValueError(f"x: expected exact convolutions, got {reason}")
+        if mode := inexact_mode(x.device.type):
+            raise ValueError(f"x: expected exact convolutions, got {mode}")
         if x.dtype == torch.uint8:
             pixels = x.float() - self.mean
         else:
@@ -77,7 +80,7 @@ class PixelConv(nn.Module):
         return _rounded(self.conv(pixels), self.steps) + _rounded(self.rest(pixels), self.steps)
 
     def bounds(self) -> list[tuple[Tensor, Tensor]]:
-        """Least and greatest partial sums, [C], of what is rounded and added up."""
+        """Least and greatest partial sums, [C], of both convolutions."""
         return [sums(conv, -self.mean, 255 - self.mean) for conv in (self.conv, self.rest)]
 
 
@@ -86,21 +89,21 @@ def _rounded(current: Tensor, steps: Tensor) -> Tensor:
 
 
 class MembraneConv(nn.Module):
-    """A 1x1 convolution of a current, rounded to what the current that it is a part of carries,
-    [T*B, C, H, W] -> [T*B, C', H', W'].
+    """A 1x1 convolution of a current, [T*B, C, H, W] -> [T*B, C', H', W'] on the grid of the
+    current that it is a part of.
 
-    A current takes all bits that there are, so that products with it would round. It is taken apart
-    into digits, whole numbers of 8 bits, whose products with weights on a grid add up exactly. What
-    the weights lose on the grid of the first digit, the coarsest, is one more convolution's.
+    A current takes all 24 bits, so that products with it would round. It is taken apart into
+    digits, whole numbers of 8 bits, whose products with weights on a grid add up exactly. A further
+    convolution, ``rest``, adds what the weights lose on the coarse grid of the first digit.
 
-    The largest sum that any current could bring about is hundreds of times what one does, and would
-    leave few bits behind the point, the fewer the more such convolutions follow each other. The sum
-    of the first digits is therefore cut off at a limit that is far beyond any current's.
+    The largest sum that any current could cause is hundreds of times larger than those that occur,
+    and would leave few bits behind the point. The sum of the first digits is therefore cut off at a
+    limit far beyond any current's.
 
     Args:
         conv: Without a stride.
-        pool: Before it, an average of 2^n pixels; of one for a stride.
-        limit: [C'], a power of two each.
+        pool: Before it, an average of 2^n pixels; of one pixel for a stride.
+        limit: [C'], powers of two.
     """
 
     def __init__(self, conv: nn.Conv2d, pool: nn.AvgPool2d | None, limit: Tensor):
@@ -109,7 +112,7 @@ class MembraneConv(nn.Module):
         self.register_buffer("limit", limit.view(1, -1, 1, 1))
         self.convs = nn.ModuleList(copy.deepcopy(conv) for _ in range(DIGITS))
         self.rest = None
-        self.register_buffer("coarse", None)  # steps in 1 of what is taken apart, [1, C, 1, 1]
+        self.register_buffer("coarse", None)  # steps in 1 of the current's digits, [1, C, 1, 1]
         self.register_buffer("units", None)  # of each digit in 1, [DIGITS, 1, C, 1, 1]
         self.register_buffer("steps", None)  # of the current's grid in 1, [1, C', 1, 1]
 
@@ -117,7 +120,7 @@ class MembraneConv(nn.Module):
         """Choose the grids of digits and weights for a current between low and high in steps of
         2^-fraction, all [C].
         """
-        # A bit is left for the difference that takes a digit off, and those of the average.
+        # One bit for the difference that takes a digit off, and those of the average.
         spare = 1 if self.pool is None else pool_window(self.pool).bit_length()
         self.coarse = torch.exp2(fraction - spare).view(1, -1, 1, 1)
         reach = torch.maximum(-low, high).log2().ceil().clamp(min=-BITS)
@@ -127,14 +130,10 @@ class MembraneConv(nn.Module):
         self.ends = [ends] + [(-(2.0 ** (DIGIT - 1)), 2.0 ** (DIGIT - 1))] * (DIGITS - 1)
         for conv, units in zip(self.convs, self.units, strict=True):
             conv.weight.div_(units)
-        for conv in self.convs[1:]:
+        self.rest = snap_in_two(self.convs[0], *ends)
+        for conv, ends in zip(self.convs[1:], self.ends[1:], strict=True):
             conv.bias.zero_()
-        self.rest = copy.deepcopy(self.convs[0])
-        for conv, ends in zip(self.convs, self.ends, strict=True):
             snap_sums(conv, *ends)
-        self.rest.weight.sub_(self.convs[0].weight)
-        self.rest.bias.sub_(self.convs[0].bias)
-        snap_sums(self.rest, *self.ends[0])
 
     def forward(self, x: Tensor) -> Tensor:
         x, currents = _rounded(x, self.coarse), []
@@ -150,7 +149,7 @@ class MembraneConv(nn.Module):
         return sum(_rounded(current, self.steps) for current in currents)
 
     def bounds(self) -> list[tuple[Tensor, Tensor]]:
-        """As PixelConv's."""
+        """Least and greatest partial sums, [C'], of all convolutions."""
         first, *others = (
             sums(conv, *ends) for conv, ends in zip(self.convs, self.ends, strict=True)
         )
@@ -171,7 +170,7 @@ class Repeat(nn.Module):
 
 
 class FoldedAttention(nn.Module):
-    """Attention, which sees all time steps, with time folded into the batch, [T*B, ...].
+    """Learned attention with time folded into the batch, [T*B, ...].
 
     Args:
         repeated: As FoldedLIF's.
@@ -189,8 +188,8 @@ def _unfolded(x: Tensor, time_steps: int, repeated: bool) -> Tensor:
     return x.expand(time_steps, *x.shape) if repeated else x.unflatten(0, (time_steps, -1))
 
 
-PRECISIONS = {  # where torch may be told to compute fp32 with fewer bits
-    # cudnn's is read by torch.compile's own convolutions too, whether cuDNN is on or not
+PRECISIONS = {  # torch's switches for fewer bits of fp32, by device
+    # torch.compile's own convolutions read cudnn's, whether cuDNN is on or not
     "cuda": {"cuda.matmul": torch.backends.cuda.matmul, "cudnn": torch.backends.cudnn},
     "cpu": {
         "mkldnn.conv": torch.backends.mkldnn.conv,
@@ -199,31 +198,33 @@ PRECISIONS = {  # where torch may be told to compute fp32 with fewer bits
 }
 
 
-def _rounds(device: str) -> str | None:
-    """Why convolutions on a device may round more than they must, and what to do, or None."""
+def inexact_mode(device: str) -> str | None:
+    """The mode in which convolutions on a device may round more than fp32 must, and the way out."""
     if torch.is_autocast_enabled(device):
         return "autocast; leave it"
     if device == "cuda" and torch.backends.cudnn.enabled:
         return "cuDNN, which may take Winograd or TF32; set torch.backends.cudnn.enabled = False"
     for name, backend in PRECISIONS.get(device, {}).items():
-        if (kept := backend.fp32_precision) not in ("ieee", "none"):
-            return f'{kept.upper()}; set torch.backends.{name}.fp32_precision = "ieee"'
+        if (precision := backend.fp32_precision) not in ("ieee", "none"):
+            return f'{precision.upper()}; set torch.backends.{name}.fp32_precision = "ieee"'
+    if device != "cpu":
+        return None
     for name in ("ONEDNN_DEFAULT_FPMATH_MODE", "DNNL_DEFAULT_FPMATH_MODE"):
-        if device == "cpu" and (mode := os.environ.get(name, "STRICT").upper()) != "STRICT":
+        if (mode := os.environ.get(name, "STRICT").upper()) != "STRICT":
             return f"{mode} by {name}; unset it and start Python again"
     onednn, nnpack = torch.backends.mkldnn, torch.backends.nnpack
-    # Without oneDNN, as on macOS, NNPACK convolves large batches, and by Winograd.
+    # Without oneDNN, as on macOS, NNPACK convolves large batches by Winograd.
     free = not (onednn.is_available() and onednn.enabled) and nnpack.is_available()
-    if device == "cpu" and free and torch._C._get_nnpack_enabled():
+    if free and torch._C._get_nnpack_enabled():
         return "NNPACK's Winograd; call torch.backends.nnpack.set_flags(False)"
     return None
 
 
 class CutPool2d(nn.AvgPool2d):
-    """An average of what is inside of windows that the far borders may cut off, [N, C, H, W].
+    """An average over windows that the far borders may cut off, [N, C, H, W].
 
     Args:
-        beyond: Rows and columns of such a window that are outside, at one size of image.
+        beyond: Rows and columns of a cut window that lie outside, at one size of image.
     """
 
     def __init__(self, pool: nn.AvgPool2d, beyond: tuple[int, int]):
@@ -232,7 +233,7 @@ class CutPool2d(nn.AvgPool2d):
 
 
 class SumPool2d(nn.Module):
-    """The sum under a window, [N, C, H, W], of whole numbers: a rounded average is undone."""
+    """The sum of whole numbers under a window, [N, C, H, W], rounded back from their average."""
 
     def __init__(self, pool: nn.AvgPool2d):
         super().__init__()
@@ -252,11 +253,11 @@ class FoldedSpikeAttention(SpikeAttention):
 
 class SpikeCountHead(nn.Module):
     """Counts the spikes of each channel over time and pixels, [T*B, C, H, W] -> logits [B, K]; the
-    classifier divides.
+    classifier's weights divide.
 
     Args:
-        fraction: Bits behind the point of the counts, where a graph has to round them, since a
-            runtime may sum by an average that is rounded; None where it would not be.
+        fraction: Fractional bits to which a graph rounds the counts, since a runtime may sum by a
+            rounded average; None where no average would be rounded.
     """
 
     def __init__(self, fc: nn.Linear, time_steps: int, fraction: int | None = None):
@@ -265,17 +266,3 @@ class SpikeCountHead(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.fc(x.sum((2, 3)).unflatten(0, (self.time_steps, -1)).sum(0))
-
-
-def fold_norm(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> nn.Conv2d:
-    """The convolution with the norm's running statistics in its weights, in fp64. The norm has
-    these, and a gain and a bias of its own.
-    """
-    folded = nn.Conv2d(
-        conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride, conv.padding
-    ).double()
-    scale = norm.weight.double() / (norm.running_var.double() + norm.eps).sqrt()
-    folded.weight.copy_(conv.weight * scale.view(-1, 1, 1, 1))
-    mean = norm.running_mean.double() - (0 if conv.bias is None else conv.bias.double())
-    folded.bias.copy_(norm.bias - mean * scale)
-    return folded
