@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from zoo.data import normalise
-from zoo.neurons.lif import KERNELS
+from zoo.neurons.kernels.dispatch import KERNELS
 from zoo.training.augment import augment
 from zoo.training.config import Config
 from zoo.training.feed import seed_of
