@@ -67,6 +67,7 @@ def _is_lean(x: Tensor, conv: ConvNorm, spike: nn.Module) -> bool:
         conv.lean
         and tuple(map(type, layers)) == (nn.Conv2d, nn.BatchNorm2d, LIF)
         and conv.norm.training
+        and conv.norm.momentum is not None  # as while torch.optim.swa_utils.update_bn runs
         and spike.kernel_limitation() is None
         and can_recompute(x, conv, *layers)
     )
