@@ -7,7 +7,7 @@ import zoo
 
 
 def images(model, batch=2):
-    """Small ones, so that the suite stays short: no test here depends on the size."""
+    """Small images, so that the tests are fast; no test here depends on the size."""
     channels, height, _ = model.pretrained_cfg["input_size"]
     size = 64 if height == 224 else 16
     return torch.randn(batch, channels, size, size, generator=torch.Generator().manual_seed(0))
@@ -19,15 +19,15 @@ def create(name, **kwargs):
 
 
 def awake(name, **kwargs):
-    """In eval mode and firing: a fresh network is silent there, its logits its classifier's bias,
-    so that two of them are equal whatever they compute.
+    """A network in eval mode that fires. A fresh one is silent, so that its logits are the bias of
+    its classifier, whatever it computes.
     """
     model = create(name, **kwargs)
     return settle(awaken(model), images(model))
 
 
 def assert_it_sees(model, x):
-    """Its logits are of the images."""
+    """The logits depend on the images."""
     with torch.no_grad():
         features, logits = model.forward_features(x), model(x)
     assert features.any()

@@ -23,22 +23,21 @@ class Entry:
     name: str
     parameters: int
     macs: int
-    """Multiply-accumulates of one time step, as of a network without spikes."""
+    """Multiply-accumulates of one time step, for real inputs instead of spikes."""
     time_steps: int
     synaptic_operations: int
-    """Additions for one image, if all that is convolved as spikes fires at TYPICAL_RATE."""
+    """Additions for one image, at a firing rate of TYPICAL_RATE."""
     macs_on_currents: int
-    """Multiply-accumulates for one image of what is given no spikes: pixels, averages,
-    currents."""
+    """Multiply-accumulates for one image on pixels, averages and currents."""
     input_size: tuple[int, int, int]
     weights: list[str]
-    """Tags that load."""
+    """Tags of weights that can be loaded."""
     why_not_exact: str | None
-    """What bars it from exact export with any weights; None if nothing does."""
+    """Why its export cannot be exact with any weights, or None."""
 
 
 def entry(name: str) -> Entry:
-    """Everything is computed from the network itself, on the meta device."""
+    """Compute the figures of one network on the meta device."""
     with torch.device("meta"):
         model, one_step = zoo.create_model(name), zoo.create_model(name, time_steps=1)
         image = torch.zeros(1, *model.pretrained_cfg["input_size"])
@@ -58,31 +57,31 @@ def entry(name: str) -> Entry:
 
 
 def list_zoo(filter: str = "", json: bool = False) -> None:
-    """What the zoo has: sizes, operations, weights, and whether its export is exact.
+    """List the networks: sizes, operations, weights, and whether their export is exact.
 
     Args:
         filter: A wildcard such as '*slim*'.
-        json: Print JSON in place of a table.
+        json: Print JSON instead of a table.
     """
     names = zoo.list_models(filter)
     if not names:
         raise ValueError(
-            f"filter: expected a wildcard that fits a name, got {filter!r}; without it all show"
+            f"filter: expected a wildcard that fits a name, got {filter!r}; omit it to list all"
         )
     entries = map(entry, watched(names, "zoo"))
     if json:
         print(json_format.dumps([asdict(found) for found in entries], indent=2))
         return
     headers = ("params", "MACs", "T", "SynOps", "left", "input", "weights", "exact")
-    said = (
-        "MACs: of one time step, without spikes. For one image, T steps: SynOps, additions where "
-        f"spikes are convolved, at a firing rate of {TYPICAL_RATE}; left, the "
-        "multiply-accumulates of pixels, averages and currents. weights: tags of those that load. "
-        "exact: whether the export is."
+    caption = (
+        "MACs: of one time step, without spikes. For one image of T steps: SynOps, additions in "
+        f"convolutions of spikes at a firing rate of {TYPICAL_RATE}; left, the "
+        "multiply-accumulates on pixels, averages and currents. weights: tags that can be loaded. "
+        "exact: whether the export is exact."
     )
     columns = (Column(header, no_wrap=True) for header in headers)
     name = Column("name", overflow="fold")
-    table = Table(name, *columns, box=None, padding=(0, 1, 0, 0), caption=said)
+    table = Table(name, *columns, box=None, padding=(0, 1, 0, 0), caption=caption)
     for found in entries:
         table.add_row(
             found.name,
@@ -96,7 +95,7 @@ def list_zoo(filter: str = "", json: bool = False) -> None:
             "no" if found.why_not_exact else "yes",
         )
     console = Console()
-    if not console.is_terminal:  # in a pipe a name is one word
+    if not console.is_terminal:  # do not wrap names in a pipe
         console.width = console.measure(table).maximum
     console.print(table)
 

@@ -79,12 +79,17 @@ def assert_same(theirs: nn.Module, ours: nn.Module, size: int) -> None:
     assert len(logits.unique()) == logits.numel()
 
 
-@pytest.mark.parametrize("detach_reset", [False, True])
-@pytest.mark.parametrize("v_reset", [0.0, None])
-@pytest.mark.parametrize("decay_input", [False, True])
-@pytest.mark.parametrize("tau", [2.0, 4.0])
-@pytest.mark.parametrize("slope", SLOPES)
-@pytest.mark.parametrize("alpha", [2.0, 5.0])
+@pytest.mark.parametrize(
+    ("tau", "decay_input", "v_reset", "alpha", "slope", "detach_reset"),
+    [
+        (2.0, False, 0.0, 2.0, "ATan", False),
+        (4.0, True, None, 5.0, "ATan", True),
+        (2.0, True, None, 5.0, "Sigmoid", False),
+        (4.0, False, 0.0, 2.0, "Sigmoid", True),
+        (4.0, True, 0.0, 2.0, "Rect, of ms_resnet", False),
+        (2.0, False, None, 5.0, "Rect, of ms_resnet", True),
+    ],
+)
 def test_neurons_of_the_docs_have_spikingjellys_gradients(
     tau, decay_input, v_reset, alpha, slope, detach_reset
 ):
@@ -152,8 +157,9 @@ def test_bottlenecks_give_spikingjellys_bits():
     )
 
 
-@pytest.mark.parametrize("residual", ["add", "and", "iand"])
-@pytest.mark.parametrize("which", ["IF", "LIF, subtracting"])
+@pytest.mark.parametrize(
+    ("residual", "which"), [("add", "IF"), ("and", "LIF, subtracting"), ("iand", "IF")]
+)
 def test_a_sew_resnet_gives_spikingjellys_bits(residual, which):
     theirs, constants = NEURONS[which]
     assert_same(
@@ -169,15 +175,14 @@ def test_a_sew_resnet_gives_spikingjellys_bits(residual, which):
     )
 
 
-@pytest.mark.parametrize("residual", ["add", "and"])
-def test_sew_bottlenecks_give_spikingjellys_bits(residual):
+def test_sew_bottlenecks_give_spikingjellys_bits():
     theirs, constants = NEURONS["IF"]
     assert_same(
-        awake(sew_resnet.sew_resnet50(num_classes=10, cnf=residual.upper(), **theirs)),
+        awake(sew_resnet.sew_resnet50(num_classes=10, cnf="ADD", **theirs)),
         zoo.create_model(
             "sew_resnet50",
             num_classes=10,
-            residual=residual,
+            residual="add",
             time_steps=T,
             spike_layer=constants,
         ),
@@ -185,8 +190,10 @@ def test_sew_bottlenecks_give_spikingjellys_bits(residual):
     )
 
 
-@pytest.mark.parametrize("stages", [3, 4])
-@pytest.mark.parametrize("neuron", [MS_LIF, partial(MS_LIF, width=0.5)])  # ours and as in the docs
+@pytest.mark.parametrize(
+    ("stages", "neuron"),  # ours and as in the docs
+    [(3, MS_LIF), (4, partial(MS_LIF, width=0.5))],
+)
 def test_an_ms_resnet_gives_spikingjellys_bits(stages, neuron):
     depths, widths = (2, 1, 1, 1)[:stages], (16, 32, 64, 128)[:stages]
     assert_same(
@@ -206,19 +213,12 @@ def test_an_ms_resnet_gives_spikingjellys_bits(stages, neuron):
 def test_an_ms_resnet_with_more_than_spikingjellys_is_refused():
     theirs = ms_resnet.MSResNet(layers=(1, 1, 1)).state_dict()
     for name, message in [
-        ("ms_resnet104", "got an average pooling at stages.0.0.shortcut.pool$"),
+        ("ms_resnet104", "no average pooling, as here at stages.0.0.shortcut.pool;"),
         ("gac_ms_resnet18", r"missing: \['stem.1.gate.steps.0.weight'"),
     ]:
         model = zoo.create_model(name, depths=(1, 1, 1), widths=(64, 128, 256))
         with pytest.raises(ValueError, match=message):
             zoo.load_spikingjelly(model, theirs)
-
-
-def test_the_bottlenecks_of_iand_that_are_no_papers_are_refused():
-    theirs = sew_resnet.sew_resnet50(cnf="IAND", **NEURONS["IF"][0])
-    ours = zoo.create_model("sew_resnet50", residual="iand")
-    with pytest.raises(ValueError, match=r"exchange the two sides of IAND, got .* stages.0.0"):
-        zoo.load_spikingjelly(ours, theirs.state_dict())
 
 
 def small() -> nn.Module:
@@ -235,7 +235,7 @@ def ours(**kwargs) -> nn.Module:
     return zoo.create_model("short_bp_resnet18", depths=(1, 1, 1, 1), time_steps=T, **kwargs)
 
 
-@pytest.mark.parametrize("suffix", ["safetensors", "pt", "pth"])
+@pytest.mark.parametrize("suffix", ["safetensors", "pt"])
 def test_a_file_gives_what_the_state_dict_gives(tmp_path, suffix):
     weights = awaken(small()).state_dict()
     path = tmp_path / f"theirs.{suffix}"
@@ -279,7 +279,9 @@ def test_everything_that_does_not_fit_is_said_at_once_and_nothing_is_loaded():
 def test_average_pooling_is_not_taken_for_spikingjellys_maximum():
     theirs = spiking_resnet.spiking_resnet18(**NEURONS["LIF"][0]).state_dict()
     for name in ("short_bp_resnet18_imagenet", "short_bp_resnet20"):
-        with pytest.raises(ValueError, match=r'an average pooling at st.*stem="conv7x7_maxpool"'):
+        with pytest.raises(
+            ValueError, match=r'no average pooling, as here at st.*stem="conv7x7_maxpool"'
+        ):
             zoo.load_spikingjelly(zoo.create_model(name), theirs)
 
 
@@ -305,46 +307,24 @@ class Command:
         return Path.touch, (self.path,)
 
 
-@pytest.mark.parametrize("suffix", ["pt", "pth"])
-def test_a_pickle_that_would_run_something_is_refused_and_not_run(tmp_path, suffix):
-    path, trace = tmp_path / f"theirs.{suffix}", tmp_path / "it_ran"
+def test_a_pickle_with_code_raises_and_does_not_run(tmp_path):
+    path, trace = tmp_path / "theirs.pt", tmp_path / "it_ran"
     torch.save({"conv1.weight": Command(trace)}, path)
-    with pytest.raises(ValueError, match="expected a whole file of tensors alone, got one that is"):
+    with pytest.raises(pickle.UnpicklingError, match="Weights only load failed"):
         zoo.load_spikingjelly(ours(), path)
     assert not trace.exists()
     path.write_bytes(pickle.dumps({"conv1.weight": Command(trace)}))
-    with pytest.raises(ValueError, match=r"save its state_dict with safetensors.torch.save_file"):
+    with pytest.raises(pickle.UnpicklingError, match="Weights only load failed"):
         zoo.load_spikingjelly(ours(), path)
     assert not trace.exists()
 
 
-@pytest.mark.parametrize("suffix", ["safetensors", "pt"])
-def test_a_file_that_was_cut_off_is_refused(tmp_path, suffix):
-    path = tmp_path / f"theirs.{suffix}"
-    (save_file if suffix == "safetensors" else torch.save)(small().state_dict(), path)
-    path.write_bytes(path.read_bytes()[:5000])
-    with pytest.raises(ValueError, match=re.escape(f"{path}: expected a whole file of tensors")):
-        zoo.load_spikingjelly(ours(), path)
-
-
-@pytest.mark.parametrize("size", [100, 1000, 5000])
-def test_an_old_file_of_torch_that_was_cut_off_and_a_text_are_refused(tmp_path, size):
-    path = tmp_path / "theirs.pt"
-    torch.save(small().state_dict(), path, _use_new_zipfile_serialization=False)
-    for content in (path.read_bytes()[:size], b"weights " * size):
-        path.write_bytes(content)
-        with pytest.raises(ValueError, match=re.escape(f"{path}: expected a whole file of tens")):
-            zoo.load_spikingjelly(ours(), path)
-
-
-def test_other_files_and_other_contents_are_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"theirs.bin: expected a .safetensors, .pt or .pth file"):
-        zoo.load_spikingjelly(ours(), tmp_path / "theirs.bin")
-    with pytest.raises(FileNotFoundError, match="expected a file of weights, found none"):
-        zoo.load_spikingjelly(ours(), tmp_path / "theirs.safetensors")
-    nested = {"model": small().state_dict(), "epoch": 3}
-    with pytest.raises(ValueError, match=r"by their names, got \['model', 'epoch'\]; a training"):
-        zoo.load_spikingjelly(ours(), nested)
+def test_missing_files_and_other_networks_are_named(tmp_path):
+    for name in ("theirs.safetensors", "theirs.pt"):
+        with pytest.raises(FileNotFoundError, match=name):
+            zoo.load_spikingjelly(ours(), tmp_path / name)
+    with pytest.raises(ValueError, match=r"unexpected: \['model', 'epoch'\]"):
+        zoo.load_spikingjelly(ours(), {"model": small().state_dict(), "epoch": 3})
     with pytest.raises(ValueError, match=r"model: expected one of \['.*ShortBPResNet.*\], got Lin"):
         zoo.load_spikingjelly(nn.Linear(1, 1), {})
 

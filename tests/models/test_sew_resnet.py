@@ -10,7 +10,7 @@ from exact_networks import awaken, pixels, that_differ, ways_to_run
 import zoo
 from export.graph.proof import certify
 from export.graph.writer import write_graph
-from zoo.models.sew_resnet import BLOCKS, BasicBlock, Bottleneck, SEWResNet
+from zoo.models.sew_resnet import BLOCKS, BasicBlock, Bottleneck
 
 RESIDUALS = ["add", "and", "iand"]
 SMALL = dict(depths=(3, 2), widths=(8, 8), time_steps=3)
@@ -22,7 +22,7 @@ def create(**kwargs):
     return zoo.create_model("sew_resnet18_cifar", pretrained_cfg_overlay=overlay, **SMALL | kwargs)
 
 
-@pytest.mark.parametrize("depth", [18, 34, 50, 101, 152])
+@pytest.mark.parametrize("depth", [18, 50, 152])
 def test_its_tensors_are_those_of_torchvisions_resnet(depth):
     with torch.device("meta"):
         ours = zoo.create_model(f"sew_resnet{depth}").state_dict().values()
@@ -37,14 +37,13 @@ def test_neurons_are_the_papers_if():
     assert {str(neuron.constants()) for neuron in neurons} == {str(expected)}
 
 
-@pytest.mark.parametrize("kind", [BasicBlock, Bottleneck])
-@pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize(
-    ("residual", "expected"),
+    ("kind", "stride", "residual", "expected"),
     [
-        ("add", lambda y, shortcut: y.int() + shortcut.int()),
-        ("and", lambda y, shortcut: y & shortcut),
-        ("iand", lambda y, shortcut: ~y & shortcut),
+        (BasicBlock, 1, "add", lambda y, shortcut: y.int() + shortcut.int()),
+        (BasicBlock, 2, "and", lambda y, shortcut: y & shortcut),
+        (Bottleneck, 1, "iand", lambda y, shortcut: ~y & shortcut),
+        (Bottleneck, 2, "add", lambda y, shortcut: y.int() + shortcut.int()),
     ],
 )
 def test_a_block_joins_spikes_with_spikes(kind, stride, residual, expected):
@@ -85,33 +84,25 @@ def test_zero_init_takes_any_neuron():
     create(residual="and", zero_init_last=True, spike_layer=lambda: torch.nn.Threshold(1, 0))
 
 
-@pytest.mark.parametrize("block", BLOCKS)
-@pytest.mark.parametrize("residual", RESIDUALS)
+@pytest.mark.parametrize(
+    ("residual", "block"), [("add", "basic"), ("and", "bottleneck"), ("iand", "basic")]
+)
 def test_lean_memory_changes_no_bit(residual, block):
     results = []
     for memory in ("fast", "lean"):
         model = create(residual=residual, block=block, memory=memory, shortcut_heads=True).train()
-        streams = []
-        model.stages[0].register_forward_hook(lambda *args, s=streams: s.append(args[-1]))
         logits, side_logits = model(torch.randn(2, 3, 16, 16))
         (logits.square().sum() + side_logits.square().sum()).backward()
         gradients = [parameter.grad for parameter in model.parameters()]
         assert any(gradient.any() for gradient in gradients)
-        assert not hasattr(streams[0], "packed")  # the bytes of its parts are not its own
         results.append([logits, side_logits, *gradients, *model.buffers()])
     assert all(torch.equal(*pair) for pair in zip(*results, strict=True))
 
 
-def test_an_unknown_residual_is_refused():
-    with pytest.raises(
-        ValueError, match=r"residual: expected one of \['add', 'and', 'iand'\], got"
-    ):
-        SEWResNet(residual="or")
-
-
-@pytest.mark.parametrize("reset", ["zero", "subtract"])
-@pytest.mark.parametrize("decay", [1.0, 0.5])
-@pytest.mark.parametrize("residual", RESIDUALS)
+@pytest.mark.parametrize(
+    ("residual", "decay", "reset"),
+    [("add", 1.0, "zero"), ("and", 0.5, "subtract"), ("iand", 0.5, "zero")],
+)
 def test_every_residual_is_exact(residual, decay, reset):
     neurons = {"decay": decay, "reset": reset, "v_threshold": 0.5}
     model = awaken(create(residual=residual, spike_layer=neurons))

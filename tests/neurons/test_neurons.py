@@ -27,14 +27,6 @@ def test_lif_step_matches_hand_computed_trace(reset):
     assert list(zip(*trace, strict=True)) == [tuple(values) for values in TRACE[reset]]
 
 
-def test_an_unknown_reset_is_refused_by_a_single_step_too():
-    spike_fn, x = spike_function("triangle", 1.0), torch.zeros(1)
-    with pytest.raises(
-        ValueError, match=r"reset: expected one of \['zero', 'subtract'\], got 'soft"
-    ):
-        lif_step(x, x, 0.5, 1.0, "soft", spike_fn)
-
-
 def test_lif_fires_at_exactly_the_threshold():
     below = torch.nextafter(torch.tensor(1.0), torch.tensor(0.0))
     assert LIF()(torch.stack([torch.tensor([1.0, below])])).tolist() == [[1.0, 0.0]]
@@ -103,13 +95,6 @@ def test_levels_pass_their_gradient_up_a_ramp():
     assert x.grad.tolist() == [[0, 2, 2, 2, 0]]  # at the threshold the highest step still falls
 
 
-def test_a_threshold_of_rates_that_would_learn_by_a_wrong_gradient_is_refused():
-    neuron = LIF(1.0, 0.5, "subtract", levels=4)
-    neuron.v_threshold = torch.nn.Parameter(torch.tensor(0.5))
-    with pytest.raises(ValueError, match="v_threshold: expected a number for rates of 4 levels"):
-        neuron(torch.rand(1, 5))
-
-
 @pytest.mark.parametrize("surrogate", SLOPES)
 @pytest.mark.parametrize("width", [0.5, 1.0, 2.0])
 def test_every_slope_has_area_one_and_height_one_over_width(surrogate, width):
@@ -136,10 +121,15 @@ LAYOUTS = {
 
 
 @pytest.mark.skipif(compiled.unavailable() is not None, reason="no C++ compiler")
-@pytest.mark.parametrize("detach_reset", [False, True])
-@pytest.mark.parametrize("reset", ["zero", "subtract"])
-@pytest.mark.parametrize("surrogate", ["triangle", "rectangle", "arctan"])
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize(
+    ("layout", "reset", "surrogate", "detach_reset"),
+    [
+        ("contiguous", "zero", "triangle", False),
+        ("channels_last", "subtract", "rectangle", False),
+        ("repeated", "zero", "arctan", True),
+        ("strided", "subtract", "triangle", True),
+    ],
+)
 def test_the_compiled_kernel_gives_the_bits_of_the_reference(
     layout, reset, surrogate, detach_reset
 ):
@@ -158,10 +148,10 @@ def test_the_compiled_kernel_gives_the_bits_of_the_reference(
 
 
 @pytest.mark.skipif(compiled.unavailable() is not None, reason="no C++ compiler")
-@pytest.mark.parametrize("v_threshold", [1.0, 0.7])
-@pytest.mark.parametrize("levels", [3, 4])
-@pytest.mark.parametrize("T", [1, 3])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize(
+    ("dtype", "T", "levels", "v_threshold"),
+    [(torch.float32, 1, 4, 0.7), (torch.float32, 3, 3, 1.0), (torch.bfloat16, 3, 4, 0.7)],
+)
 def test_the_compiled_kernel_gives_the_rates_of_the_reference(dtype, T, levels, v_threshold):
     draw = torch.Generator().manual_seed(0)
     leaf = torch.randn(T, 3, 5, 7, 9, generator=draw).to(dtype)
@@ -214,29 +204,15 @@ def test_half_precision_currents_meet_a_full_precision_membrane():
             {"v_threshold": 0},
             r"v_threshold: expected a number > 0, from 1\.2e-38 to 3\.4e\+38, got 0",
         ),
-        ({"v_threshold": 1e39}, "v_threshold: expected a number > 0, from "),
-        ({"v_threshold": 1e-46}, "v_threshold: expected a number > 0, from "),
-        ({"width": 1e-46}, "width: expected a number > 0, from .*, got 1e-46"),
         ({"reset": "hard"}, "reset: expected one of .*'zero', 'subtract'.*, got 'hard'"),
         ({"surrogate": "sigmoid"}, "surrogate: expected one of .*'triangle'.*, got 'sigmoid'"),
-        ({"decay": "0.5"}, r"decay: expected a number in \[0, 1\], got '0.5'"),
         ({"detach_reset": 1}, "detach_reset: expected True or False, got 1"),
         ({"width": -1.0}, "width: expected a number > 0, from .*, got -1.0"),
         ({"backend": "cupy"}, "backend: expected one of .*, got 'cupy'"),
-        ({"surrogate": ["tanh"]}, r"surrogate: expected one of .*, got \['tanh'\]"),
         ({"levels": 0}, "levels: expected a whole number >= 1, got 0"),
-        ({"levels": 2.0}, "levels: expected a whole number >= 1, got 2.0"),
         ({"decay": 1, "levels": 4}, "decay 1 and reset 'subtract' for 4 levels, got 1 and 'zero'"),
-        ({"reset": "subtract", "levels": 4}, "for 4 levels, got 0.5 and 'subtract'"),
     ],
 )
-def test_lif_refuses_bad_constants(arguments, message):
+def test_lif_rejects_constants_out_of_range(arguments, message):
     with pytest.raises(ValueError, match=message):
         LIF(**arguments)
-
-
-@pytest.mark.parametrize("backend", ["auto", "compiled"])
-@pytest.mark.parametrize("method", ["forward", "membrane"])
-def test_a_current_of_no_steps_is_refused(method, backend):
-    with pytest.raises(ValueError, match=r"x: expected at least one time step, got shape \(0, 3\)"):
-        getattr(LIF(backend=backend), method)(torch.zeros(0, 3))

@@ -1,1 +1,1 @@
-"""What the networks are made of between their neurons."""
+"""Layers around the neurons: convolutions, attention and shortcut heads."""

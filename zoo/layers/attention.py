@@ -1,5 +1,4 @@
-"""Attention of membrane-shortcut networks: learned numbers between 0 and 1 that currents and spikes
-are multiplied by.
+"""Attention: of membrane-shortcut networks, learned factors between 0 and 1; of Spikformer, spikes.
 
 Shapes: T time steps, B batch, C channels, H height, W width.
 """
@@ -10,11 +9,11 @@ from torch import Tensor, nn
 
 
 class ChannelSpatialAttention(nn.Module):
-    """Weighs channels, then pixels, [T, B, C, H, W] -> the same; both weights are one for all time
-    steps and come from what all of them hold.
+    """Weighs channels, then pixels, [T, B, C, H, W] -> the same. The weights depend on all time
+    steps and are the same for each.
 
-    Attention Spiking Neural Networks, https://arxiv.org/abs/2209.13929: CSA of its code, which ends
-    in a ReLU and reduces channels by 8 on ImageNet.
+    CSA in the code of Attention Spiking Neural Networks, https://arxiv.org/abs/2209.13929, which
+    ends in a ReLU and reduces channels by 8 on ImageNet.
     """
 
     def __init__(self, chs: int, reduction: int = 8, **dd):
@@ -37,18 +36,15 @@ class ChannelSpatialAttention(nn.Module):
 
 @register_notrace_module
 class Gate(nn.Module):
-    """Numbers between 0 and 1 for every value of a current, [T, B, C, H, W] -> the same.
+    """A factor between 0 and 1 for every value of a current, [T, B, C, H, W] -> the same.
 
-    Gated Attention Coding, https://arxiv.org/abs/2308.06582: a number for each time step, from the
-    means and the peaks of all of them, times a map of channels and pixels of each step.
-
-    Raises:
-        ValueError: x has other time steps than the network was built for.
+    Gated Attention Coding, https://arxiv.org/abs/2308.06582: one number per time step, from the
+    means and maxima of all steps, times a map of channels and pixels of each step.
     """
 
     def __init__(self, chs: int, time_steps: int, **dd):
         super().__init__()
-        hidden = max(1, time_steps // 2)  # T = 1 is not the paper's
+        hidden = max(1, time_steps // 2)  # the paper has no T = 1
         self.time_steps = time_steps
         self.steps = nn.Sequential(
             nn.Conv2d(time_steps, hidden, 1, bias=False, **dd),
@@ -66,12 +62,12 @@ class Gate(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if len(x) != self.time_steps:
             raise ValueError(
-                f"x: expected {self.time_steps} time steps, got {len(x)}; the gate weighs them by "
-                "learned numbers, so that others need a network with time_steps of theirs"
+                f"x: expected {self.time_steps} time steps, got {len(x)}; the gate has weights for "
+                "each step, so build the network with that time_steps"
             )
         pooled = x.mean((2, 3, 4)), x.amax((2, 3, 4))  # [T, B]
         steps = sum(self.steps(values.T[..., None, None]) for values in pooled)  # [B, T, 1, 1]
-        still = x.stride(0) == 0  # DirectCoding repeats a still image's current as a view
+        still = x.stride(0) == 0  # DirectCoding expands the current of a still image
         maps = self.pixels((x[:1] if still else x).flatten(0, 1)).unflatten(
             0, (1 if still else len(x), x.shape[1])
         )
@@ -91,14 +87,14 @@ class GatedSpikes(nn.Module):
 
 
 class SpikeAttention(nn.Module):
-    """Attention among spikes without a softmax, (q k^T) v of each head, [T, B, C, H, W] each.
+    """Attention of spikes without a softmax, (q k^T) v of each head, [T, B, C, H, W] each.
 
-    The products count spikes, and whole numbers may be multiplied in any order: v k^T comes first,
-    which costs (C / heads) / (H * W) of q k^T.
+    The products count spikes, so that the order of multiplication changes no bit. v k^T comes
+    first: it costs (C / heads) / (H * W) as much as q k^T.
 
     Args:
-        num_heads: Channels are split among them.
-        scale: Of the counts; a power of two keeps them exact.
+        num_heads: Heads, which split the channels.
+        scale: Factor of the counts; a power of two keeps them exact.
     """
 
     def __init__(self, num_heads: int, scale: float):

@@ -5,11 +5,10 @@ Shapes: T time steps, B batch, C channels, H height, W width.
 
 from collections import OrderedDict
 
-import torch
 from timm.layers import register_notrace_module
 from torch import Tensor, nn
 
-from zoo.layers.recompute import is_hooked, norm_spike, remembered_as, spike_conv
+from zoo.layers.recompute import can_recompute, neuron_spikes, norm_spike, spike_conv
 from zoo.neurons import LIF
 from zoo.validation import whole
 
@@ -24,7 +23,7 @@ class TimeFold(nn.Sequential):
 def conv_norm(
     in_chs: int, out_chs: int, kernel_size: int, stride: int = 1, **dd
 ) -> "OrderedDict[str, nn.Module]":
-    """A padded convolution and its norm; inside a TimeFold the statistics run over T and B."""
+    """A padded convolution and its norm; inside a TimeFold its statistics run over T and B."""
     conv = nn.Conv2d(
         in_chs, out_chs, kernel_size, stride, padding=kernel_size // 2, bias=False, **dd
     )
@@ -35,52 +34,42 @@ def conv_norm(
 class ConvNorm(TimeFold):
     """Convolution and batch norm at every time step, [T, B, C, H, W] -> [T, B, C', H', W']."""
 
-    lean = True
+    lean = False  # save spikes as bytes and compute norm and neuron again; set by SpikingBackbone
 
     def __init__(self, in_chs: int, out_chs: int, kernel_size: int, stride: int = 1, **dd):
         super().__init__(conv_norm(in_chs, out_chs, kernel_size, stride, **dd))
 
     def forward(self, x: Tensor) -> Tensor:
+        if not (self.lean and type(self.conv) is nn.Conv2d and can_recompute(x, self.conv)):
+            return super().forward(x)
         return self.norm(spike_conv(self.conv, x)).unflatten(0, (x.shape[0], -1))
 
 
-def fire(spike: nn.Module, conv: ConvNorm, x: Tensor, shortcut: Tensor | None = None) -> Tensor:
+def conv_spike(
+    x: Tensor, conv: ConvNorm, spike: nn.Module, shortcut: Tensor | None = None
+) -> Tensor:
     """spike(conv(x) + shortcut), [T, B, C, H, W] -> spikes [T, B, C', H', W']."""
-    if conv.lean and _can_be_lean(spike, conv, x):
+    if _is_lean(x, conv, spike):
         return norm_spike(spike_conv(conv.conv, x), conv.norm, spike, shortcut, x.shape[0])
     current = conv(x)
     return spike(current if shortcut is None else current + shortcut)
 
 
-def spikes_of(spike: nn.Module, conv: ConvNorm, x: Tensor) -> Tensor:
-    """spike(x), [T, B, C, H, W] -> the same, for conv, which is to remember spikes as bytes."""
-    spikes = spike(x)
-    if not (conv.lean and _can_be_lean(spike, conv, x)):
-        return spikes
-    rates = spike.levels > 1
-    return remembered_as(spikes, spikes.detach().to(spikes.dtype if rates else torch.int8))
+def spikes_for(x: Tensor, conv: ConvNorm, spike: nn.Module) -> Tensor:
+    """spike(x), [T, B, C, H, W] -> the same, which conv saves as bytes if it is lean."""
+    return neuron_spikes(spike, x) if _is_lean(x, conv, spike) else spike(x)
 
 
-def _can_be_lean(spike: nn.Module, conv: ConvNorm, x: Tensor) -> bool:
-    """Whether norm and neuron may run twice, and somebody asks for their gradient. A neuron that
-    keeps a state may not, nor may one that learns, or that somebody watches or made another of; a
-    compiler decides for itself, a tracer's x is no tensor, and torch.func's transforms know no such
-    function.
-    """
+def _is_lean(x: Tensor, conv: ConvNorm, spike: nn.Module) -> bool:
+    """Whether norm and neuron can run twice: they keep no state, and the norm is in training."""
+    layers = conv.conv, conv.norm, spike
     return (
-        type(spike) is LIF
-        and spike.what_no_kernel_knows() is None
-        and type(conv.norm) is nn.BatchNorm2d
+        conv.lean
+        and tuple(map(type, layers)) == (nn.Conv2d, nn.BatchNorm2d, LIF)
         and conv.norm.training
-        and conv.norm.affine
-        and conv.norm.track_running_stats
-        and conv.norm.momentum is not None
-        and isinstance(x, Tensor)
-        and x.numel() > 0
-        and torch.is_grad_enabled()
-        and not torch.compiler.is_compiling()
-        and not torch._C._are_functorch_transforms_active()
-        and not any(map(is_hooked, (spike, conv, conv.norm)))
+        and conv.norm.momentum is not None  # as while torch.optim.swa_utils.update_bn runs
+        and spike.kernel_limitation() is None
+        and can_recompute(x, conv, *layers)
     )
 
 
@@ -93,7 +82,7 @@ class ConvSpike(nn.Module):
         self.spike = spike()
 
     def forward(self, x: Tensor) -> Tensor:
-        return fire(self.spike, self.conv, x)
+        return conv_spike(x, self.conv, self.spike)
 
 
 @register_notrace_module
@@ -102,10 +91,6 @@ class DirectCoding(nn.Sequential):
 
     [B, C, H, W] -> [T, B, C', H', W'] as a view that repeats one current. Event frames,
     [T, B, C, H, W], bring their own T and are convolved step by step.
-
-    Raises:
-        ValueError: time_steps or in_chs < 1; x has another number of axes or of channels, or no
-            steps.
     """
 
     def __init__(
@@ -119,13 +104,6 @@ class DirectCoding(nn.Sequential):
         if x.ndim not in (4, 5):
             raise ValueError(
                 f"x: expected [B, C, H, W] or [T, B, C, H, W], got shape {tuple(x.shape)}"
-            )
-        if x.ndim == 5 and x.shape[0] == 0:
-            raise ValueError(f"x: expected at least one time step, got shape {tuple(x.shape)}")
-        if x.shape[-3] != self.conv.in_channels:
-            raise ValueError(
-                f"x: expected {self.conv.in_channels} channels in axis {x.ndim - 3}, "
-                f"got shape {tuple(x.shape)}"
             )
         if x.ndim == 4:
             return super().forward(x).expand(self.time_steps, -1, -1, -1, -1)

@@ -1,4 +1,4 @@
-"""Shortcut heads: classifiers at the exits of the stages, for training only.
+"""Shortcut heads: classifiers at the exits of stages, for training only.
 
 Paper: Take A Shortcut Back, sec. 4.2, https://arxiv.org/abs/2401.04486
 Shapes: T time steps, B batch, C channels, H height, W width.
@@ -42,20 +42,18 @@ class ShortcutHeads(nn.Module):
 
 
 def _mean_over_pixels(x: Tensor) -> Tensor:
-    """[T, B, C, H, W] -> [T, B, C]; pixels as one axis are a view of channels_last, in which
-    training runs, and there the gradient takes a quarter of the time of mean((3, 4)).
+    """[T, B, C, H, W] -> [T, B, C]. In channels_last, training's layout, one axis of pixels is a
+    view, and its gradient takes a quarter of the time of that of mean((3, 4)).
     """
     return x.movedim(2, -1).flatten(2, 3).mean(2)
 
 
 def strip_heads(model: Network) -> Network:
-    """A copy of the network without its shortcut heads; in eval mode its outputs are the same bits.
+    """A copy of the network without its shortcut heads; in eval mode its outputs are bit-identical.
 
     Args:
-        model: In torch.compile's or DistributedDataParallel's wrapping the copy is without it.
-
-    Raises:
-        ValueError: The network is not one that can have heads.
+        model: A network of the zoo. The wrapper of torch.compile or DistributedDataParallel, if
+            any, is removed.
     """
     model = unwrap_model(model)
     if not hasattr(model, "shortcut_heads"):

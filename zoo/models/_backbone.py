@@ -1,12 +1,11 @@
-"""What every spiking network of the zoo is: a stem, stages, a classifier, and timm's contract.
+"""The base class of all networks: stem, stages, classifier, and timm's contract.
 
 Shapes: T time steps, B batch, C channels, H height, W width, K classes.
 """
 
 from collections.abc import Container, Iterator, Sequence
 from contextlib import nullcontext
-from numbers import Real
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 import torch
 from timm.layers import ClassifierHead, get_device_dtype
@@ -19,16 +18,15 @@ from zoo.layers.shortcut_heads import ShortcutHeads
 from zoo.neurons import LIF
 from zoo.validation import flag, one_of, whole
 
-CONFIG = "config.json"  # beside weights: the network they are of
-NEEDED = LIF().constants().keys()  # in its spike_layer
-COUNTER = "num_batches_tracked"  # of a norm; timm's frozen ones have none, and it is no weight
+CONFIG = "config.json"  # beside weights: the network that they belong to
+NEEDED = LIF().constants().keys()  # in the spike_layer of a config.json
+COUNTER = "num_batches_tracked"  # a norm's buffer that is no weight; timm's frozen norms lack it
 Memory = Literal["fast", "lean"]
-LEAN = {"fast": False, "lean": True}
 Backbone = TypeVar("Backbone", bound="SpikingBackbone")
 
 
 class OtherWeightsError(ValueError):
-    """Weights of another network than the one that they are to be loaded into."""
+    """The weights belong to another network."""
 
 
 class SpikingBackbone(nn.Module):
@@ -38,21 +36,17 @@ class SpikingBackbone(nn.Module):
     [heads, B, K]; in eval mode the heads are not touched.
 
     Args:
-        stem: Begins with DirectCoding; image -> [T, B, C, H, W].
+        stem: Image -> [T, B, C, H, W], beginning with DirectCoding.
         stages: Each [T, B, C, H, W] -> [T, B, C', H', W'].
         feature_info: timm's: num_chs, reduction and module of each stage's output.
-        last_spike: The neuron behind the last stage, where its output is no spikes yet.
-        shortcut_heads: Hang classifiers on exits of stages, for training.
-        head_stages: On which, by number; all but the last if None. Without shortcut_heads on none.
-        memory: "lean" remembers spikes as bytes and computes norms and neurons again in the
-            backward pass, "fast" remembers their inputs; on a CPU with AVX2 the same bits, but for
-            the rounding of weights' gradients in bf16. docs/results/train_step_avx512.md has the
-            cost. Second derivatives need "fast", and neurons of backend="eager"; else they raise.
-        num_classes, global_pool, drop_rate, device, dtype: As everywhere in timm.
-
-    Raises:
-        ValueError: An unknown memory, a head on a stage that is not there, classes without a
-            pooling, or a wrong number.
+        last_spike: The neuron after the last stage, if the stage's output is a current.
+        shortcut_heads: Add classifiers at the exits of stages, for training.
+        head_stages: Numbers of the stages that have one; all but the last if None.
+        memory: What autograd saves: "lean" saves spikes as bytes and computes norms and neurons
+            again in the backward pass, "fast" saves their inputs. On a CPU with AVX2 the bits are
+            the same, except for the rounding of weight gradients in bf16. Second derivatives need
+            "fast" and neurons with backend="eager".
+        num_classes, global_pool, drop_rate, device, dtype: As in timm.
     """
 
     def __init__(
@@ -72,18 +66,8 @@ class SpikingBackbone(nn.Module):
     ):
         super().__init__()
         num_classes = whole("num_classes", num_classes, 0)
-        lean = one_of("memory", LEAN, memory)
+        one_of("memory", get_args(Memory), memory)
         flag("shortcut_heads", shortcut_heads)
-        is_number = isinstance(drop_rate, Real) and not isinstance(drop_rate, bool)
-        if not (is_number and 0 <= drop_rate <= 1):
-            raise ValueError(f"drop_rate: expected a number between 0 and 1, got {drop_rate!r}")
-        if not isinstance(global_pool, str | None):
-            raise ValueError(f"global_pool: expected a name, such as 'avg', got {global_pool!r}")
-        if num_classes and not global_pool:
-            raise ValueError(
-                f"global_pool: expected one that pools for {num_classes} classes, such as 'avg', "
-                "got none; features that are not pooled take num_classes=0 too"
-            )
         dd = {"device": device, "dtype": dtype}
         self.num_classes = num_classes
         self.in_chans = stem[0].conv.in_channels
@@ -96,7 +80,7 @@ class SpikingBackbone(nn.Module):
         self.last_spike = nn.Identity() if last_spike is None else last_spike
         for module in self.modules():
             if isinstance(module, ConvNorm):
-                module.lean = lean
+                module.lean = memory == "lean"
 
         self.num_features = feature_info[-1]["num_chs"]
         head = ClassifierHead(self.num_features, num_classes, global_pool, drop_rate, **dd)
@@ -104,7 +88,7 @@ class SpikingBackbone(nn.Module):
         self.head_stages = stages_with_heads(head_stages, len(stages))
         exits = [feature_info[i]["num_chs"] for i in self.head_stages]
         self.shortcut_heads = ShortcutHeads(exits, num_classes, **dd) if shortcut_heads else None
-        self.head = head  # last, since timm takes the last two parameters for the classifier's
+        self.head = head  # last: timm takes the last two parameters for the classifier's
 
     @property
     def time_steps(self) -> int:
@@ -122,17 +106,17 @@ class SpikingBackbone(nn.Module):
             yield x
 
     def forward_features(self, x: Tensor) -> Tensor:
-        """The mean over time of what the last stage gives off, firing rates where these are
-        spikes, unpooled, [B, C, H, W].
+        """The last stage's output averaged over time, unpooled, [B, C, H, W]. Of spikes these are
+        firing rates.
         """
         *_, x = self._stage_outputs(x)
         return self.last_spike(x).mean(0)
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        """What forward_features gives, [B, C, H, W], -> logits [B, K], or with pre_logits what the
-        classifier is given, [B, C].
+        """[B, C, H, W] from forward_features -> logits [B, K], or with pre_logits the classifier's
+        input [B, C].
         """
-        # The classifier is linear: logits of the mean over time are the mean of the logits.
+        # The classifier is linear: the logits of the mean over time are the mean of the logits.
         return self.head(x, pre_logits=True) if pre_logits else self.head(x)
 
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
@@ -151,21 +135,18 @@ class SpikingBackbone(nn.Module):
         output_fmt: str = "NCHW",
         intermediates_only: bool = False,
     ) -> list[Tensor] | tuple[Tensor, list[Tensor]]:
-        """timm's contract; each intermediate is a stage's output, averaged over time, [B, C, H, W].
+        """timm's contract. An intermediate is a stage's output averaged over time, [B, C, H, W].
 
         Args:
             indices: Stages to take; the last n if int, all if None.
-            norm: Take the last stage behind its neuron, where it has one of its own.
-            stop_early: Do not compute stages after the last one taken.
+            norm: Take the last stage after last_spike.
+            stop_early: Skip the stages after the last one taken.
             output_fmt: "NCHW".
             intermediates_only: Return the intermediates alone.
 
         Returns:
-            The firing rates that forward_features gives, if no stage was left out, and the
+            The output of forward_features, or of the last stage that was computed, and the
             intermediates.
-
-        Raises:
-            ValueError: Another output_fmt.
         """
         if output_fmt != "NCHW":
             raise ValueError(f"output_fmt: expected 'NCHW', got {output_fmt!r}")
@@ -174,8 +155,8 @@ class SpikingBackbone(nn.Module):
         intermediates = []
         for i, stage_output in enumerate(self._stage_outputs(x)):
             if i in take:
-                behind = self.last_spike(stage_output) if norm and i == end else stage_output
-                intermediates.append(behind.mean(0))
+                after = self.last_spike(stage_output) if norm and i == end else stage_output
+                intermediates.append(after.mean(0))
             if stop_early and i == last:
                 break
         if intermediates_only:
@@ -191,11 +172,11 @@ class SpikingBackbone(nn.Module):
 
         Args:
             indices: Stages to keep; the last n if int.
-            prune_norm: Drop the neuron behind the last stage, where it has one of its own.
+            prune_norm: Drop last_spike.
             prune_head: Drop the classifier.
 
         Returns:
-            The stages taken, by number.
+            The numbers of the stages taken.
         """
         take, last = feature_take_indices(len(self.stages), indices)
         self.shortcut_heads = None
@@ -214,12 +195,12 @@ class SpikingBackbone(nn.Module):
         return self.head.fc
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """New classifier, and new shortcut heads where the network has them; of the old classes
-        pretrained_cfg has neither names nor tag any more.
+        """Replace the classifier, and the shortcut heads if any. pretrained_cfg loses the names of
+        the old classes and the tag.
         """
         dd = get_device_dtype(self)
         num_classes = whole("num_classes", num_classes, 0)
-        self.head.reset(num_classes, global_pool, **dd)  # timm's, raises for an unknown pooling
+        self.head.reset(num_classes, global_pool, **dd)
         self.num_classes = num_classes
         forget_classes(getattr(self, "pretrained_cfg", {}))
         self.head_hidden_size = self.head.num_features
@@ -227,9 +208,8 @@ class SpikingBackbone(nn.Module):
             self.shortcut_heads.reset(self.num_classes, **dd)
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Remember what goes into each block alone and run it again in the backward pass; the
-        statistics of its norms see every batch once all the same. Neurons of one's own that keep a
-        state from call to call would begin the second run with that of the first.
+        """Save only the input of each block and run the block again in the backward pass. Its norms
+        still count every batch once. Custom neurons must not keep state between calls.
         """
         self.grad_checkpointing = enable
 
@@ -239,9 +219,9 @@ class SpikingBackbone(nn.Module):
 
 
 class _KeepsBuffers:
-    """What a block does to its buffers meanwhile, it does to copies; enter it as often as you like.
+    """Lets a block change copies of its buffers, and restores the buffers at the end.
 
-    A norm that runs again would move its statistics again, as it does by torch's checkpoint alone.
+    With torch's checkpoint alone, a norm that runs again would update its statistics again.
     """
 
     def __init__(self, block: nn.Module):
@@ -260,22 +240,24 @@ class _KeepsBuffers:
 
 
 def _checkpointed(block: nn.Module, x: Tensor) -> Tensor:
-    if torch.compiler.is_compiling():  # what a compiler computes again, it computes once
+    if torch.compiler.is_compiling():  # a compiled checkpoint updates statistics once
         return checkpoint(block, x, use_reentrant=False)
     contexts = nullcontext(), _KeepsBuffers(block)
     return checkpoint(block, x, use_reentrant=False, context_fn=lambda: contexts)
 
 
 def stages_with_heads(chosen: Sequence[int] | None, stages: int) -> tuple[int, ...]:
+    """Numbers of the stages that have a shortcut head."""
     numbers = range(stages - 1) if chosen is None else chosen
     several = isinstance(numbers, Sequence) and all(type(number) is int for number in numbers)
     if not several or list(numbers) != sorted({*numbers} & {*range(stages)}):
         raise ValueError(
-            f"head_stages: expected numbers of stages from 0 to {stages - 1}, rising, got {chosen}"
+            f"head_stages: expected rising numbers of stages from 0 to {stages - 1}, got {chosen}"
         )
     return tuple(numbers)
 
 
 def forget_classes(cfg: dict[str, Any], kept: Container[str] = ()) -> None:
+    """Remove the names of classes and the tag from a pretrained_cfg."""
     for name in {"label_names", "tag"}.difference(kept):
         cfg.pop(name, None)

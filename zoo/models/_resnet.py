@@ -1,4 +1,4 @@
-"""What the spiking ResNets share around their blocks: stems, shortcuts and stages.
+"""Stems, shortcuts and stages that the spiking ResNets share.
 
 Shapes: T time steps, B batch, C channels, H height, W width.
 """
@@ -23,11 +23,7 @@ STEM_REDUCTION: dict[str, int] = {
 
 
 def make_stem(kind: Stem, in_chans: int, chs: int, time_steps: int, spike, **dd) -> nn.Sequential:
-    """What stands before the first stage, image -> [T, B, chs, H, W].
-
-    Raises:
-        ValueError: An unknown kind.
-    """
+    """The layers before the first stage, image -> [T, B, chs, H, W]."""
     one_of("stem", STEM_REDUCTION, kind)
     if kind == "conv3x3":
         return nn.Sequential(DirectCoding(in_chans, chs, 3, 1, time_steps, **dd), spike())
@@ -58,7 +54,7 @@ def make_shortcut(in_chs: int, out_chs: int, stride: int, avg_down: bool, **dd) 
     if stride == 1 and in_chs == out_chs:
         return nn.Identity()
     if avg_down and stride > 1:
-        # Of an odd side the last window holds one pixel, as the strided convolution beside it does.
+        # An odd side ends in a window of one pixel, as for the strided convolution beside it.
         pool = OrderedDict(pool=nn.AvgPool2d(stride, ceil_mode=True, count_include_pad=False))
         return TimeFold(pool | conv_norm(in_chs, out_chs, 1, **dd))
     return ConvNorm(in_chs, out_chs, 1, stride, **dd)
@@ -73,19 +69,16 @@ def resnet_stages(
     in_chs: int | None = None,
     first_stride: int = 1,
 ) -> tuple[nn.Sequential, list[dict[str, Any]]]:
-    """The stages of a residual network, each begun by a stride of 2, but for the first.
+    """The stages of a residual network; all but the first begin with a stride of 2.
 
     Args:
         make: in_chs, chs and stride -> a block of chs * expansion channels.
-        reduction: Of the stem.
-        in_chs: Of the stem; widths[0] if None.
-        first_stride: Of the first stage.
+        reduction: Stride of the stem.
+        in_chs: Channels of the stem; widths[0] if None.
+        first_stride: Stride of the first stage.
 
     Returns:
-        Stages of blocks, and timm's feature_info of them.
-
-    Raises:
-        ValueError: There are more depths than widths, or fewer.
+        Stages of blocks, and timm's feature_info.
     """
     stages, feature_info, in_chs = nn.Sequential(), [], in_chs or widths[0]
     for i, (depth, chs) in enumerate(sizes_of_stages(depths, widths)):

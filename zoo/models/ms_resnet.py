@@ -1,4 +1,4 @@
-"""Membrane-shortcut ResNets: LIF before each convolution, and the sums between blocks are currents.
+"""Membrane-shortcut ResNets: LIF before each convolution, currents between the blocks.
 
 MS-ResNet: Advancing Spiking Neural Networks Towards Deep Residual Learning,
 https://arxiv.org/abs/2112.08954, and its code, Ariande1/MS-ResNet.
@@ -17,7 +17,7 @@ from timm.models import generate_default_cfgs, register_model
 from torch import Tensor, nn
 
 from zoo.layers.attention import ChannelSpatialAttention, GatedSpikes
-from zoo.layers.conv import ConvNorm, DirectCoding, fire, spikes_of
+from zoo.layers.conv import ConvNorm, DirectCoding, conv_spike, spikes_for
 from zoo.models._backbone import SpikingBackbone
 from zoo.models._build import build, cfg, cfg_imagenet
 from zoo.models._resnet import make_shortcut, resnet_stages
@@ -51,7 +51,8 @@ class MSBlock(nn.Module):
         return self.residual(x) + self.shortcut(x)
 
     def residual(self, x: Tensor) -> Tensor:
-        return self.conv2(fire(self.spike2, self.conv1, spikes_of(self.spike1, self.conv1, x)))
+        spikes = spikes_for(x, self.conv1, self.spike1)
+        return self.conv2(conv_spike(spikes, self.conv1, self.spike2))
 
     def init_last(self, v_threshold: float) -> None:
         nn.init.zeros_(self.conv2.norm.weight)
@@ -68,7 +69,7 @@ class AttMSBlock(MSBlock):
         return self.attention(super().residual(x))
 
     def init_last(self, v_threshold: float) -> None:
-        # From zero there is no way out: the attention ends in a ReLU.
+        # At zero no gradient would pass: the attention ends in a ReLU.
         nn.init.constant_(self.conv2.norm.weight, 0.2 * v_threshold)
 
 
@@ -79,24 +80,20 @@ BLOCKS: dict[str, type[MSBlock]] = {"basic": MSBlock, "attention": AttMSBlock}
 class MSResNet(SpikingBackbone):
     """Membrane-shortcut ResNet, [B, C, H, W] or event frames [T, B, C, H, W] -> logits [B, K].
 
-    No neuron stands after the addition: what runs from block to block is a current.
+    No neuron follows the addition, so that a current runs from block to block.
 
     Args:
         block: "basic", or "attention" with channel and spatial attention before the sum.
         depths: Blocks in each stage.
         widths: Channels of each stage.
-        stem: "conv7x7" strides, and so does the first stage then; "conv3x3" does not.
+        stem: "conv7x7" has a stride of 2 in the stem and in the first stage, "conv3x3" in neither.
         stem_width: Channels of the stem.
-        gated: Code the image as spikes times a gate, GAC's attention. T is then the gate's too.
+        gated: Code the image as spikes times a gate, GAC's attention. The gate fixes T.
         avg_down: Downsample shortcuts by average pooling instead of a strided convolution.
         time_steps: How often a still image is shown, T. Event frames bring their own.
-        spike_layer: Builds one spiking layer: MS_LIF, or a mapping of LIF's arguments, where what
-            is not given is LIF's default. Norms start at its v_threshold.
-        kwargs: SpikingBackbone's: shortcut_heads, head_stages, memory, num_classes, ...
-
-    Raises:
-        ValueError: time_steps < 1, a yes or no that is neither, an unknown block, stem or memory,
-            or a bad neuron constant.
+        spike_layer: Builds one spiking layer: MS_LIF, or a mapping of LIF's arguments. Constants
+            that it leaves out are LIF's defaults. Norms start with a gain of its v_threshold.
+        kwargs: Arguments of SpikingBackbone: shortcut_heads, head_stages, memory, num_classes, ...
     """
 
     def __init__(
@@ -115,10 +112,10 @@ class MSResNet(SpikingBackbone):
         dtype=None,
         **kwargs,
     ):
-        kind = one_of("block", BLOCKS, block)
+        kind = BLOCKS[one_of("block", BLOCKS, block)]
         dd = {"device": device, "dtype": dtype}
         spike = spike_layer_factory(spike_layer)
-        kernel_size, stride, first_stride = one_of("stem", STEMS, stem)
+        kernel_size, stride, first_stride = STEMS[one_of("stem", STEMS, stem)]
         stem_width = whole("stem_width", stem_width, 1)
         flag("gated", gated)
         flag("avg_down", avg_down)
@@ -177,12 +174,12 @@ def ms_resnet34(pretrained: bool = False, **kwargs) -> MSResNet:
 
 @register_model
 def ms_resnet104(pretrained: bool = False, **kwargs) -> MSResNet:
-    """The 7x7 stem is the paper's and Attention-SNN's; MS-ResNet's code has three 3x3 there."""
+    """The 7x7 stem is that of the paper and of Attention-SNN; MS-ResNet's code has three 3x3."""
     model_args = dict(depths=(3, 8, 32, 8), avg_down=True)
     return build(MSResNet, "ms_resnet104", pretrained, model_args, kwargs)
 
 
-# 32-pixel stem: one 3x3 convolution. The neuron and the start of the norms are those of ImageNet.
+# 32-pixel stem: one 3x3 convolution. Neuron and initial norms as for ImageNet.
 
 
 @register_model
@@ -198,7 +195,7 @@ def ms_resnet18_cifar_2222(pretrained: bool = False, **kwargs) -> MSResNet:
     return build(MSResNet, "ms_resnet18_cifar_2222", pretrained, dict(stem="conv3x3"), kwargs)
 
 
-# Published at T = 1; dropout of 0.2 before the classifier is the recipe's, drop_rate.
+# Published at T = 1, with drop_rate=0.2.
 
 
 @register_model
@@ -224,8 +221,8 @@ def gac_ms_resnet18(pretrained: bool = False, **kwargs) -> MSResNet:
 
 @register_model
 def gac_ms_resnet34(pretrained: bool = False, **kwargs) -> MSResNet:
-    """21.93 M parameters, as published: those of kernels of 4 in the gate's attention, where a
-    comment in the authors' code has 8 for 34 layers.
+    """21.93 M parameters, as published. The gate's kernels are 4; a comment in the authors' code
+    says 8 for 34 layers, which gives another number.
     """
     model_args = dict(depths=(3, 4, 6, 3), gated=True)
     return build(MSResNet, "gac_ms_resnet34", pretrained, model_args, kwargs)

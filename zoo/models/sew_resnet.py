@@ -1,4 +1,4 @@
-"""SEW ResNet: spike-element-wise residual networks, whose shortcut joins behind the neuron.
+"""SEW ResNet: spike-element-wise residual networks; the shortcut joins after the neuron.
 
 Paper: Deep Residual Learning in Spiking Neural Networks, NeurIPS 2021,
 https://arxiv.org/abs/2102.04159; code: github.com/fangwei123456/Spike-Element-Wise-ResNet.
@@ -13,7 +13,7 @@ from typing import Literal
 from timm.models import generate_default_cfgs, register_model
 from torch import Tensor, nn
 
-from zoo.layers.conv import ConvNorm, ConvSpike, fire
+from zoo.layers.conv import ConvNorm, ConvSpike, conv_spike
 from zoo.models._backbone import SpikingBackbone
 from zoo.models._build import build, cfg, cfg_imagenet
 from zoo.models._resnet import STEM_REDUCTION, Block, Stem, make_stem, resnet_stages
@@ -26,7 +26,7 @@ PAPER = {
     "paper_ids": "arXiv:2102.04159",
     "paper_name": "Deep Residual Learning in Spiking Neural Networks",
 }
-# The paper's code: MultiStepIFNode(detach_reset=True), whose threshold is 1, its reset to 0 and its
+# The paper's code: MultiStepIFNode(detach_reset=True), with threshold 1, reset to 0 and the
 # surrogate ATan with alpha 2.
 IF = partial(LIF, decay=1.0, surrogate="arctan", detach_reset=True)
 Residual = Literal["add", "and", "iand"]
@@ -36,7 +36,7 @@ def _inverse_and(y: Tensor, shortcut: Tensor) -> Tensor:
     return shortcut * (1 - y)
 
 
-# connect_f of the paper's code, of the block's spikes y and the shortcut's.
+# connect_f of the paper's code: the block's spikes y, the shortcut's spikes -> output.
 RESIDUALS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "add": operator.add,
     "and": operator.mul,
@@ -45,10 +45,10 @@ RESIDUALS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 
 
 class SEWBlock(nn.Module):
-    """Convolutions with a neuron behind each, joined with the shortcut; [T, B, C, H, W].
+    """Convolutions, each with a neuron, joined with the shortcut; [T, B, C, H, W].
 
-    By "add" the output counts spikes and grows by 1 with every block; by "and" and "iand" it stays
-    0 or 1.
+    With "add" the output counts spikes and its maximum grows by 1 with every block; with "and" and
+    "iand" it stays 0 or 1. A subclass computes the block's spikes, ``spikes(x)``.
     """
 
     expansion: int
@@ -61,15 +61,11 @@ class SEWBlock(nn.Module):
             nn.Identity() if same else ConvSpike(in_chs, out_chs, 1, spike, stride, **dd)
         )
 
-    def spikes(self, x: Tensor) -> Tensor:
-        """What the block adds to its shortcut."""
-        raise NotImplementedError
-
     def forward(self, x: Tensor) -> Tensor:
         return RESIDUALS[self.residual](self.spikes(x), self.shortcut(x))
 
     def _zero_init(self, norm: nn.BatchNorm2d, spike: nn.Module) -> None:
-        """Start as the identity: never fire, or by "and" always (zero_init_blocks of the code)."""
+        """Start as the identity (zero_init_blocks of the code): never fire, or always for "and"."""
         nn.init.zeros_(norm.weight)
         if self.residual == "and":
             nn.init.constant_(norm.bias, getattr(spike, "v_threshold", 1.0))
@@ -88,7 +84,8 @@ class BasicBlock(SEWBlock):
         self.spike2 = spike()
 
     def spikes(self, x: Tensor) -> Tensor:
-        return fire(self.spike2, self.conv2, fire(self.spike1, self.conv1, x))
+        y = conv_spike(x, self.conv1, self.spike1)
+        return conv_spike(y, self.conv2, self.spike2)
 
     def zero_init_last(self) -> None:
         self._zero_init(self.conv2.norm, self.spike2)
@@ -110,9 +107,9 @@ class Bottleneck(SEWBlock):
         self.spike3 = spike()
 
     def spikes(self, x: Tensor) -> Tensor:
-        y = fire(self.spike1, self.conv1, x)
-        y = fire(self.spike2, self.conv2, y)
-        return fire(self.spike3, self.conv3, y)
+        y = conv_spike(x, self.conv1, self.spike1)
+        y = conv_spike(y, self.conv2, self.spike2)
+        return conv_spike(y, self.conv3, self.spike3)
 
     def zero_init_last(self) -> None:
         self._zero_init(self.conv3.norm, self.spike3)
@@ -133,18 +130,14 @@ class SEWResNet(SpikingBackbone):
         widths: Channels of each stage, before a bottleneck's expansion.
         residual: How a block's spikes y join the shortcut's: "add" y + shortcut, "and"
             y * shortcut, "iand" (1 - y) * shortcut.
-        stem: What stands before the first stage.
-        zero_init_last: Start every block that keeps its shape as the identity, its last neuron
-            silent, or by "and" always firing. The surrogate must have a slope there: the default
-            has, a triangle of width 1 and rates have none at v = 0.
+        stem: Layers before the first stage.
+        zero_init_last: Start every block that keeps its shape as the identity: its last neuron
+            never fires, or for "and" always. The surrogate needs a slope at v = 0, as the default
+            has; a triangle of width 1 and rates have none there.
         time_steps: How often a still image is shown, T. Event frames bring their own.
         spike_layer: Builds one spiking layer: IF, ``partial(LIF, decay=0.25)``, or a mapping of
-            LIF's arguments, where what is not given is LIF's default and not IF's.
-        kwargs: SpikingBackbone's: shortcut_heads, head_stages, memory, num_classes, ...
-
-    Raises:
-        ValueError: time_steps < 1, a zero_init_last that is no yes or no, an unknown block,
-            residual, stem or memory, or a bad neuron constant.
+            LIF's arguments. Constants that it leaves out are LIF's defaults, not IF's.
+        kwargs: Arguments of SpikingBackbone: shortcut_heads, head_stages, memory, num_classes, ...
     """
 
     def __init__(
@@ -163,7 +156,7 @@ class SEWResNet(SpikingBackbone):
         **kwargs,
     ):
         one_of("residual", RESIDUALS, residual)
-        kind = one_of("block", BLOCKS, block)
+        kind = BLOCKS[one_of("block", BLOCKS, block)]
         flag("zero_init_last", zero_init_last)
         dd = {"device": device, "dtype": dtype}
         spike = spike_layer_factory(spike_layer)
@@ -223,5 +216,5 @@ def sew_resnet152(pretrained: bool = False, **kwargs) -> SEWResNet:
 
 @register_model
 def sew_resnet18_cifar(pretrained: bool = False, **kwargs) -> SEWResNet:
-    """The 32-pixel stem, one 3x3 convolution, is our choice: the paper has no such network."""
+    """The 32-pixel stem, one 3x3 convolution, is our choice; the paper has no CIFAR ResNet-18."""
     return build(SEWResNet, "sew_resnet18_cifar", pretrained, dict(stem="conv3x3"), kwargs)

@@ -1,20 +1,18 @@
 """Spiking ResNet with shortcut heads: LIF after the addition, the paper's vanilla block.
 
 Paper: Take A Shortcut Back: Mitigating the Gradient Vanishing for Training Spiking Neural Networks,
-NeurIPS 2024, https://arxiv.org/abs/2401.04486. It gives no stems and no widths; those follow public
-code of the same authors, named at each entrypoint.
+NeurIPS 2024, https://arxiv.org/abs/2401.04486. It names no stems or widths; ours follow public code
+of the same authors, named at each entrypoint.
 Shapes: T time steps, B batch, C channels, H height, W width.
 """
 
-import math
 from collections.abc import Sequence
-from numbers import Real
 
 import torch
 from timm.models import generate_default_cfgs, register_model
 from torch import Tensor, nn
 
-from zoo.layers.conv import ConvNorm, fire
+from zoo.layers.conv import ConvNorm, conv_spike
 from zoo.models._backbone import SpikingBackbone
 from zoo.models._build import build, cfg, cfg_imagenet
 from zoo.models._resnet import STEM_REDUCTION, Block, Stem, make_shortcut, make_stem, resnet_stages
@@ -40,8 +38,8 @@ class BasicBlock(nn.Module):
         self.spike2 = spike()
 
     def forward(self, x: Tensor) -> Tensor:
-        y = fire(self.spike1, self.conv1, x)
-        return fire(self.spike2, self.conv2, y, self.shortcut(x))
+        y = conv_spike(x, self.conv1, self.spike1)
+        return conv_spike(y, self.conv2, self.spike2, self.shortcut(x))
 
     def last_norm(self) -> nn.BatchNorm2d:
         return self.conv2.norm
@@ -63,9 +61,9 @@ class Bottleneck(nn.Module):
         self.spike3 = spike()
 
     def forward(self, x: Tensor) -> Tensor:
-        y = fire(self.spike1, self.conv1, x)
-        y = fire(self.spike2, self.conv2, y)
-        return fire(self.spike3, self.conv3, y, self.shortcut(x))
+        y = conv_spike(x, self.conv1, self.spike1)
+        y = conv_spike(y, self.conv2, self.spike2)
+        return conv_spike(y, self.conv3, self.spike3, self.shortcut(x))
 
     def last_norm(self) -> nn.BatchNorm2d:
         return self.conv3.norm
@@ -84,23 +82,18 @@ class ShortBPResNet(SpikingBackbone):
         block: "basic", two 3x3 convolutions, or "bottleneck", 1x1, 3x3 and 1x1.
         depths: Blocks in each stage.
         widths: Channels of each stage, before a bottleneck's expansion.
-        stem: What stands before the first stage.
+        stem: Layers before the first stage.
         avg_down: Downsample shortcuts by average pooling instead of a strided convolution.
-        norm_gain: What every norm multiplies by at first, in units of the membrane potential (the
-            alpha * V_th of tdBN, https://arxiv.org/abs/2011.05280).
+        norm_gain: Initial gain of every norm, in units of the membrane potential (the alpha * V_th
+            of tdBN, https://arxiv.org/abs/2011.05280).
         zero_init_last: Start the last norm of every block at zero.
-        last_bias: What that norm adds at first, in units of the membrane potential. A shortcut
-            alone brings a neuron exactly to where it fires, and the smallest current below zero
-            then takes a spike away; half of v_threshold / levels, or of v_threshold / time_steps,
-            keeps it half a spike off.
+        last_bias: Initial bias of that norm, in units of the membrane potential. A shortcut alone
+            brings a neuron exactly to its threshold, so that any negative current removes a spike.
+            Half of v_threshold / levels, or of v_threshold / time_steps, leaves a margin.
         time_steps: How often a still image is shown, T. Event frames bring their own.
         spike_layer: Builds one spiking layer: LIF, ``partial(LIF, decay=0.25)``, or a mapping of
             LIF's arguments.
-        kwargs: SpikingBackbone's: shortcut_heads, head_stages, memory, num_classes, ...
-
-    Raises:
-        ValueError: time_steps < 1, norm_gain <= 0, last_bias not finite, a yes or no that is
-            neither, an unknown block, stem or memory, or a bad neuron constant.
+        kwargs: Arguments of SpikingBackbone: shortcut_heads, head_stages, memory, num_classes, ...
     """
 
     def __init__(
@@ -120,12 +113,10 @@ class ShortBPResNet(SpikingBackbone):
         dtype=None,
         **kwargs,
     ):
-        kind = one_of("block", BLOCKS, block)
+        kind = BLOCKS[one_of("block", BLOCKS, block)]
         flag("avg_down", avg_down)
         flag("zero_init_last", zero_init_last)
         positive("norm_gain", norm_gain)
-        if not (isinstance(last_bias, Real) and math.isfinite(last_bias)):
-            raise ValueError(f"last_bias: expected a finite number, got {last_bias!r}")
         dd = {"device": device, "dtype": dtype}
         spike = spike_layer_factory(spike_layer)
         first = make_stem(stem, in_chans, sizes("widths", widths)[0], time_steps, spike, **dd)
@@ -242,8 +233,8 @@ def short_bp_resnet19(pretrained: bool = False, **kwargs) -> ShortBPResNet:
 
 @register_model
 def short_bp_resnet20(pretrained: bool = False, **kwargs) -> ShortBPResNet:
-    """11.25 M parameters at 10 classes: MPBN's resnet20_cifar_modified, taken for the
-    paper's ResNet20, whose stem and widths the paper does not give: it has the same authors.
+    """11.25 M parameters at 10 classes: MPBN's resnet20_cifar_modified, by the same authors. The
+    paper does not give the stem and widths of its ResNet20.
     """
     model_args = dict(stem="conv3x3x3_pool", avg_down=True, zero_init_last=True)
     return build(ShortBPResNet, "short_bp_resnet20", pretrained, model_args, kwargs)
@@ -251,8 +242,8 @@ def short_bp_resnet20(pretrained: bool = False, **kwargs) -> ShortBPResNet:
 
 @register_model
 def short_bp_resnet20_slim(pretrained: bool = False, **kwargs) -> ShortBPResNet:
-    """0.27 M parameters at 10 classes: the CIFAR ResNet-20 of He et al. 2016, sec. 4.2, but for
-    1x1 convolutions as shortcuts between stages (its option B), where that has none that learn.
+    """0.27 M parameters at 10 classes: the CIFAR ResNet-20 of He et al. 2016, sec. 4.2, with 1x1
+    convolutions as shortcuts between stages (option B) instead of padding.
     """
     model_args = dict(depths=(3, 3, 3), widths=(16, 32, 64))
     return build(ShortBPResNet, "short_bp_resnet20_slim", pretrained, model_args, kwargs)

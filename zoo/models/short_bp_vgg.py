@@ -1,9 +1,9 @@
 """Spiking VGG with shortcut heads: 3x3 convolution, norm and LIF, over and over.
 
-Paper: Take A Shortcut Back, NeurIPS 2024, https://arxiv.org/abs/2401.04486. It gives no VGG; depths
-and widths are configuration D of https://arxiv.org/abs/1409.1556, with one linear layer behind it
-for 32 pixels, as in pytorch-cifar's VGG16. Stages are parted by 2x2 averages, as in TET's VGGSNN;
-SpikingJelly's VGG has maxima. The fifth pooling is the head's global average.
+Paper: Take A Shortcut Back, NeurIPS 2024, https://arxiv.org/abs/2401.04486. It has no VGG; depths
+and widths are configuration D of https://arxiv.org/abs/1409.1556, with one linear layer for 32
+pixels, as in pytorch-cifar's VGG16. A 2x2 average pooling begins each stage but the first, as in
+TET's VGGSNN; SpikingJelly's VGG has max pooling. The fifth pooling is the head's global average.
 Shapes: T time steps, B batch, C channels, H height, W width.
 """
 
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from timm.models import generate_default_cfgs, register_model
 from torch import Tensor, nn
 
-from zoo.layers.conv import ConvNorm, DirectCoding, TimeFold, fire
+from zoo.layers.conv import ConvNorm, DirectCoding, TimeFold, conv_spike
 from zoo.models._backbone import SpikingBackbone
 from zoo.models._build import build, cfg
 from zoo.neurons import LIF, SpikeLayer, spike_layer_factory
@@ -24,7 +24,7 @@ PAPER = {"paper_ids": "arXiv:2401.04486", "paper_name": "Take A Shortcut Back"}
 
 
 class VGGLayer(nn.Module):
-    """A convolution and its neuron, behind a pooling where a stage begins; [T, B, C, H, W]."""
+    """A convolution and its neuron, with a pooling before the first of a stage; [T, B, C, H, W]."""
 
     def __init__(self, in_chs: int, chs: int, pool: bool, spike, **dd):
         super().__init__()
@@ -33,23 +33,19 @@ class VGGLayer(nn.Module):
         self.spike = spike()
 
     def forward(self, x: Tensor) -> Tensor:
-        return fire(self.spike, self.conv, self.pool(x))
+        return conv_spike(self.pool(x), self.conv, self.spike)
 
 
 class ShortBPVGG(SpikingBackbone):
     """Spiking VGG, [B, C, H, W] or event frames [T, B, C, H, W] -> logits [B, num_classes].
 
     Args:
-        depths: Convolutions in each stage, at least 2 in the first, whose first is the stem.
+        depths: Convolutions in each stage; at least 2 in the first, of which one is the stem.
         widths: Channels of each stage.
         time_steps: How often a still image is shown, T. Event frames bring their own.
         spike_layer: Builds one spiking layer: LIF, ``partial(LIF, decay=0.25)``, or a mapping of
             LIF's arguments.
-        kwargs: SpikingBackbone's: shortcut_heads, head_stages, memory, num_classes, ...
-
-    Raises:
-        ValueError: A stage without layers, time_steps < 1, an unknown memory, or a bad neuron
-            constant.
+        kwargs: Arguments of SpikingBackbone: shortcut_heads, head_stages, memory, num_classes, ...
     """
 
     def __init__(

@@ -1,9 +1,8 @@
 """Weights of SpikingJelly 2.x in networks of the zoo.
 
-Both compute the same network; only their names for its tensors differ. A family's entry in KEYS
-turns ours into theirs, rule by rule. A weight file knows neither neuron constants nor layers
-without weights: docs/convert.md says which arguments of LIF give the neurons of SpikingJelly, and
-which of its networks are ours.
+Both compute the same network; only the names of the tensors differ. KEYS has the rules that turn
+our names into SpikingJelly's, per family. A weight file holds neither neuron constants nor layers
+without weights: docs/convert.md says which networks match, and which arguments of LIF.
 """
 
 import re
@@ -18,12 +17,11 @@ from torch import Tensor, nn
 
 from zoo.models._backbone import SpikingBackbone
 from zoo.models.ms_resnet import MSResNet
-from zoo.models.sew_resnet import Bottleneck as SEWBottleneck
 from zoo.models.sew_resnet import SEWResNet
 from zoo.models.short_bp_resnet import ShortBPResNet
 
-PARALLEL = "module."  # before each name of a network that torch's DataParallel or DDP held
-Rule = tuple[str, str | Callable[[re.Match], str]]  # for re.sub: part of our name, theirs
+PARALLEL = "module."  # prefix of all names in torch's DataParallel and DDP
+Rule = tuple[str, str | Callable[[re.Match], str]]  # for re.sub: part of our name, its replacement
 
 
 def _layer(stage: re.Match) -> str:
@@ -48,25 +46,24 @@ MS: Sequence[Rule] = (
     *RESNET,
 )
 KEYS: dict[type[SpikingBackbone], Sequence[Rule]] = {
-    ShortBPResNet: RESNET,  # spiking_resnet18 and its kin
+    ShortBPResNet: RESNET,  # spiking_resnet18 to 152
     SEWResNet: SEW,
     MSResNet: MS,  # without attention or a gate
 }
 
 
 def load_spikingjelly(model: nn.Module, source: str | Path | Mapping[str, Any]) -> None:
-    """Put the weights of SpikingJelly's network into ours; shortcut heads stay as they are.
+    """Load the weights of a SpikingJelly network; shortcut heads stay as they are.
 
     Args:
         model: The same architecture: ``short_bp_resnet*`` with stem="conv7x7_maxpool" for its
             spiking ResNets, ``sew_resnet*`` for its SEW ResNets, ``ms_resnet*`` for its MS-ResNets.
-        source: A ``state_dict``, or its file: .safetensors, or .pt and .pth if they hold tensors
-            and nothing that would have to be run.
+        source: A ``state_dict``, or its file: .safetensors, or what torch.save wrote, which is read
+            with weights_only=True.
 
     Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: The file is another, SpikingJelly has no such network, or its weights do not
-            fit; the message has every missing, unexpected and wrongly shaped tensor.
+        ValueError: SpikingJelly has no such network, or the weights do not fit. The message names
+            every missing, unexpected and wrongly shaped tensor, and nothing is loaded.
     """
     model = unwrap_model(model)
     names = spikingjelly_names(model)
@@ -88,27 +85,16 @@ def load_spikingjelly(model: nn.Module, source: str | Path | Mapping[str, Any]) 
 
 
 def spikingjelly_names(model: nn.Module) -> dict[str, str]:
-    """Our names of a network's tensors -> SpikingJelly's; shortcut heads, which it lacks, left out.
-
-    Raises:
-        ValueError: SpikingJelly has no such network.
-    """
-    rules = next((KEYS[kind] for kind in type(model).__mro__ if kind in KEYS), None)
+    """Our names of a network's tensors -> SpikingJelly's, without those of shortcut heads."""
+    rules = KEYS.get(type(model))
     if rules is None:
         known = sorted(kind.__name__ for kind in KEYS)
         raise ValueError(f"model: expected one of {known}, got {type(model).__name__}")
-    for name, module in model.named_modules():
-        if isinstance(module, nn.AvgPool2d):
-            hint = '; its stem pools by the maximum, stem="conv7x7_maxpool"'
-            raise ValueError(
-                f"model: expected the layers of SpikingJelly, got an average pooling at {name}"
-                f"{hint if name.startswith('stem') else ''}"
-            )
-        if isinstance(module, SEWBottleneck) and module.residual == "iand":
-            raise ValueError(
-                f"model: expected the layers of SpikingJelly, whose bottlenecks exchange the two "
-                f"sides of IAND, got the paper's at {name}"
-            )
+    if pools := [n for n, module in model.named_modules() if isinstance(module, nn.AvgPool2d)]:
+        raise ValueError(
+            f"model: SpikingJelly's networks have no average pooling, as here at {pools[0]}; for "
+            'its spiking ResNets take stem="conv7x7_maxpool"'
+        )
     names = {}
     for ours in model.state_dict():
         if not ours.startswith("shortcut_heads."):
@@ -120,35 +106,11 @@ def spikingjelly_names(model: nn.Module) -> dict[str, str]:
 
 def _read(source: str | Path | Mapping[str, Any]) -> Mapping[str, Tensor]:
     if isinstance(source, Mapping):
-        weights, where = source, "state_dict"
+        weights = source
+    elif Path(source).suffix == ".safetensors":
+        weights = load_file(source)
     else:
-        where = Path(source)
-        weights = _read_file(where)
-    if not isinstance(weights, Mapping) or not all(
-        isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in weights.items()
-    ):
-        found = list(weights) if isinstance(weights, Mapping) else type(weights).__name__
-        raise ValueError(
-            f"{where}: expected tensors by their names, got {found}; a training checkpoint often "
-            'has them under "model" or "state_dict": pass that'
-        )
-    if weights and all(name.startswith(PARALLEL) for name in weights):
+        weights = torch.load(source, map_location="cpu", weights_only=True)
+    if all(name.startswith(PARALLEL) for name in weights):
         return {name.removeprefix(PARALLEL): tensor for name, tensor in weights.items()}
     return weights
-
-
-def _read_file(path: Path) -> Any:
-    """Tensors of a file; nothing in it is ever run."""
-    if path.suffix not in (".safetensors", ".pt", ".pth"):
-        raise ValueError(f"{path}: expected a .safetensors, .pt or .pth file")
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: expected a file of weights, found none")
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # what torch raises of a damaged file has no kind in common
-        raise ValueError(
-            f"{path}: expected a whole file of tensors alone, got one that is not ({error}); where "
-            "you trust it, save its state_dict with safetensors.torch.save_file"
-        ) from None

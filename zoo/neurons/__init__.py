@@ -1,5 +1,5 @@
 """Leaky integrate-and-fire neurons, their surrogate gradients and their kernels."""
 
-from zoo.neurons.lif import LIF, Backend, Reset, SpikeLayer, lif_step, spike_layer_factory
+from zoo.neurons.lif import LIF, SpikeLayer, lif_step, spike_layer_factory
 
-__all__ = ["LIF", "Backend", "Reset", "SpikeLayer", "lif_step", "spike_layer_factory"]
+__all__ = ["LIF", "SpikeLayer", "lif_step", "spike_layer_factory"]

@@ -1,8 +1,7 @@
-"""Spike functions: a step forward, a slope backward.
+"""Spike functions: a step forward, a surrogate slope backward.
 
 u is the distance of the membrane potential from the threshold, v - v_threshold. Every slope is a
-bump around u = 0 of area 1 and height 1 / width, so that one width means the same in every shape.
-A rate stands for the spikes of several steps: a staircase forward, the ramp under it backward.
+bump around u = 0 of area 1 and height 1 / width, so that a width means the same in every shape.
 """
 
 import math
@@ -45,18 +44,6 @@ SLOPES: dict[str, Callable[[Tensor, float], Tensor]] = {
 }
 
 
-def stairs(u: Tensor, v_threshold: float, levels: int) -> Tensor:
-    """floor(levels * v / v_threshold) / levels, in [0, 1], of v = u + v_threshold."""
-    return (u * (levels / v_threshold)).floor_().add_(levels).clamp_(0, levels).div_(levels)
-
-
-def rises(u: Tensor, v_threshold: float, levels: int) -> Tensor:
-    """Where the ramp under the stairs does: from v = 0 to half a step above the highest, whose edge
-    is v_threshold itself, where a shortcut at its full rate stands.
-    """
-    return (u > -v_threshold) & (u < v_threshold / (2 * levels))
-
-
 class Spike(torch.autograd.Function):
     """1 where u >= 0, else 0; backward the gradient times slope(u, width)."""
 
@@ -81,53 +68,14 @@ def spike_function(surrogate: str, width: float) -> Callable[[Tensor], Tensor]:
     """The spike function of one surrogate, u -> spike.
 
     Args:
-        surrogate: One of SLOPES.
+        surrogate: A name in SLOPES.
         width: Scale of the slope in units of the membrane potential, > 0.
 
     Raises:
-        ValueError: There is no such surrogate, or no such width.
+        ValueError: The surrogate is unknown, or the width is out of range.
     """
-    slope = one_of("surrogate", SLOPES, surrogate)
+    slope = SLOPES[one_of("surrogate", SLOPES, surrogate)]
     return partial(_spike, slope=slope, width=positive("width", width))
-
-
-def rate_function(v_threshold: float, levels: int) -> Callable[[Tensor], Tensor]:
-    """u -> stairs: the share of so many steps in which a neuron without leak fires that starts from
-    0, is given v = u + v_threshold at each and has v_threshold subtracted after a spike.
-
-    Raises:
-        ValueError: v_threshold is a tensor, for which the ramp has no gradient.
-    """
-    if isinstance(v_threshold, Tensor):
-        raise ValueError(
-            f"v_threshold: expected a number for rates of {levels} levels, got a tensor; only "
-            "spikes, of one level, have a threshold that learns"
-        )
-    return partial(_rate, v_threshold=v_threshold, levels=levels)
-
-
-class Rate(torch.autograd.Function):
-    """stairs; backward the gradient times 1 / v_threshold where the ramp rises."""
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(u: Tensor, v_threshold: float, levels: int) -> Tensor:
-        return stairs(u, v_threshold, levels)
-
-    @staticmethod
-    def setup_context(ctx, inputs, output) -> None:
-        u, ctx.v_threshold, levels = inputs
-        ctx.save_for_backward(rises(u, ctx.v_threshold, levels))
-
-    @staticmethod
-    def backward(ctx, grad: Tensor):
-        (rising,) = ctx.saved_tensors
-        return grad * rising / ctx.v_threshold, None, None
-
-
-def _rate(u: Tensor, v_threshold: float, levels: int) -> Tensor:
-    return Rate.apply(u, v_threshold, levels)
 
 
 def _spike(u: Tensor, slope: Callable[[Tensor, float], Tensor], width: float) -> Tensor:

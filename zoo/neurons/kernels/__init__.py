@@ -1,4 +1,6 @@
-"""Fast kernels for the neurons, each held to the reference loop of zoo.neurons bit for bit, but for
-the gradients of tanh, to 2e-6 / width, and on a GPU of widths that are no powers of two and of half
-types, to 5e-6.
+"""Fused kernels for the neurons.
+
+Their spikes equal those of the loop in zoo.neurons.lif bit for bit, and so do their gradients, with
+these exceptions: tanh, within 2e-6 / width; on a GPU widths that are no power of two and half
+precision, within 5e-6.
 """

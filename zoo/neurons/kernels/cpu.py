@@ -13,7 +13,8 @@ from tempfile import TemporaryDirectory
 import torch
 from torch import Tensor
 
-from zoo.neurons.surrogates import SLOPES, rises, stairs
+from zoo.neurons.rates import rises, stairs
+from zoo.neurons.surrogates import SLOPES
 
 # What a compiler has to build, as torch's kernels have it.
 PROBE = """#include <Python.h>
@@ -80,10 +81,8 @@ def _current(y: Tensor, scale: Tensor, offset: Tensor, shortcut: Tensor | None) 
     return x if shortcut is None else x + shortcut
 
 
-def _normed_spikes(y, scale, offset, shortcut, *constants) -> tuple[Tensor, Tensor | None]:
-    spikes = _spikes(_current(y, scale, offset, shortcut), *constants)
-    *_, levels = constants
-    return spikes, spikes.to(torch.int8) if levels == 1 else None
+def _normed_spikes(y, scale, offset, shortcut, *constants) -> Tensor:
+    return _spikes(_current(y, scale, offset, shortcut), *constants)
 
 
 def _normed_chain_rule(grad, y, scale, offset, shortcut, *constants) -> Tensor:
@@ -119,8 +118,8 @@ def norm_forward(
     v_threshold: float,
     reset: str,
     levels: int = 1,
-) -> tuple[Tensor, Tensor | None]:
-    """Spikes of the current scale * y + offset + shortcut, and the same as bytes but for rates.
+) -> Tensor:
+    """Spikes of the current scale * y + offset + shortcut.
 
     Args:
         y: Output of a convolution, [T, M, C]; the spikes have its shape.

@@ -10,8 +10,7 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-from zoo.neurons.kernels import cpu as compiled
-from zoo.neurons.kernels import cuda as triton
+from zoo.neurons.kernels import cpu, cuda
 
 
 def _dense(x: Tensor) -> Tensor:
@@ -62,7 +61,7 @@ def lif(
 ) -> Tensor:
     """Input current -> spikes, [T, B, ...] -> [T, B, ...]; the arguments are those of LIF."""
     constants = decay, v_threshold, reset, surrogate, width, detach_reset, levels
-    return _forward(compiled, x, *constants)
+    return _forward(cpu, x, *constants)
 
 
 @torch.library.custom_op("short_bp::lif_backward", mutates_args=(), device_types="cpu")
@@ -79,11 +78,11 @@ def lif_backward(
 ) -> Tensor:
     """Gradient of the spikes -> gradient of the input current, both [T, B, ...]."""
     constants = decay, v_threshold, reset, surrogate, width, detach_reset, levels
-    return _backward(compiled, grad, x, *constants)
+    return _backward(cpu, grad, x, *constants)
 
 
-lif.register_kernel("cuda")(partial(_forward, triton))
-lif_backward.register_kernel("cuda")(partial(_backward, triton))
+lif.register_kernel("cuda")(partial(_forward, cuda))
+lif_backward.register_kernel("cuda")(partial(_backward, cuda))
 
 
 @lif.register_fake
@@ -101,12 +100,19 @@ def _setup_context(ctx, inputs, output) -> None:
     ctx.save_for_backward(x)
 
 
-def _lif_backward(ctx, grad: Tensor):
+def refuse_second_derivative() -> None:
+    """Raise in a backward pass that has no derivative of its own. torch's once_differentiable does
+    so only if the incoming gradient needs one; otherwise part of a second derivative would be lost.
+    """
     if torch.is_grad_enabled():
         raise RuntimeError(
-            "expected first derivatives, got create_graph=True with a fused kernel; build the LIF "
-            'layers with backend="eager"'
+            "fused kernels and lean memory give first derivatives only; for create_graph=True "
+            'build the network with memory="fast" and LIF layers of backend="eager"'
         )
+
+
+def _lif_backward(ctx, grad: Tensor):
+    refuse_second_derivative()
     (x,) = ctx.saved_tensors
     return lif_backward(grad, x, *ctx.constants), *[None] * len(ctx.constants)
 
