@@ -202,7 +202,7 @@ def test_a_network_is_verified_on_them(folder):
     training = {"training": {"data": data}, "label_names": ["n01", "n02"], "num_classes": 2}
     images = data_images(model, training, "", 3)
     assert images.pixels.shape == (3, 3, 32, 32)
-    assert images.are == "3 test images of a folder in ImageNet's layout"
+    assert images.source == "test images of a folder in ImageNet's layout"
 
 
 def test_missing_files_are_told_what_to_fetch(tmp_path):
