@@ -199,7 +199,7 @@ def test_a_check_that_breaks_leaves_a_commit_that_is_named(hub, client, folder):
 def test_a_commit_that_comes_back_and_fails_a_check_has_no_tag(hub, client, folder):
     client.run(
         "import export.publish as p; found = iter([{'passed': True}, {'passed': False, 'checks': "
-        "[{'name': 'some check', 'passed': False, 'measured': {}}]}]); p.verify = lambda *a: "
+        "[{'title': 'some check', 'passed': False, 'figures': {}}]}]); p.verify = lambda *a: "
         "next(found)"
     )
     error = publish(client, folder, "org/failed").error
