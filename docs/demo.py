@@ -68,7 +68,7 @@ def main() -> None:
     table = Table("checked", "result", title=NAME)
     report = json.loads((PUBLISHED / "verification.json").read_text())
     for check in report["checks"]:
-        table.add_row(check["name"], "ok" if check["passed"] else "FAILED")
+        table.add_row(check["title"], "ok" if check["passed"] else "FAILED")
     table.add_row("loaded by name: logits equal bit for bit", "ok" if same_name else "FAILED")
     table.add_row("loaded by folder: logits equal bit for bit", "ok" if same_folder else "FAILED")
     accuracy = f"{100 * correct / len(images):.2f} %  ({correct} of {len(images)})"

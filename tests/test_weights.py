@@ -13,11 +13,11 @@ import torch
 import tyro
 
 import zoo
+from export.checks.certificate import check_certificate
 from export.checks.check import session
-from export.checks.equal_bits import check_certificate
+from export.checks.metadata import check_metadata
 from export.folder import read_report
 from export.graph.writer import write_graph, write_graphs
-from export.verify import check_said
 from zoo import hub
 from zoo.data import DataConfig, load_images
 from zoo.hub import files as disk
@@ -60,14 +60,14 @@ def test_a_release_makes_its_graphs_anew_to_the_last_bit(name):
         assert hashlib.sha256(content).hexdigest() == verified[path]
 
 
-def test_a_release_has_the_rule_the_certificate_and_the_pre_processing_that_it_says(name, tmp_path):
+def test_a_release_matches_its_report_and_preprocessor(name, tmp_path):
     for file in (hub.CONFIG, hub.REPORT, "preprocessor_config.json"):
         shutil.copy(hub.find_pretrained(name) / file, tmp_path)
     graphs = write_graphs(zoo.deploy(zoo.create_model(name, pretrained=True).eval()))
     for path, graph in graphs.items():
         (tmp_path / path).parent.mkdir(exist_ok=True)
         (tmp_path / path).write_bytes(graph.SerializeToString())
-    assert check_said(tmp_path, "exact", [check_certificate(tmp_path)]).passed
+    assert check_metadata(tmp_path, "exact", check_certificate(tmp_path)).passed
 
 
 def test_a_release_takes_a_float_that_is_no_pixel_for_the_nearest_one(name):

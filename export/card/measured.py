@@ -1,46 +1,44 @@
-"""What was measured on a published folder, in the words of its card and of MODEL_CARDS.md."""
+"""Figures of a published folder in words, for its card and MODEL_CARDS.md."""
 
 from pathlib import Path
 from typing import Any
 
 import zoo
+from export.checks.check import figures_by_id
+from export.checks.images import describe_images
 
 
-def measured_accuracy(checks: dict[str, Any]) -> dict[str, Any] | None:
-    """Of either rule; None where the images had no labels."""
-    names = ("the grid keeps the accuracy", "accuracy is the same")
-    found = [checks[name] for name in names if "onnxruntime_percent" in checks.get(name, {})]
-    return found[0] if found else None
-
-
-def told_accuracy(checks: dict[str, Any], images: str) -> str:
-    if (measured := measured_accuracy(checks)) is None:
+def describe_accuracy(report: dict[str, Any]) -> str:
+    accuracy = figures_by_id(report)["accuracy"]
+    if "onnxruntime_percent" not in accuracy:
         return "Not measured: the network was verified on pixels without labels."
     return (
-        f"Top-1 on {images}: {measured['trained_percent']:.2f} % as trained, in PyTorch, "
-        f"{measured['onnxruntime_percent']:.2f} % in onnxruntime."
+        f"Top-1 on {describe_images(report['images'])}: {accuracy['trained_percent']:.2f} % as "
+        f"trained, in PyTorch, {accuracy['onnxruntime_percent']:.2f} % in onnxruntime."
     )
 
 
-def told_operations(measured: dict[str, Any]) -> str:
+def describe_operations(energy: dict[str, Any]) -> str:
     return (
-        f"{measured['accumulates'] / 1e6:.2f} M additions, "
-        f"{measured['multiply_accumulates'] / 1e6:.2f} M multiply-accumulates, "
-        f"{measured['picojoules'] / 1e6:.2f} uJ ({measured['source']})"
+        f"{energy['accumulates'] / 1e6:.2f} M additions, "
+        f"{energy['multiply_accumulates'] / 1e6:.2f} M multiply-accumulates, "
+        f"{energy['picojoules'] / 1e6:.2f} uJ ({energy['source']})"
     )
 
 
-def how_measured(images: str, training: dict[str, Any], release: str = "") -> str:
-    """What measures the results once more, in the folder's own words; of a release that it has to
-    be made of anew, if named.
+def command_to_measure(images: dict[str, Any], training: dict[str, Any], release: str = "") -> str:
+    """The command that measures a folder's figures again.
+
+    Args:
+        images: Their entry in verification.json.
+        release: A release that the package holds without all graphs: the command exports it first.
     """
-    count = int(images.split()[0])
-    made = f"to_onnx {release} --output FOLDER" if release else "verify FOLDER"
-    if images.startswith(f"{count} random images, seed"):
-        made += " --random-images"
+    command = f"to_onnx {release} --output FOLDER" if release else "verify FOLDER"
+    if images["random"]:
+        command += " --random-images"
     elif training["data"]["name"] != "digits":
-        made += " --data-root DATA"
-    return f"python -m export.{made} --num-images {count}"
+        command += " --data-root DATA"
+    return f"python -m export.{command} --num-images {images['count']}"
 
 
 def parameter_count(folder: Path) -> int:

@@ -1,14 +1,15 @@
-"""What a check is, and how networks are run for one.
+"""The base of all checks, and how networks are run for them.
 
-Shapes: N images, B batch, K classes.
+Shapes: N images, K classes.
 """
 
 import platform
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import onnx
 import onnxruntime
@@ -19,23 +20,41 @@ import zoo
 from zoo.console import watched
 
 BATCH = 16
-STRIPPING = "stripped network gives equal bits"  # a check's name
-AT_ONCE = 128  # images in memory with all that a network makes of them
-ACCURACY_GAP = 0.25  # points between the trained network and its graph
+AT_ONCE = 128  # images in memory with all that a network computes from them
 
 
-@dataclass(frozen=True)
-class Check:
-    """One check: what it is called, whether it holds, and what was measured."""
+@dataclass(frozen=True, kw_only=True)
+class Check(ABC):
+    """One check of a published folder. The fields of a subclass are the figures that it measures.
 
-    name: str
-    passed: bool
-    measured: dict[str, Any]
+    Code looks a check up by its ``id``; the ``title`` is for people and may change at any time.
+    """
+
+    id: ClassVar[str]
+    title: ClassVar[str]
+
+    @property
+    @abstractmethod
+    def passed(self) -> bool: ...
+
+    def report(self) -> dict[str, Any]:
+        """Its entry in verification.json; figures that were not measured are left out."""
+        figures = {key: value for key, value in asdict(self).items() if value is not None}
+        return {"id": self.id, "title": self.title, "passed": self.passed, "figures": figures}
 
 
-def in_short(measured: dict[str, Any]) -> str:
-    """The numbers of what a check measured, in a line."""
-    numbers = {key: value for key, value in measured.items() if isinstance(value, int | float)}
+def figures_by_id(report: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Figures of each passed check in a verification.json, by the id of the check.
+
+    Reports by older versions have no ids; of these it returns nothing.
+    """
+    checks = (check for check in report["checks"] if "id" in check and check["passed"])
+    return {check["id"]: check["figures"] for check in checks}
+
+
+def numbers_in(figures: dict[str, Any]) -> str:
+    """The numbers that a check measured, in one line."""
+    numbers = {key: value for key, value in figures.items() if isinstance(value, int | float)}
     return ", ".join(f"{key.replace('_', ' ')} {value:.6g}" for key, value in numbers.items())
 
 
@@ -53,12 +72,12 @@ class Setting:
 
 
 def batches(images: Tensor, doing: str) -> Iterable[Tensor]:
-    """Images in batches, with a progress bar where somebody watches."""
+    """Images in batches, with a progress bar on a terminal."""
     return watched(images.split(BATCH), doing)
 
 
 def session(graph: Path | bytes, threads: int = 0, optimised: bool = True):
-    """An onnxruntime session on the CPU with as many threads as torch has, if not told."""
+    """An onnxruntime session on the CPU; 0 threads means as many as torch has."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or torch.get_num_threads()
     options.log_severity_level = 3
@@ -70,31 +89,16 @@ def session(graph: Path | bytes, threads: int = 0, optimised: bool = True):
 
 @torch.inference_mode()
 def logits_of(model: nn.Module, images: Tensor, doing: str, layout=None) -> Tensor:
-    """[N, K], batch by batch."""
+    """Logits of a PyTorch network, [N, K], batch by batch."""
     layout = layout or torch.contiguous_format
-    with torch.backends.nnpack.flags(enabled=False):  # without oneDNN a deployed network refuses it
+    with torch.backends.nnpack.flags(enabled=False):  # NNPACK sums in another order
         return torch.cat(
             [model(x.contiguous(memory_format=layout)) for x in batches(images, doing)]
         )
 
 
-def accuracies(labels: Tensor, logits: dict[str, Tensor]) -> tuple[bool, dict[str, float]]:
-    """Top-1 in percent of each way to run a network, and whether that of onnxruntime is the trained
-    one's, up to ACCURACY_GAP points, or one image of so few.
-
-    Args:
-        labels: [N].
-        logits: [N, K] of each way by its name, "trained" and "onnxruntime" among them.
-    """
-    right = {way: int((values.argmax(1) == labels).sum()) for way, values in logits.items()}
-    allowed = max(1, int(ACCURACY_GAP * len(labels) / 100))  # images
-    measured = {f"{way}_percent": 100 * count / len(labels) for way, count in right.items()}
-    measured["allowed_points"] = 100 * allowed / len(labels)
-    return abs(right["trained"] - right["onnxruntime"]) <= allowed, measured
-
-
 def run_graph(graph: Path, images: Tensor, setting: Setting) -> Tensor:
-    """Logits [N, K]. Batches of one thread go side by side, on as many cores as torch has."""
+    """Logits of onnxruntime, [N, K]. Batches of one thread run side by side on all cores."""
     running = session(graph, setting.threads, setting.optimised)
     at_once = 1
     if setting.threads == 1:
@@ -107,6 +111,12 @@ def run_graph(graph: Path, images: Tensor, setting: Setting) -> Tensor:
     with ThreadPoolExecutor(at_once) as pool:
         logits = pool.map(run, parts)
         return torch.cat([*watched(logits, f"{graph.name}, {setting}", len(parts))])
+
+
+def count_different(logits: Tensor, others: Tensor) -> int:
+    """Images whose logits, [N, K], have other bits (0 and -0 do) or are not finite."""
+    different = logits.view(torch.int32) != others.view(torch.int32)
+    return int((different | ~others.isfinite()).any(1).sum())
 
 
 def versions() -> dict[str, str]:

@@ -1,7 +1,7 @@
-"""The rule for graphs that cannot be exact: what differs must have started at a threshold.
+"""The rule for graphs that cannot be exact: every difference starts at a threshold.
 
-Images without a flipped spike agree to 1e-5, every first flip starts no further from a threshold
-than 1e-5 times it, and 99 % of the classes agree, or all but one of so few.
+Images without a flipped spike agree to 1e-5, every first flip of an image is no further from its
+threshold than 1e-5 times it, and 99 % of the classes agree, or all but one of few images.
 Shapes: T time steps, N images, B batch, K classes.
 """
 
@@ -14,27 +14,150 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from export.checks.check import (
-    BATCH,
-    Check,
-    Setting,
-    accuracies,
-    batches,
-    run_graph,
-    session,
-)
+from export.checks.accuracy import Accuracy, check_accuracy
+from export.checks.check import BATCH, Check, Setting, batches, run_graph, session
 from export.checks.images import Images
 from export.folder import GRAPH, READABLE_GRAPH, UINT8_GRAPH
 from zoo.layers.hooks import hooks
 from zoo.neurons import LIF
 
-TOLERANCE = 1e-5  # of a logit without flips, and at a first flip of a threshold's size
-AGREEMENT = 99.0  # percent of images with the same class
-THREADS = 1  # of onnxruntime: more may add up in another order from run to run
+TOLERANCE = 1e-5  # of a logit without flips, and in thresholds of a first flip
+AGREEMENT = 99.0  # percent of images
+THREADS = 1  # more may sum in another order from run to run
+
+
+@dataclass(frozen=True, kw_only=True)
+class Flips(Check):
+    """Where PyTorch and onnxruntime put a potential on different sides of a threshold.
+
+    Args:
+        largest_distance_from_threshold: At which the first flip of an image happens, in thresholds.
+        largest_difference_without_flips: Of a logit.
+        images_not_finite: In a logit or potential.
+    """
+
+    id = "flips"
+    title = "every difference starts with a spike at its threshold"
+    images: int
+    batch: int = BATCH
+    threads: int = THREADS
+    allowed: float = TOLERANCE
+    images_with_flips: int
+    flips: int
+    largest_distance_from_threshold: float
+    largest_difference_without_flips: float
+    classes_that_changed: int
+    allowed_changes: int
+    images_not_finite: int
+
+    @property
+    def passed(self) -> bool:
+        return (
+            self.images_not_finite == 0
+            and self.images_with_flips < self.images
+            and self.largest_distance_from_threshold <= self.allowed
+            and self.largest_difference_without_flips <= self.allowed
+            and self.classes_that_changed <= self.allowed_changes
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class OtherGraphs(Check):
+    id = "other_graphs"
+    title = "all graphs give the same logits"
+    uint8_percent: float
+    readable_percent: float
+    required_percent: float = AGREEMENT
+
+    @property
+    def passed(self) -> bool:
+        return min(self.uint8_percent, self.readable_percent) >= self.required_percent
+
+
+@torch.inference_mode()
+def check_spike_aware(
+    model: nn.Module, graph: Path, images: Tensor, labels: Tensor | None
+) -> tuple[Flips, Accuracy]:
+    """Compare the PyTorch network with onnxruntime on its graph.
+
+    Args:
+        model: The stripped network, in eval mode.
+        images: Normalised, [N, C, H, W].
+        labels: [N], or None.
+    """
+    published = session(graph, THREADS)
+    graph_with_potentials, names = _with_potentials(graph)
+    instrumented = session(graph_with_potentials, THREADS)
+    found: list[BatchFlips] = []
+    ours, theirs, quiet_gaps = [], [], [torch.zeros(1)]
+    for x in batches(images, "onnxruntime against PyTorch"):
+        # Without oneDNN torch would take NNPACK's Winograd, which is less accurate than the rule.
+        with _potentials(model) as potentials, torch.backends.nnpack.flags(enabled=False):
+            expected = model(x)
+        feed = {"pixel_values": x.numpy()}
+        logits, *others = map(torch.from_numpy, instrumented.run(["logits", *names], feed))
+        found.append(find_flips(potentials, others))
+        quiet_gaps.append((expected - logits).abs().amax(1)[~found[-1].flipped])
+        ours.append(expected)
+        theirs.append(torch.from_numpy(published.run(["logits"], feed)[0]))
+    ours, theirs = torch.cat(ours), torch.cat(theirs)
+    N = len(ours)
+    finite = torch.cat([batch.finite for batch in found])
+    finite &= ours.isfinite().all(1) & theirs.isfinite().all(1)
+    flips = Flips(
+        images=N,
+        images_with_flips=sum(int(batch.flipped.sum()) for batch in found),
+        flips=sum(batch.count for batch in found),
+        largest_distance_from_threshold=max(batch.first_distance for batch in found),
+        largest_difference_without_flips=float(torch.cat(quiet_gaps).max()),
+        classes_that_changed=int((ours.argmax(1) != theirs.argmax(1)).sum()),
+        allowed_changes=max(1, int(N * (100 - AGREEMENT) / 100)),
+        images_not_finite=int((~finite).sum()),
+    )
+    return flips, check_accuracy(ours, theirs, labels)
+
+
+@dataclass
+class BatchFlips:
+    """Flips of one batch.
+
+    Args:
+        flipped: Which images have a flip anywhere, [B].
+        finite: Which images have finite potentials only, [B].
+        count: All flips.
+        first_distance: The largest from its threshold of an image's first flip, in thresholds.
+    """
+
+    flipped: Tensor
+    finite: Tensor
+    count: int = 0
+    first_distance: float = 0.0
+
+
+def find_flips(ours: list[tuple[Tensor, float]], theirs: list[Tensor]) -> BatchFlips:
+    """Compare the potentials of one batch.
+
+    Args:
+        ours: Potential [B, ...] and threshold of every spiking layer and step, in their order.
+        theirs: The potentials in the graph.
+    """
+    B = len(theirs[0])
+    found = BatchFlips(torch.zeros(B, dtype=torch.bool), torch.ones(B, dtype=torch.bool))
+    for (v, threshold), other in zip(ours, theirs, strict=True):
+        v, other = (v - threshold).flatten(1), (other - threshold).flatten(1)
+        found.finite &= v.isfinite().all(1) & other.isfinite().all(1)
+        flips = (v >= 0) != (other >= 0)
+        found.count += int(flips.sum())
+        first = flips & ~found.flipped[:, None]
+        if first.any():
+            distances = torch.maximum(v.abs(), other.abs())[first] / threshold
+            found.first_distance = max(found.first_distance, float(distances.max()))
+        found.flipped |= flips.any(1)
+    return found
 
 
 def _with_potentials(path: Path) -> tuple[bytes, list[str]]:
-    """A copy of the graph that also puts out every potential before a threshold, in their order."""
+    """A copy of the graph that also returns every potential before a threshold, in their order."""
     model = onnx.load(path)
     names = [node.input[0] for node in model.graph.node if node.op_type == "GreaterOrEqual"]
     known = {value.name for value in model.graph.output}
@@ -59,135 +182,16 @@ def _potentials(model: nn.Module) -> Iterator[list[tuple[Tensor, float]]]:
         yield found
 
 
-@dataclass
-class Flips:
-    """Where two computations of one network's potentials put them on different sides of a
-    threshold.
-    """
-
-    count: int = 0
-    images: int = 0
-    """With a flip anywhere."""
-    first_margin: float = 0.0
-    """The largest distance from its threshold, in thresholds, at which an image's first flip
-    happened.
-    """
-    finite: bool = True
-
-    def find(self, ours: list[tuple[Tensor, float]], theirs: list[Tensor]) -> Tensor:
-        """Which images of a batch have a flip, [B].
-
-        Args:
-            ours: Potential [B, ...] and threshold of every spiking layer and step, in their order.
-            theirs: The other's potentials.
-        """
-        flipped = torch.zeros(len(theirs[0]), dtype=torch.bool)
-        for (v, threshold), other in zip(ours, theirs, strict=True):
-            v, other = v - threshold, other - threshold
-            self.finite = self.finite and bool(v.isfinite().all() and other.isfinite().all())
-            flip = (v >= 0) != (other >= 0)
-            if not flip.any():
-                continue
-            self.count += int(flip.sum())
-            first = flip & ~flipped.view(-1, *[1] * (flip.ndim - 1))
-            if first.any():
-                margins = torch.maximum(v.abs(), other.abs())[first] / threshold
-                self.first_margin = max(self.first_margin, float(margins.max()))
-            flipped |= flip.flatten(1).any(1)
-        self.images += int(flipped.sum())
-        return flipped
-
-
-@torch.inference_mode()
-def check_spike_aware(
-    model: nn.Module, graph: Path, images: Tensor, labels: Tensor | None
-) -> list[Check]:
-    """The spike-aware rule between the PyTorch network and onnxruntime on its graph.
-
-    Args:
-        model: The stripped network, in eval mode.
-        graph: The .onnx file, with inputs pixel_values and outputs logits.
-        images: Normalised images, [N, C, H, W].
-        labels: [N], or None where the images have no classes.
-    """
-    published = session(graph, THREADS)
-    instrumented_graph, names = _with_potentials(graph)
-    instrumented = session(instrumented_graph, THREADS)
-    flips, quiet_gap = Flips(), 0.0
-    ours, theirs = [], []
-    for x in batches(images, "onnxruntime against PyTorch"):
-        # Without oneDNN torch would take NNPACK's Winograd, farther off than the rule lets it be.
-        with _potentials(model) as potentials, torch.backends.nnpack.flags(enabled=False):
-            expected = model(x)
-        feed = {"pixel_values": x.numpy()}
-        logits, *others = map(torch.from_numpy, instrumented.run(["logits", *names], feed))
-        if len(others) != len(potentials):
-            measured = {"in_graph": len(others), "in_network": len(potentials)}
-            return [Check("graph has every spiking layer and step", False, measured)]
-        quiet = ~flips.find(potentials, others)
-        gap = (expected - logits).abs().amax(1)[quiet]
-        quiet_gap = max(quiet_gap, float(gap.max()) if len(gap) else 0.0)
-        ours.append(expected)
-        theirs.append(torch.from_numpy(published.run(["logits"], feed)[0]))
-    ours, theirs = torch.cat(ours), torch.cat(theirs)
-    checks = [*_of_spikes(flips, quiet_gap, ours, theirs), _of_classes(ours, theirs)]
-    return checks if labels is None else [*checks, _of_accuracy(ours, theirs, labels)]
-
-
-def _of_spikes(flips: Flips, quiet_gap: float, ours: Tensor, theirs: Tensor) -> list[Check]:
-    """What flips explain: logits, [N, K], of images without one differ by quiet_gap at most."""
-    counts = {"images": len(ours), "images_with_flips": flips.images, "flips": flips.count}
-    return [
-        Check(
-            "potentials and logits are finite",
-            flips.finite and bool(ours.isfinite().all() and theirs.isfinite().all()),
-            {"images": len(ours)},
-        ),
-        Check(
-            "images without a flip agree",
-            quiet_gap <= TOLERANCE and flips.images < len(ours),
-            counts | {"largest_logit_difference": quiet_gap, "allowed": TOLERANCE},
-        ),
-        Check(
-            "every first flip is at the threshold",
-            flips.first_margin <= TOLERANCE,
-            {"largest_distance_from_threshold": flips.first_margin, "allowed": TOLERANCE},
-        ),
-    ]
-
-
-def _of_classes(ours: Tensor, theirs: Tensor) -> Check:
-    changed = int((ours.argmax(1) != theirs.argmax(1)).sum())
-    allowed_changes = max(1, int(len(ours) * (100 - AGREEMENT) / 100))
-    return Check(
-        "classes agree",
-        changed <= allowed_changes,
-        {
-            "batch": BATCH,
-            "threads": THREADS,
-            "images": len(ours),
-            "classes_that_changed": changed,
-            "allowed_changes": allowed_changes,
-            "images_with_another_logit": int((ours != theirs).any(1).sum()),
-            "largest_logit_difference": float((ours - theirs).abs().max()),
-        },
-    )
-
-
-def _of_accuracy(ours: Tensor, theirs: Tensor, labels: Tensor) -> Check:
-    same, measured = accuracies(labels, {"trained": ours, "onnxruntime": theirs})
-    return Check("accuracy is the same", same, measured | {"images": len(labels)})
-
-
-def check_other_graphs(folder: Path, images: Images) -> Check:
-    """By the spike-aware rule: the readable graph and that of pixels give the classes of the first,
-    and all but the same logits.
-    """
+def check_other_graphs(folder: Path, images: Images) -> OtherGraphs:
+    """Compare the readable graph and that of whole pixels with the first graph."""
     setting = Setting(batch=64, threads=2, optimised=True)
     expected = run_graph(folder / GRAPH, images.values, setting)
-    measured = {"required_percent": AGREEMENT}
-    for graph, x in ((UINT8_GRAPH, images.pixels), (READABLE_GRAPH, images.values)):
+
+    def percent(graph: str, x: Tensor) -> float:
         close = (run_graph(folder / graph, x, setting) - expected).abs().amax(1) <= TOLERANCE
-        measured[f"{graph}_percent"] = float(100 * close.float().mean())
-    passed = min(measured.values()) >= AGREEMENT
-    return Check("all graphs give the same logits", passed, measured)
+        return float(100 * close.float().mean())
+
+    return OtherGraphs(
+        uint8_percent=percent(UINT8_GRAPH, images.pixels),
+        readable_percent=percent(READABLE_GRAPH, images.values),
+    )

@@ -590,7 +590,7 @@ def test_random_images_are_repeatable_and_hold_close_calls():
     assert chosen.mean() > 1.2 * plain.mean()
     assert torch.equal(images.pixels, again.pixels)
     assert images.pixels.shape == (40, 3, 16, 16)
-    assert images.are == "40 random images, seed 0, 20 of them chosen for close calls"
+    assert images.source.startswith("random images, seed 0, ")
     assert torch.equal(images.values, values(model, images.pixels))
 
 

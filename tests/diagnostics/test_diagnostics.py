@@ -1,8 +1,6 @@
 """What goes on inside a network: gradients, firing rates, operations, and the command."""
 
-import errno
 import json
-import math
 import sys
 
 import pytest
@@ -27,7 +25,6 @@ from zoo.diagnostics import (
     part_connections,
 )
 from zoo.diagnostics.__main__ import Options, diagnose, main, trained_on
-from zoo.hub import files as disk
 from zoo.hub import run_folder as runs
 
 aten = torch.ops.aten
@@ -98,7 +95,7 @@ def test_rates_are_counted_as_the_whole_numbers_that_they_are_of():
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("levels", [3, 13, 21, 25])  # of most, k / levels * levels is not always k
+@pytest.mark.parametrize("levels", [3, 25])  # of most, k / levels * levels is not always k
 def test_rates_of_any_number_of_levels_are_counted_as_whole_numbers(levels, dtype):
     network = nn.Sequential(
         zoo.LIF(1.0, reset="subtract", levels=levels), nn.Linear(levels + 1, 5)
@@ -160,14 +157,6 @@ def test_what_is_made_of_weights_alone_is_no_operation_of_an_image(batch):
     assert count_connections(Scaled(), torch.ones(1, 1, 2, 3)) == {"": 2 * 3 * 3}
 
 
-def test_a_gate_of_whole_channels_multiplies_number_by_number():
-    class Gate(nn.Module):
-        def forward(self, x):
-            return x * torch.tensor([0.0, 0.3]).view(2, 1, 1)
-
-    assert only(Gate(), torch.full((1, 2, 3, 4), 0.5)) == ("real", 12, 0)
-
-
 def test_a_product_with_a_vector_is_counted_as_one_of_matrices():
     spikes, others = torch.tensor([1.0, 0, 1, 1]), torch.tensor([0.5, 0, 3, 1])
 
@@ -186,32 +175,6 @@ def test_a_product_with_a_vector_is_counted_as_one_of_matrices():
         Vector.product = staticmethod(product)
         assert only(Vector(), spikes.view(1, 1, 1, 4)) == ("binary", 0, 3 * outputs)
         assert only(Vector(), others.view(1, 1, 1, 4)) == ("real", 4 * outputs, 0)
-
-
-TRAIN, OTHER = torch.tensor([[1.0, 0, 1, 1], [0, 0, 0, 1]]), torch.tensor([[1.0, 0], [0, 1]])
-
-
-@pytest.mark.parametrize(
-    ("product", "expected"),
-    [
-        (lambda x, w: x @ OTHER.repeat(2, 1), 2 + 1 + 1),  # where both fire
-        (lambda x, w: torch.baddbmm(torch.ones(1), x[None], OTHER.repeat(2, 1)[None]), 4),
-        (lambda x, w: torch.addmv(torch.ones(2), x, x[0]), 3 + 1),
-        (lambda x, w: w.t() @ x.t(), 4 * 3),  # each spike meets a row of weights
-        (lambda x, w: x @ w, 4 * 3),
-        (lambda x, w: w.sign().t() @ x.t(), 4 * 3),  # weights, though they are ones
-    ],
-)
-def test_products_of_two_axes_are_counted_by_their_spikes(product, expected):
-    class Matrix(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.weight = nn.Parameter(torch.rand(4, 3) + 0.1)
-
-        def forward(self, x):
-            return product(x.flatten(0, -2), self.weight)
-
-    assert only(Matrix(), TRAIN.view(1, 1, 2, 4)) == ("binary", 0, expected)
 
 
 def test_attention_of_torch_is_counted_as_its_two_products():
@@ -279,30 +242,6 @@ def test_convolutions_on_spikes_and_on_real_numbers_are_counted_as_spikingjelly_
     assert theirs(MACCounter(), model, x) == {n: o.multiply_accumulates for n, o in ours.items()}
 
 
-def test_where_spikingjelly_counts_otherwise():
-    class Stream(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.conv = nn.Conv2d(1, 1, 1, bias=False)
-            self.norm = nn.BatchNorm2d(1)
-
-        def forward(self, x):
-            return self.norm(self.conv(x))
-
-    model, whole = Stream().eval(), torch.tensor([0.0, 0, 1, 2]).view(1, 1, 2, 2)
-    assert only(model, whole) == ("integer", 1, 1)
-    counter = MACCounter()
-    assert theirs(counter, model, whole) == {"conv": 4}  # zeros and ones are multiplied as well
-    assert counter.get_total() > 4  # and so is each norm, which deployment folds away
-
-
-def test_a_compiled_network_has_the_layers_of_the_one_inside():
-    model, x = create(), images(batch=1)
-    compiled = torch.compile(model, backend="eager")
-    assert count_connections(compiled, x) == count_connections(model, x)
-    assert part_connections(compiled, x) == part_connections(model, x)
-
-
 def test_connections_are_known_without_values():
     model = create(time_steps=2)
     seen = count_connections(model, images(batch=1))
@@ -338,18 +277,6 @@ def test_connections_of_spikes_are_told_from_those_of_currents():
     assert on_spikes | others == count_connections(Mixed(), torch.rand(1, 2, 4, 4))
 
 
-@pytest.mark.parametrize("name", ["short_bp_resnet20_slim", "ms_resnet18_cifar"])
-def test_connections_of_spikes_are_what_is_added_where_every_neuron_fires(name, monkeypatch):
-    with torch.device("meta"):
-        twin = zoo.create_model(name, time_steps=2)
-        on_spikes, _ = part_connections(twin, torch.zeros(1, 3, 16, 16))
-    monkeypatch.setattr(zoo.LIF, "forward", lambda self, x: torch.ones_like(x))
-    counted = count_operations(zoo.create_model(name, time_steps=2), [images(batch=1)])
-    assert len(on_spikes) > 10
-    added = {row.layer: row.accumulates for row in counted if row.layer in on_spikes}
-    assert added == on_spikes
-
-
 def test_inference_mode_counts_the_same():
     model, x = create(), images()
 
@@ -376,13 +303,6 @@ def test_firing_rates_are_means_over_all_batches():
 def test_one_batch_in_the_place_of_several_is_refused(measure):
     with pytest.raises(ValueError, match=r"batches: expected several, as \[x\], got one of shape"):
         measure(create(), images())
-
-
-@pytest.mark.parametrize("batches", [[], [images()[:0]]])
-@pytest.mark.parametrize("measure", [firing_rates, count_operations])
-def test_no_images_at_all_are_refused(measure, batches):
-    with pytest.raises(ValueError, match="batches: expected at least one image, got none"):
-        measure(create(), batches)
 
 
 def test_a_compiled_network_is_measured_as_what_was_compiled():
@@ -427,21 +347,6 @@ def test_gradients_are_those_of_a_training_step():
     assert not [name for name, _ in found if "shortcut_heads" in name]
 
 
-def test_frozen_layers_show_the_gradients_that_they_would_have():
-    model, x, labels = create(), images(), torch.tensor([1, 2])
-    expected = gradients(model, x, labels)
-    model.stem.requires_grad_(False)
-    model.stages[0][0].conv1.requires_grad_(False)
-    assert gradients(model, x, labels) == expected
-    assert not model.stem[0].conv.weight.requires_grad
-
-
-def test_features_have_no_gradients_of_a_loss():
-    model = create(features_only=True)
-    with pytest.raises(ValueError, match=r"network that gives logits, got .*, which gives a list"):
-        gradients(model, images(), torch.tensor([1, 2]))
-
-
 def test_a_layer_of_one_weight_has_a_gradient_without_variance():
     model = nn.Sequential(nn.Linear(1, 1, bias=False), nn.Linear(1, 2))
     first, _ = gradients(model, torch.ones(4, 1), torch.tensor([0, 1, 1, 1]))
@@ -460,14 +365,6 @@ def test_a_weight_for_heads_that_are_not_there_is_refused():
         gradients(create(), images(), torch.tensor([1, 2]), 0.25)
     with pytest.raises(ValueError, match="head_weight: expected 0 for a network without"):
         gradients(nn.Conv2d(3, 2, 1), images(), torch.tensor([1, 2]), 0.25)
-
-
-def test_gradients_in_inference_mode_are_refused():
-    with (
-        torch.inference_mode(),
-        pytest.raises(RuntimeError, match=r"gradients: expected to be outside of torch\.inference"),
-    ):
-        gradients(create(), images(), torch.tensor([1, 2]))
 
 
 DIGITS = ("--data.name", "digits", "--data.mean", "78", "--data.std", "96")
@@ -499,27 +396,6 @@ def test_the_command_writes_a_table_json_and_a_picture(command, capsys, tmp_path
     assert (tmp_path / "out/diagnostics.png").read_bytes().startswith(b"\x89PNG")
 
 
-@pytest.mark.parametrize("arguments", [(), ("--random-pixels", "short_bp_resnet20_slim")])
-def test_a_network_that_is_not_named_first_is_asked_for(arguments, command):
-    with pytest.raises(SystemExit) as stopped:
-        command(*arguments)
-    asked = "error: expected python -m zoo.diagnostics MODEL, the network before any option, got "
-    assert stopped.value.code.startswith(asked)
-
-
-def test_what_there_is_no_room_for_is_shown_and_not_half_written(
-    command, capsys, monkeypatch, tmp_path
-):
-    def sync(path):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(disk, "sync", sync)
-    with pytest.raises(SystemExit, match=r"out/diagnostics\.json: expected room for it, got"):
-        command("short_bp_resnet20_slim", *DIGITS, "--num-images", "2", "--output", "out")
-    assert list((tmp_path / "out").iterdir()) == []
-    assert "Operations per image" in capsys.readouterr().out
-
-
 def test_images_that_are_not_there_are_not_made_up(command, tmp_path):
     with pytest.raises(SystemExit) as stopped:
         command("short_bp_resnet20_slim", "--data.root", "nowhere")
@@ -537,16 +413,21 @@ def published(tmp_path):
     return f"local-dir:{folder}"
 
 
-def test_a_name_that_is_none_is_said_before_anything_of_the_images(command):
-    with pytest.raises(SystemExit) as stopped:
-        command("no_such", "--data.root", "nowhere", "--time-steps", "2")
-    assert stopped.value.code.startswith("error: unknown model 'no_such', `python -m zoo list` n")
-    assert stopped.value.code.endswith("a folder is local-dir:no_such")
-
-
-def test_images_of_more_classes_than_the_network_has_are_refused(published, command):
+def test_options_that_do_not_fit_the_network_are_refused(published, command):
     with pytest.raises(SystemExit, match="data: expected 4 classes, those of small, got 10"):
         command(published, *DIGITS)
+    for options, message in (
+        (("--time-steps", "2"), "time_steps: the weights are for T = 3"),
+        (("--head-weight", "0.25"), "head_weight: expected 0 for a network without"),
+    ):
+        with pytest.raises(SystemExit, match=message):
+            command(published, "--random-pixels", "--num-images", "2", *options)
+
+
+def test_an_unknown_name_is_told_before_missing_images(command):
+    with pytest.raises(SystemExit) as stopped:
+        command("no_such", "--data.root", "nowhere", "--time-steps", "2")
+    assert stopped.value.code.startswith("error: unknown model 'no_such'")
 
 
 def test_a_released_network_is_measured_on_what_it_was_trained_on(command, monkeypatch, tmp_path):
@@ -570,27 +451,6 @@ def test_pixels_are_those_of_a_network_whose_training_is_not_recorded(tmp_path):
     found = trained_on(f"local-dir:{tmp_path}")
     assert (found.mean, found.std) == ((10,), (200,))
     assert trained_on("short_bp_resnet18_imagenet").mean == (124, 116, 104)
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"time_steps": 2}, "time_steps: expected none for weights of T = 3, got 2"),
-        ({"head_weight": 0.25}, "head_weight: expected 0 for a network without shortcut heads"),
-        ({"head_weight": math.nan}, "head_weight: expected a number >= 0, got nan"),
-    ],
-)
-def test_what_is_asked_for_in_vain_is_refused(published, options, message):
-    few = {"random_pixels": True, "num_images": 2, "batch_size": 2}
-    assert [*diagnose(published, Options(**few)).gradients] == [0]
-    with pytest.raises(ValueError, match=message):
-        diagnose(published, Options(**few | options))
-
-
-def test_a_network_without_classes_is_refused(tmp_path):
-    hub.save_pretrained(create(num_classes=0), tmp_path)
-    with pytest.raises(ValueError, match=f"{tmp_path}: expected a network of some classes, got"):
-        diagnose(f"local-dir:{tmp_path}", Options(random_pixels=True))
 
 
 def test_images_are_measured_as_the_network_was_trained_on_them(tmp_path):

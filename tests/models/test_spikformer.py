@@ -197,4 +197,4 @@ def test_what_cannot_be_exact_is_exported_by_the_spike_aware_rule(tmp_path):
     onnx.save(write_graph(zoo.deploy(model, exact=False)), graph)
     x = normalise(pixels(model, 16), (125, 123, 114), (63, 62, 67))
     checks = check_spike_aware(model, graph, x, None)
-    assert [check.name for check in checks if not check.passed] == []
+    assert [check.title for check in checks if not check.passed] == []

@@ -1,6 +1,5 @@
 """python -m zoo.diagnostics MODEL --data.root FOLDER [--num-images 100 ...]"""
 
-import math
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,9 +20,8 @@ from zoo.diagnostics.report import JSON, PICTURE, Report
 HELP = {
     "prog": "python -m zoo.diagnostics MODEL",
     "description": "Gradients, firing rates, operations and energy of a network, layer by layer. "
-    "MODEL is a run folder or any name that zoo.create_model takes: a run, arch.tag, "
-    "local-dir:FOLDER and hf-hub:org/name have their weights, a bare architecture random ones and "
-    "the norms of the images.",
+    "MODEL is a run folder or a name for zoo.create_model: a run, arch.tag, local-dir:FOLDER and "
+    "hf-hub:org/name have weights; a bare architecture has random ones, and norms of the images.",
 }
 BATCH = 50
 HEAD_WEIGHT = 0.25
@@ -32,73 +30,64 @@ HEAD_WEIGHT = 0.25
 @dataclass(frozen=True, kw_only=True)
 class Options:
     data: DataConfig = field(default_factory=DataConfig)
-    """Test images; those of the set that a network was trained on, where it says so."""
+    """Test images; by default those of the set that a network was trained on."""
     random_pixels: bool = False
-    """Take random pixels and classes instead."""
+    """Measure on random pixels and classes instead."""
     num_images: int = 100
     """Images to measure rates and operations on."""
     batch_size: int = BATCH
-    """Images of the one training step whose gradients are shown."""
+    """Images of the training step whose gradients are shown."""
     head_weight: float | None = None
-    """Show gradients once more with the shortcut heads at this weight; 0.25 where there are any."""
+    """Show gradients also with the shortcut heads at this weight; 0.25 by default with heads."""
     time_steps: int = 0
     """T of a network without weights; 0 takes its own, or data.frames of event streams."""
     output: str = ""
     """Folder for diagnostics.json and diagnostics.png; runs/diagnostics/MODEL if empty."""
 
     def __post_init__(self):
-        for key, least in (("num_images", 1), ("batch_size", 2), ("time_steps", 0)):
-            if getattr(self, key) < least:
-                raise ValueError(f"{key}: expected at least {least}, got {getattr(self, key)}")
-        if self.head_weight is not None and not 0 <= self.head_weight < math.inf:
-            raise ValueError(f"head_weight: expected a number >= 0, got {self.head_weight}")
+        for key, least in (("num_images", 1), ("batch_size", 2), ("head_weight", 0)):
+            value = getattr(self, key)
+            if value is not None and value < least:
+                raise ValueError(f"{key}: expected at least {least}, got {value}")
 
 
 def short_name(name: str) -> str:
     """A name without the place that it is loaded from."""
-    place = Path(name.rpartition(":")[2])
-    return (place.resolve() if place.is_dir() else place).name
+    return Path(name.rpartition(":")[2]).resolve().name
 
 
 def pretrained_name(name: str) -> str | None:
-    """What zoo.create_model loads with its weights, or None for a bare architecture."""
+    """The name of weights for zoo.create_model, or None for a bare architecture."""
     if Path(name).is_dir():
         return f"local-dir:{name}"
     return None if name.removesuffix(f".{hub.UNTRAINED}") in zoo.list_models() else name
 
 
 def trained_on(name: str) -> DataConfig:
-    """The set that a network was trained on, if its config.json says, and its mean and std."""
-    pretrained = pretrained_name(name)
-    if pretrained is None:
-        cfg, data = timm.get_pretrained_cfg(name).to_dict(), {}
-    else:
+    """The data set that a network was trained on, if recorded, with its mean and std."""
+    if pretrained := pretrained_name(name):
         try:
             config = hub.read_config(hub.locate(pretrained, (hub.CONFIG,)))
-        except (ValueError, OSError):  # create_model says it better
+        except (ValueError, OSError):  # create_model explains it better
             return DataConfig()
         cfg, data = config["pretrained_cfg"], config.get("training", {}).get("data", {})
+    else:
+        cfg, data = timm.get_pretrained_cfg(name).to_dict(), {}
     pixels = {key: tuple(round(255 * value) for value in cfg[key]) for key in ("mean", "std")}
     return DataConfig.recorded(pixels | data)
 
 
 def diagnose(name: str, options: Options) -> Report:
-    """Load a network and images, and measure.
-
-    Raises:
-        FileNotFoundError, ValueError: As zoo.create_model and zoo.data.load_images.
-    """
+    """Load a network and images, and measure."""
     torch.manual_seed(0)
     pretrained = pretrained_name(name)
-    if pretrained:  # before the images: a name that is none is what to complain of
+    if pretrained:  # before the images, to complain about an unknown name first
         model, weights = zoo.create_model(pretrained, pretrained=True), "its own weights"
         if options.time_steps:
             raise ValueError(
-                f"time_steps: expected none for weights of T = {model.time_steps}, got "
-                f"{options.time_steps}; a bare architecture takes any"
+                f"time_steps: the weights are for T = {model.time_steps}; only a bare architecture "
+                "takes another"
             )
-        if not model.num_classes:
-            raise ValueError(f"{name}: expected a network of some classes, got one without any")
     try:
         found = None if options.random_pixels else load_images(options.data, "test")
     except FileNotFoundError as error:
@@ -118,8 +107,7 @@ def diagnose(name: str, options: Options) -> Report:
         model, weights = zoo.create_model(name, shortcut_heads=True, **args), "random weights"
     count = max(options.num_images, options.batch_size)
     if found:
-        chosen = torch.randperm(len(found))[:count].tolist()
-        pixels, labels = found.take(chosen)
+        pixels, labels = found.take(torch.randperm(len(found))[:count].tolist())
         images = f"test images of {options.data.title or options.data.name}"
         x = normalise(pixels, options.data.mean, options.data.std)
     else:
@@ -148,12 +136,10 @@ def diagnose(name: str, options: Options) -> Report:
 
 @torch.no_grad()
 def _settle(model: nn.Module, x: Tensor) -> None:
-    """Norms of a network that was never trained take the statistics of some images; with none, it
-    would hardly fire.
-    """
+    """Give the norms of an untrained network the statistics of images; else it hardly fires."""
     for norm in model.modules():
         if isinstance(norm, nn.BatchNorm2d):
-            norm.momentum = None  # the mean of what is seen
+            norm.momentum = None  # the mean over all batches
     model.train()(x)
     model.eval()
 
@@ -177,7 +163,7 @@ def main() -> None:
         report = diagnose(name, options)
         try:
             report.write(folder)
-        finally:  # what was measured is shown whether or not there is room for it
+        finally:  # show the figures even if the disk is full
             report.print(Console())
         print(f"{folder / JSON} and {folder / PICTURE}")
 

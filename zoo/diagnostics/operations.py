@@ -20,7 +20,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-from zoo.diagnostics.rates import several
+from zoo.diagnostics.rates import check_batches
 from zoo.layers.hooks import eval_mode, hooks
 from zoo.neurons import LIF
 
@@ -78,15 +78,15 @@ def count_operations(model: nn.Module, batches: Iterable[Tensor]) -> list[Operat
         batches: Normalised images, each [B, C, H, W] or event frames [T, B, C, H, W].
 
     Raises:
-        ValueError: A layer is a transposed convolution; or the batches are a tensor, whose parts
-            would be taken for them, or hold no image.
+        ValueError: A layer is a transposed convolution.
     """
+    check_batches(batches)
     model = unwrap_model(model)
     levels = max((m.levels for m in model.modules() if isinstance(m, LIF)), default=1)
     counter, images = _Counter(model, levels=levels), 0
     with eval_mode(model), _inside(model, counter), sdpa_kernel(SDPBackend.MATH):
-        for x in several(batches):  # which may compute, and is none of the network's
-            with counter:
+        for x in batches:
+            with counter:  # not around the loader, which may compute
                 model(x)
             images += x.shape[-4]
     return [

@@ -1,6 +1,6 @@
 """How often neurons fire."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 import torch
 from timm.utils import unwrap_model
@@ -10,16 +10,10 @@ from zoo.layers.hooks import eval_mode, hooks
 from zoo.neurons import LIF
 
 
-def several(batches: Iterable[Tensor]) -> Iterator[Tensor]:
-    """The same batches; raises for one in the place of several, and where none has an image."""
+def check_batches(batches: Iterable[Tensor]) -> None:
+    """Raise for one batch, whose images would be taken for batches."""
     if isinstance(batches, Tensor):
         raise ValueError(f"batches: expected several, as [x], got one of shape {[*batches.shape]}")
-    images = 0
-    for x in batches:
-        images += x.shape[-4]
-        yield x
-    if not images:
-        raise ValueError("batches: expected at least one image, got none")
 
 
 @torch.no_grad()
@@ -29,10 +23,8 @@ def firing_rates(model: nn.Module, batches: Iterable[Tensor]) -> dict[str, float
     Args:
         model: Run in eval mode; left as it was.
         batches: Normalised images, each [B, C, H, W] or event frames [T, B, C, H, W].
-
-    Raises:
-        ValueError: They are a tensor, whose parts would be taken for batches, or hold no image.
     """
+    check_batches(batches)
     model = unwrap_model(model)
     spikes: dict[str, float] = {}
     neurons: dict[str, int] = {}
@@ -46,7 +38,7 @@ def firing_rates(model: nn.Module, batches: Iterable[Tensor]) -> dict[str, float
 
     layers = [(name, module) for name, module in model.named_modules() if isinstance(module, LIF)]
     with eval_mode(model), hooks(*(m.register_forward_hook(count(n)) for n, m in layers)):
-        for x in several(batches):
+        for x in batches:
             model(x)
     rates = {name: spikes[name] / neurons[name] for name in spikes}
-    return rates | {name: 0.0 for name, _ in layers if name not in rates}  # nobody called them
+    return rates | {name: 0.0 for name, _ in layers if name not in rates}  # never called

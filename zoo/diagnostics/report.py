@@ -1,4 +1,4 @@
-"""What was measured of a network, as a table, as JSON and as a picture."""
+"""The figures of a network as a table, as JSON and as a picture."""
 
 import dataclasses
 import io
@@ -13,14 +13,14 @@ from rich.table import Column, Table
 
 from zoo.diagnostics.gradients import Gradient
 from zoo.diagnostics.operations import ACCUMULATE, MULTIPLY_ACCUMULATE, SOURCE, Operations
-from zoo.hub import files as disk
+from zoo.hub.files import write
 
 JSON, PICTURE = "diagnostics.json", "diagnostics.png"
 
 
 @dataclass(frozen=True)
 class Report:
-    """All of it in order from the input; gradients by the weight that the heads had."""
+    """Figures in order from the input; gradients by the weight of the heads."""
 
     title: str
     """Network, weights, time steps and images."""
@@ -51,14 +51,9 @@ class Report:
         }
 
     def write(self, folder: Path) -> None:
-        """diagnostics.json and diagnostics.png.
-
-        Raises:
-            ImportError: matplotlib is not there; the JSON file is written all the same.
-            OSError: There is no room for one of them; nothing of it is left.
-        """
+        """Write diagnostics.json and diagnostics.png."""
         folder.mkdir(parents=True, exist_ok=True)
-        disk.write(folder / JSON, json.dumps(self.values(), indent=2) + "\n")
+        write(folder / JSON, json.dumps(self.values(), indent=2) + "\n")
         self._draw(folder / PICTURE)
 
     def print(self, console: Console) -> None:
@@ -89,13 +84,8 @@ class Report:
         console.print(table)
 
     def _draw(self, path: Path) -> None:
-        try:
-            from matplotlib.figure import Figure
-        except ImportError:
-            raise ImportError(
-                f"{path}: expected matplotlib to draw it, found none; pip install matplotlib. "
-                f"{path.with_name(JSON)} is written"
-            ) from None
+        from matplotlib.figure import Figure
+
         lines = max(len(self.firing_rates), len(self.operations))
         figure = Figure(figsize=(14, max(5.0, 1.5 + 0.19 * lines)), layout="constrained")
         gradients, rates, energy = figure.subplots(1, 3)
@@ -132,7 +122,7 @@ class Report:
         figure.suptitle(self.title)
         picture = io.BytesIO()
         figure.savefig(picture, format="png", dpi=120)
-        disk.write(path, picture.getvalue())
+        write(path, picture.getvalue())
 
 
 KEYS = ("multiply_accumulates", "accumulates")

@@ -1,0 +1,42 @@
+"""The graphs are exactly those that the weight file gives: every constant and every node."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+from torch import fx
+
+from export.checks.check import Check
+from export.graph.writer import write_graphs
+
+
+@dataclass(frozen=True, kw_only=True)
+class Graphs(Check):
+    id = "graphs"
+    title = "graphs hold the weights"
+    that_differ: list[str]
+
+    @property
+    def passed(self) -> bool:
+        return not self.that_differ
+
+
+def check_graphs(folder: Path, deployed: fx.GraphModule) -> Graphs:
+    """Compare the graphs of a folder with those of its deployed network."""
+    wrong = []
+    for path, expected in write_graphs(deployed).items():
+        found = onnx.load(folder / path)
+        expected.producer_version = found.producer_version
+        if found != expected:
+            wrong += [f"{path}: {name}" for name in different_parts(found, expected)] or [path]
+    return Graphs(that_differ=wrong)
+
+
+def different_parts(*models: onnx.ModelProto) -> list[str]:
+    """Names of the constants, nodes and functions in which two graphs differ."""
+    parts = [
+        {part.name: part for part in (*m.graph.initializer, *m.graph.node, *m.functions)}
+        for m in models
+    ]
+    names = parts[0].keys() | parts[1].keys()
+    return sorted(name for name in names if parts[0].get(name) != parts[1].get(name))

@@ -1,0 +1,44 @@
+"""What a folder says beside its weights follows from them."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from export.card.browser import BROWSER_KEYS, PREPROCESSOR, browser_config, preprocessor
+from export.checks.certificate import Certificate
+from export.checks.check import Check, figures_by_id
+from export.folder import REPORT, read_report
+from zoo import hub
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metadata(Check):
+    id = "metadata"
+    title = "metadata matches the weights"
+    that_differ: list[str]
+
+    @property
+    def passed(self) -> bool:
+        return not self.that_differ
+
+
+def check_metadata(folder: Path, rule: str, certificate: Certificate | None) -> Metadata:
+    """Compare preprocessor, labels, and rule and certificate of a report with what was found.
+
+    Args:
+        certificate: None by the spike-aware rule.
+    """
+    path, expected, wrong = folder / PREPROCESSOR, preprocessor(folder), []
+    if (path.read_text() if path.is_file() else None) != expected:
+        wrong.append(PREPROCESSOR)
+    config = hub.read_config(folder)
+    browser = browser_config(config.get("label_names", []))
+    wrong += [f"{hub.CONFIG}: {key}" for key in BROWSER_KEYS if config.get(key) != browser.get(key)]
+    if (folder / REPORT).is_file():
+        report = read_report(folder)
+        if report.get("rule") != rule:
+            wrong.append(f"{REPORT}: rule")
+        found = certificate and json.loads(json.dumps(certificate.report()["figures"]))
+        if figures_by_id(report).get(Certificate.id) != found:
+            wrong.append(f"{REPORT}: {Certificate.id}")
+    return Metadata(that_differ=wrong)
