@@ -23,22 +23,23 @@ def root(tmp_path):
 
 def tiny(config):
     data = replace(config.data, holdout=8, limit=32)
-    return replace(config, data=data, epochs=1, batch_size=16, compile=False)
+    fast = config.model_args | {"memory": "fast"}  # lean memory compiles
+    return replace(config, data=data, model_args=fast, epochs=1, batch_size=16, compile=False)
 
 
 def test_an_experiment_trains_its_arms_and_replaces_its_last_measurement(
     root, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(measure, "RESULTS", tmp_path)
-    narrow = EXPERIMENTS["ablation_narrow"]
-    arms = {arm: tiny(narrow.arms[arm]) for arm in ("vanilla", "shortcut")}
+    slim = EXPERIMENTS["ablation"]
+    arms = {arm: tiny(slim.arms[arm]) for arm in ("vanilla", "shortcut")}
     small = Experiment(
         table="small",
         title="Small",
-        networks="narrow",
+        networks="slim",
         arms=arms,
         seeds=(0, 1),
-        about=narrow.about,
+        about=slim.about,
         measure=lambda *of: experiments.accuracy_with_heads(*of) | experiments.gradient_left(*of),
     )
     monkeypatch.setattr(experiments, "BATCH", 4)
