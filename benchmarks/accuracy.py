@@ -1,9 +1,9 @@
-"""What the released networks get right on the exact grid: of all test images, and of 1,000 of them.
+"""Count the test images that the releases classify correctly on the exact grid.
 
     python benchmarks/accuracy.py --root FOLDER_OR_TAR
 
-Writes tests/released.json, which a test holds the releases to on the 1,000 images, and the table of
-docs/results/accuracy.md. The exact network's bits are the same everywhere, and so are the counts.
+Writes docs/results/accuracy.json, and for a test the counts of 1,000 images to tests/released.json.
+The exact network has the same bits on every machine, so the counts are the same too.
 """
 
 import json
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from measure import of_weights, report, run_script
+from measure import release_hashes, report, run_script
 from torch import Tensor, nn
 
 import zoo
@@ -25,12 +25,12 @@ COMMAND = "python benchmarks/accuracy.py --root FOLDER_OR_TAR"
 
 
 def is_right(model: nn.Module, pixels: Tensor, labels: Tensor, name: str) -> Tensor:
-    """Which images a trained network gets right on the exact grid, [N]."""
+    """Which images the deployed network classifies correctly, [N]."""
     return logits_of(zoo.deploy(model), pixels, name).argmax(1) == labels
 
 
 def releases_of(classes: Sequence[str]) -> list[str]:
-    """The released networks that know these classes, in this order."""
+    """The released networks with these classes, in this order."""
     names = [
         name
         for name in zoo.list_models(pretrained=True)
@@ -38,21 +38,19 @@ def releases_of(classes: Sequence[str]) -> list[str]:
     ]
     if not names:
         raise ValueError(
-            f"--root: expected images of the classes that a release knows, got {list(classes)[:10]}"
+            f"root: expected images of the classes of a release, got {list(classes)[:10]}"
         )
     return names
 
 
 def main(root: str) -> None:
-    """Count what the released networks get right.
+    """Count the test images that the releases classify correctly.
 
     Args:
         root: A folder or tar archive with train/CLASS/IMAGE and test/CLASS/IMAGE.
     """
     data = DataConfig(name="image_folder", root=root)
     found = load_images(data, "test")
-    if len(found) < COUNT:
-        raise ValueError(f"--root: expected {COUNT} test images or more, got {len(found)}")
     order = torch.randperm(len(found), generator=torch.Generator().manual_seed(1000))
     indices = order[:COUNT].sort().values
     rows, correct = [], {}
@@ -72,7 +70,7 @@ def main(root: str) -> None:
             }
         )
     title = "Released networks on test images, on the exact grid"
-    report("accuracy", title, rows, COMMAND, **of_weights(correct))
+    report("accuracy", title, COMMAND, rows, **release_hashes(correct))
     content = {"command": COMMAND, "correct": correct, "indices": indices.tolist()}
     FILE.write_text(json.dumps(content) + "\n")
 

@@ -1,8 +1,8 @@
-"""What an image costs the released networks, and how often their neurons fire.
+"""Estimate the energy of an image in the releases, and measure their firing rates.
 
     python benchmarks/energy.py --root FOLDER_OR_TAR
 
-Beside each its twin without neurons: the same convolutions once, on real numbers.
+Compares each with a non-spiking twin: the same convolutions on real numbers, run once.
 """
 
 import itertools
@@ -12,7 +12,7 @@ import torch
 from accuracy import releases_of
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
-from measure import RESULTS, of_weights, report, run_script
+from measure import RESULTS, release_hashes, report, run_script
 
 import zoo
 from export.checks.images import data_images
@@ -42,7 +42,7 @@ def main(root: str) -> None:
         rows.append(row(name, model, operations, rates[name]))
     facts = {"images": f"{IMAGES} test images of CIFAR-10 (JPEG)", "energy": SOURCE}
     title = "What an image costs the released networks"
-    report("energy", title, rows, COMMAND, **facts, **of_weights(rates))
+    report("energy", title, COMMAND, rows, **facts, **release_hashes(rates))
     figure = Figure(figsize=(9, 4), layout="constrained")
     axes = figure.subplots()
     for (name, found), style in zip(rates.items(), itertools.cycle(("o-", "s--"))):

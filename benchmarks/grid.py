@@ -1,10 +1,10 @@
-"""What the exact grid changes in the released networks, and in which layer.
+"""Count what the exact grid changes in the releases, layer by layer.
 
     python benchmarks/grid.py --root FOLDER_OR_TAR
 
-The folded network with one layer at a time on the grid, held to itself without one; and, of the
-network as it was trained, what the rounding of fp32 alone changes: in another memory layout, and
-with its norms folded.
+Compares the folded network with one layer at a time on the grid with the folded network; and the
+trained network with itself in another memory layout and with its norms folded, which shows what
+fp32 rounding alone changes.
 """
 
 import copy
@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from accuracy import releases_of
-from measure import of_weights, report, run_script
+from measure import release_hashes, report, run_script
 from torch import Tensor, nn
 
 import zoo
@@ -25,12 +25,12 @@ from zoo.deployment.layers import PixelConv
 
 IMAGES = 200
 TRAINED, FOLDED = "as trained", "norms folded"
-CHANGE = 1e-3  # of a logit; what fp32 and the classifier's own grid do without a flip is less
+CHANGE = 1e-3  # of a logit; rounding without a flipped spike changes less
 COMMAND = "python benchmarks/grid.py --root FOLDER_OR_TAR"
 
 
 def one_on_the_grid(folded: nn.Module, exact: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """The name of each layer before neurons, and the folded network with that one on the grid."""
+    """Each layer before neurons by name, and the folded network with that one on the grid."""
     stems = {name for name, module in folded.named_modules() if isinstance(module, PixelConv)}
     for name, module in folded.named_modules():
         place, _, child = name.rpartition(".")
@@ -80,9 +80,9 @@ def main(root: str) -> None:
     facts = {
         "images": f"{IMAGES} test images of CIFAR-10 (JPEG)",
         "a change": f"more than {CHANGE}",
-        **of_weights(names),
+        **release_hashes(names),
     }
-    report("grid", "What the exact grid changes, by layer", rows, COMMAND, **facts)
+    report("grid", "What the exact grid changes, by layer", COMMAND, rows, **facts)
 
 
 if __name__ == "__main__":

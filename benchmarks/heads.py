@@ -1,33 +1,34 @@
-"""What the shortcut heads cost: the training step with and without, at T = 2 and 4.
+"""Time the training step with and without shortcut heads, at T = 2 and 4.
 
     python benchmarks/heads.py
 
-On some machines two builds of one network differ by more than heads cost, so that each is built
-several times, and in every second build the one with heads comes first.
+Two builds of one network can differ by more than heads cost. So each is built several times, and
+every second build runs the network with heads first.
 """
 
 import statistics
 from functools import partial
 
 from contestants import ours
-from measure import DEVICE, SUFFIX, interleaved, report, run_script
+from measure import BUILDS, DEVICE, LATEST, interleaved, report, run_script
 from train_step import BATCH, PRECISION, step
 
 from zoo.training.allocator import keep_large_buffers
 
-BUILDS = 4  # as many of each order
-# Of each build. The first network is the paper's; a short step varies more.
+COUNT = 4  # builds, as many of each order
+# Of each build. The first network is the claim's; a short step varies more.
 ROUNDS = {"short_bp_resnet20": 3, "short_bp_resnet18": 3, "short_bp_resnet20_slim": 11}
 
 
 def main() -> None:
+    """Time steps with and without heads."""
     keep_large_buffers()
     rows = []
     for name, rounds in ROUNDS.items():
         for T in (2, 4):
             made = {heads: partial(ours, name, T, heads=heads) for heads in (False, True)}
             found = []
-            for build in range(BUILDS):
+            for build in range(COUNT):
                 order = sorted(made, reverse=build % 2 == 1)
                 runs = {str(heads): step(made[heads]()) for heads in order}
                 found.append(interleaved(runs, rounds))
@@ -39,18 +40,22 @@ def main() -> None:
                     "ms without": 1e3 * statistics.median(s["False"] for s in found),
                     "ms with": 1e3 * statistics.median(s["True"] for s in found),
                     "cost in %": statistics.median(costs),
-                    "of each build, %": ", ".join(f"{cost:+.1f}" for cost in costs),
+                    f"{BUILDS}, %": ", ".join(f"{cost:+.1f}" for cost in costs),
                 }
             )
-    facts = {
-        "batch": BATCH,
-        "precision": PRECISION,
-        "builds": BUILDS,
-        "rounds": ROUNDS,
-        "the paper reports": "9 to 10 % (rebuttal, ResNet20 on one V100)",
-    }
-    name, command = f"heads{SUFFIX}", "python benchmarks/heads.py"
-    report(name, "What the heads cost", rows, command, DEVICE, **facts)
+    report(
+        "heads",
+        "Cost of the heads in a training step",
+        "python benchmarks/heads.py",
+        rows,
+        DEVICE,
+        key=("device", "measured"),
+        measured=LATEST,
+        batch=BATCH,
+        precision=PRECISION,
+        builds=COUNT,
+        rounds=ROUNDS,
+    )
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""Inference on the CPU: PyTorch, torch.compile and onnxruntime on the exported graphs.
+"""Time inference on the CPU: PyTorch, torch.compile and onnxruntime on the exported graphs.
 
     python benchmarks/inference.py
 
-Each network is built several times, each time in a process of its own, and in every second one the
-contestants run in the opposite order.
+Each network is built several times, each time in a process of its own, and contestants run in the
+opposite order every second time.
 """
 
 import json
@@ -14,15 +14,7 @@ from typing import Any
 
 import onnxruntime
 import torch
-from measure import (
-    EACH,
-    in_a_process,
-    instruction_set,
-    interleaved,
-    of_each,
-    report,
-    run_script,
-)
+from measure import BUILDS, interleaved, join_builds, report, run_in_process, run_script
 from torch import nn
 
 import zoo
@@ -32,7 +24,7 @@ from zoo.training.allocator import keep_large_buffers
 
 CASES = (("short_bp_resnet18", 16), ("short_bp_resnet18", 1), ("short_bp_resnet20_slim", 16))
 T, ROUNDS = 4, 5
-BUILDS = 4  # as many of each order
+COUNT = 4  # builds, as many of each order
 
 
 def contestants(name: str, batch: int) -> dict[str, Callable[[], Any]]:
@@ -76,9 +68,10 @@ def side_by_side(name: str, batch: int, build: int) -> dict[str, float]:
 
 
 def main() -> None:
+    """Time all contestants."""
     rows = []
     for name, batch in CASES:
-        builds = [in_a_process(__file__, name, str(batch), str(b)) for b in range(BUILDS)]
+        builds = [run_in_process(__file__, name, str(batch), str(b)) for b in range(COUNT)]
         for who in builds[0]:
             seconds = statistics.median(build[who] for build in builds)
             times = [build[who] / build["onnxruntime"] for build in builds]
@@ -90,13 +83,20 @@ def main() -> None:
                     "ms": 1e3 * seconds,
                     "images/s": batch / seconds,
                     "times onnxruntime": statistics.median(times),
-                    EACH: of_each(times),
+                    BUILDS: join_builds(times),
                 }
             )
-    facts = {"time steps": T, "builds": BUILDS, "rounds": ROUNDS, "precision": "fp32"}
-    facts["onnxruntime"] = onnxruntime.__version__
-    name = f"inference_{instruction_set()}"
-    report(name, "Inference on a CPU", rows, "python benchmarks/inference.py", **facts)
+    report(
+        "inference",
+        "Inference on a CPU",
+        "python benchmarks/inference.py",
+        rows,
+        key=("device",),
+        builds=COUNT,
+        rounds=ROUNDS,
+        precision="fp32",
+        onnxruntime=onnxruntime.__version__,
+    )
 
 
 if __name__ == "__main__":

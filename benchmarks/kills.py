@@ -1,10 +1,9 @@
-"""Kills a run on real images at random moments, takes it up again, and compares what it ends with.
+"""Kill a training run at random moments, start it again, and compare its final weights.
 
     python benchmarks/kills.py --root FOLDER_OR_TAR
 
-FOLDER_OR_TAR holds train/CLASS/IMAGE and test/CLASS/IMAGE, as data.name: image_folder reads it. The
-first images of each class make a small set; a run of two epochs on it is timed unbroken, and then
-started TRIALS times, killed with SIGKILL at a random moment of that time, and started once more.
+A run of two epochs on the first images of each class is timed unbroken. Then it is started TRIALS
+times, killed with SIGKILL at a random moment, and started once more.
 """
 
 import json
@@ -42,7 +41,7 @@ checkpoint_minutes: 0.02
 
 
 def write_images(root: str, folder: Path) -> None:
-    """The first images of each class of a set."""
+    """Write the first images of each class."""
     for split, count in IMAGES.items():
         found = load_images(DataConfig(name="image_folder", root=root), split)
         for number, name in enumerate(found.classes):
@@ -57,7 +56,7 @@ def start(recipe: Path, run: Path) -> subprocess.Popen:
 
 
 def finish(recipe: Path, run: Path) -> str:
-    """Run to the end; the sha256 of the weights."""
+    """Run to the end; return the sha256 of the weights."""
     process = start(recipe, run)
     _, errors = process.communicate()
     if process.returncode:
@@ -74,13 +73,13 @@ def position(run: Path) -> str:
 
 
 def main(root: str) -> None:
-    """Kill, go on, compare.
+    """Kill a run, start it again, compare.
 
     Args:
         root: A folder or tar archive with train/CLASS/IMAGE and test/CLASS/IMAGE.
     """
     os.environ["OMP_NUM_THREADS"] = "1"
-    torch.set_num_threads(1)  # as the table says of the runs
+    torch.set_num_threads(1)  # the runs' number, for the table
     draw, rows = random.Random(SEED), []
     with tempfile.TemporaryDirectory(prefix="kills_") as scratch:
         folder = Path(scratch)
@@ -113,7 +112,7 @@ def main(root: str) -> None:
             shutil.rmtree(run)
     facts = {"seed": SEED, "unbroken run, s": round(seconds, 1), "sha256 of its weights": whole}
     command = "python benchmarks/kills.py --root FOLDER_OR_TAR"
-    report("kills", "Runs killed with SIGKILL and started again", rows, command, **facts)
+    report("kills", "Runs killed with SIGKILL and started again", command, rows, **facts)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Timing of contestants side by side, and the tables and files that come of it."""
+"""Time contestants side by side, and write tables to docs/results."""
 
 import functools
 import json
@@ -9,15 +9,13 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 import tyro
-from rich.console import Console
 from rich.progress import track
-from rich.table import Table
 
 from zoo import hub
 from zoo.console import said_in_a_line
@@ -26,11 +24,10 @@ from zoo.training.machine import processor
 
 SETTLE = 0.05  # seconds; threads of the contestant before still spin for some milliseconds
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-SUFFIX = "_cuda" if DEVICE == "cuda" else ""  # of the name of a table that a GPU changes
-AT_LEAST = 0.05  # seconds of work on a GPU, or what is timed is how Python launches it
-MOST_COLUMNS = 1000  # of characters; a table is not cut off where its lines only have to wrap
+AT_LEAST = 0.05  # seconds of work on a GPU; less would time the launch of its kernels
+BUILDS = "of each build"  # the column beside a median of builds
 WEIGHTS = "sha256 of the weights"
-EACH = "of each build"  # the column beside a median of builds
+LATEST = "latest"
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "docs" / "results"
 
@@ -64,115 +61,102 @@ def _synchronise() -> None:
         torch.cuda.synchronize()
 
 
-def in_a_process(script: str, *arguments: str) -> Any:
-    """The JSON that a script, run with these arguments, prints last."""
+def run_in_process(script: str, *arguments: str) -> Any:
+    """Run a script with these arguments; return the JSON that it prints last."""
     line = [sys.executable, script, *arguments]
     run = subprocess.run(line, stdout=subprocess.PIPE, text=True, check=True)
     return json.loads(run.stdout.splitlines()[-1])
 
 
-def of_each(builds: Iterable[float]) -> str:
+def join_builds(builds: Iterable[float]) -> str:
+    """The cell that lists the figures of single builds."""
     return ", ".join(f"{value:.2f}" for value in builds)
 
 
-def machine(device: str) -> dict[str, str]:
-    """What the figures were measured on, and in a git repository with which commit."""
-    return {
-        "device": processor(torch.device(device)),
-        "threads": str(torch.get_num_threads()),
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-        **({"commit": found} if (found := commit()) else {}),
-    }
-
-
-@functools.cache  # of when a script begins, whatever becomes of the files until it ends
+@functools.cache  # the state of the code when the script begins
 def commit() -> str:
-    """Of this code, with -dirty if it was changed since, what it writes aside; empty outside of a
-    repository.
-    """
+    """The commit of this code, with -dirty if the code has changed; empty outside a repository."""
     if shutil.which("git") is None:
         return ""
 
-    def git(*asked: str) -> str:
-        line = ["git", *asked]
+    def git(*arguments: str) -> str:
+        line = ["git", *arguments]
         return subprocess.run(line, cwd=ROOT, capture_output=True, text=True).stdout.strip()
 
     written = (":!docs/results*", ":!tests/released.json", ":!/README.md", ":!/MODEL_CARDS.md")
-    code = git("status", "--porcelain", "--", ".", *written)
-    return git("rev-parse", "--short", "HEAD") + "-dirty" * bool(code)
+    changed = git("status", "--porcelain", "--", ".", *written)
+    return git("rev-parse", "--short", "HEAD") + "-dirty" * bool(changed)
 
 
-def instruction_set() -> str:
-    """Of this CPU, for the name of a table whose contestants compare otherwise on another."""
-    return torch.backends.cpu.get_cpu_capability().lower()
-
-
-def of_weights(names: Iterable[str]) -> dict[str, dict[str, str]]:
-    """Which weights of released networks were measured, for a table's facts."""
+def release_hashes(names: Iterable[str]) -> dict[str, dict[str, str]]:
+    """The sha256 of the weights of released networks, for a table's facts."""
     paths = {name: hub.find_pretrained(name) / hub.WEIGHTS for name in names}
     return {WEIGHTS: {name: disk.file_sha256(path) for name, path in paths.items()}}
 
 
 def run_script(main: Callable[..., Any]) -> Any:
-    """Run a script with the arguments that its command line gives; what is wrong with them, or with
-    what they name, ends it with a line that says so.
-    """
+    """Run a script's main function with the arguments of the command line."""
     commit()
     with said_in_a_line():
         return tyro.cli(main)
 
 
+def read(name: str) -> dict[str, Any]:
+    """The table docs/results/NAME.json."""
+    return json.loads((RESULTS / f"{name}.json").read_text())
+
+
 def report(
     name: str,
     title: str,
-    rows: list[dict[str, Any]],
     command: str,
+    rows: list[dict[str, Any]],
     device: str = "cpu",
+    key: Sequence[str] = (),
     **facts: Any,
 ) -> None:
-    """Print rows as a table; write them to docs/results/NAME.json and NAME.md.
+    """Print rows as a table and write them, with the machine, to docs/results/NAME.json.
 
     Args:
         device: What was measured on, "cpu" or "cuda".
-        facts: More of the JSON; machine=None where nothing was measured on this one.
+        key: Facts that tell the measurements of a table apart, such as the device. The new
+            measurement replaces the one with the same facts and stands before the others.
+            Without a key the table has one measurement.
+        facts: Settings of this measurement.
     """
-    columns = list(rows[0])
-    table = Table(*columns, title=title)
-    for row in rows:
-        table.add_row(*(_cell(row.get(column)) for column in columns))
-    console = Console()
-    wide = console.options.update(max_width=MOST_COLUMNS)
-    Console(width=max(console.width, console.measure(table, options=wide).maximum)).print(table)
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    content = {
-        "title": title,
+    measurement = {
         "command": command,
-        "machine": machine(device),
+        "device": processor(torch.device(device)),
+        "threads": str(torch.get_num_threads()),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "commit": commit(),
         **facts,
         "rows": rows,
     }
+    content = {"title": title, **measurement}
+    if key:
+        found = read(name)["measurements"] if (RESULTS / f"{name}.json").exists() else []
+        others = [old for old in found if any(old.get(k) != measurement[k] for k in key)]
+        content = {"title": title, "measurements": [measurement, *others]}
     (RESULTS / f"{name}.json").write_text(json.dumps(content, indent=2) + "\n")
-    (RESULTS / f"{name}.md").write_text(markdown(content))
+    print(f"## {title}\n\n{table_of(rows)}")
 
 
-def markdown(content: dict[str, Any]) -> str:
-    """What report wrote as JSON, as a page."""
-    rows, columns, m = content["rows"], list(content["rows"][0]), content["machine"]
-    where = f"`{content['command']}`"
-    if m:
-        where += f", on {m['device']}, {m['threads']} threads, "
-        where += f"torch {m['torch']}, Python {m['python']}"
-        where += f", commit {m['commit']}" if "commit" in m else ""
-    lines = [f"## {content['title']}", "", f"{where}.", ""]
-    facts = content.keys() - {"title", "command", "machine", "rows"}
-    lines += [f"{fact}: {content[fact]}  " for fact in sorted(facts)]
-    lines += ["", "| " + " | ".join(columns) + " |", "|---" * len(columns) + "|"]
-    lines += ["| " + " | ".join(_cell(row.get(c)) for c in columns) + " |" for row in rows]
-    return "\n".join(lines) + "\n"
+def table_of(rows: list[dict[str, Any]]) -> str:
+    """Rows as a Markdown table; a row may lack some of the columns."""
+    columns = list(dict.fromkeys(column for row in rows for column in row))
+    return table(columns, [[cell(row.get(column)) for column in columns] for row in rows])
 
 
-def _cell(value: Any) -> str:
+def table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+    """A Markdown table."""
+    rows = [head, ["---"] * len(head), *lines]
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+
+
+def cell(value: Any) -> str:
+    """A value in a table, to three digits."""
     if value is None:
         return "-"
     if isinstance(value, float):

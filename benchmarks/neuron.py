@@ -1,11 +1,11 @@
-"""One LIF layer, forward and backward, over T = 2, 4 and 8 steps of [32, 64, 32, 32].
+"""Time one LIF layer, forward and backward, over T = 2, 4 and 8 steps of [32, 64, 32, 32].
 
 python benchmarks/neuron.py
 """
 
 import torch
 from contestants import NEURONS
-from measure import DEVICE, SUFFIX, interleaved, report, run_script
+from measure import DEVICE, interleaved, report, run_script
 from spikingjelly.activation_based import functional
 from torch import nn
 
@@ -22,6 +22,7 @@ def step(layer: nn.Module, x: torch.Tensor, grad: torch.Tensor):
 
 
 def main() -> None:
+    """Time our neuron and those of other libraries."""
     keep_large_buffers()
     rows = []
     for T in (2, 4, 8):
@@ -39,21 +40,13 @@ def main() -> None:
                     "times ours": value / seconds["ours"],
                 }
             )
-    facts = {
-        **({} if SUFFIX else {"allocator": "glibc keeps large buffers, for every contestant"}),
-        "compiled": "ours alone, by its kernel; train_step has both compiled",
-        "neurons": "as each library's documentation builds it: ours has a triangle for a "
-        "gradient, also through its reset; SpikingJelly's an arctangent and an input times "
-        "1 / tau, snnTorch's an arctangent and a reset by subtraction, neither a gradient through "
-        "the reset",
-    }
     report(
-        f"neuron{SUFFIX}",
+        "neuron",
         "One LIF layer, forward and backward, fp32",
-        rows,
         "python benchmarks/neuron.py",
+        rows,
         DEVICE,
-        **facts,
+        key=("device",),
     )
 
 

@@ -1,142 +1,150 @@
-"""The paper's claims beside what was measured: docs/results.md, and README's tables of verdicts and
-of speed, from the files in docs/results.
+"""Write docs/results.md, the pages of docs/results and README's tables from the JSON tables.
 
     python benchmarks/results.py
 
-Each claim is told in a file of its own, in claims/.
+claims.py has the claims and their rules.
 """
 
-from pathlib import Path
+from typing import Any
 
-from claims.claim import LOSSES, Row, read, table
-from claims.cost import cost
-from claims.depth import NARROW, depth
-from claims.differences import SURE
-from claims.energy import energy
-from claims.gradient import gradient_by_layer
-from claims.membrane import membrane
-from claims.parts import ablation
-from claims.twins import twins
-from depth import WIDTHS
-from measure import EACH, run_script
+from claims import CLAIMS, Claim, measurements
+from differences import SIGNIFICANCE, Row
+from measure import BUILDS, RESULTS, ROOT, read, run_script, table, table_of
 
 from export.releases import with_part
 
-ROOT = Path(__file__).parent.parent
 PAGE, README = ROOT / "docs" / "results.md", ROOT / "README.md"
 BEGIN, END = "<!-- python benchmarks/results.py writes this -->", "<!-- the verdicts end here -->"
 SPEED, SPEED_ENDS = "<!-- and this -->", "<!-- the speed ends here -->"
-CLAIMS = gradient_by_layer, depth, ablation, membrane, cost, energy, twins
-SMALL = "depth", "ablation", "ablation_narrow", "membrane", "membrane_narrow"  # claims 2 to 4
-FIRST_BLOCK = "spike after the addition"
-SHARED = [  # by table, arms that the page calls the same runs
-    *(
-        {
-            "depth": f"{NARROW} {loss}",
-            "ablation_narrow": loss,
-            "membrane_narrow": f"{FIRST_BLOCK}, {loss}",
-        }
-        for loss in LOSSES
-    ),
-    *({"ablation": loss, "membrane": f"{FIRST_BLOCK}, {loss}"} for loss in LOSSES),
-]
-HEAD = f"""# The claims of "Take A Shortcut Back", measured
+# Tables with a page of their own, and what their columns mean; results.md has the others.
+PAGES = {
+    "train_step": "Ours has its heads; the others have none. ReLU in each neuron's place, at all T "
+    "steps, shows what a step costs without neurons. `times ours`: step time relative to ours, "
+    "measured in one process that keeps large buffers, as zoo.training does; higher is slower. "
+    "torch.compile is relative to ours beside it. `ms, glibc as it comes`, `times ours as trained` "
+    "and `peak MiB` are of a process with this contestant alone and glibc's default allocator. "
+    "A measurement without builds is of one build, so small differences in it mean nothing.",
+    "inference": "T = 4. A measurement without builds is of one build, so small differences in it "
+    "mean nothing.",
+    "neuron": "Each library's neuron as its documentation builds it. Ours has a triangle gradient, "
+    "also through the reset, and a compiled kernel. SpikingJelly's has an arctangent gradient and "
+    "scales its input by 1 / tau; snnTorch's has an arctangent gradient and a reset by "
+    "subtraction. Neither has a gradient through the reset. glibc keeps large buffers for all.",
+    "grid": "The folded network with one layer at a time on the grid, compared with itself "
+    "without; and what fp32 rounding alone changes in the trained network.",
+    "kills": "Each run is killed at a random moment and started again by the same command.",
+    "recipe_search": "Accuracies are of held-out training images, never of test images; runs that "
+    "hold out as many hold out the same ones. `options` lists what differs from the defaults. A "
+    "run with fewer epochs than its schedule was stopped.",
+}
+HEAD = """# The claims of "Take A Shortcut Back", measured
 
-Written by `python benchmarks/results.py` from the files in `docs/results/`; each claim stands with
-the command that measures it again (`pip install -e '.[bench]'` first); `FOLDER_OR_TAR` is
-[CIFAR-10 (JPEG)](training.md#data). Sizes and time steps are such as two CPU cores can carry.
-Optimizer, learning rate and threshold differ from claim to claim. [The runs that chose
-them](results/recipe_search.md) had heads, and were measured on images that are held out here too;
-no recipe was searched for networks without heads, whose runs in that table (`vanilla`) are claim
-7's twins. The rebuttal is what the authors answered to the reviewers, public on OpenReview.
-`configs/paper/` holds the paper's recipes, as far as it gives them, for GPUs. Where a table says no
-more of Muon than its learning rate, it multiplied in bf16; in fp32 the same commands have it
-multiply in fp32 now, so that they give somewhat other figures. The commit in a table's file is that
-of the code which wrote it; arms may have been trained by code before it, which `trained by` names
-where that was noted.
-
-Arms that are compared begin with the same weights and see the same images in the same order, with
-the same augmentation. Accuracies of claims 2 to 4 are of images held out from training, mean ±
-deviation of three seeds, or of six where it is said. A seed changes weights, order and
-augmentation, but not which images are held out, so that ± leaves that choice out; earlier
-measurements held out the same. A difference counts where Welch's t-test gives p < {SURE}, with
-Holm's correction over the comparisons of its table. "Not shown" does not mean that there is none:
-so few seeds miss differences as large as some that are claimed. Claim 2 gives for each comparison,
-and claims 3 and 4 from the least to the largest of theirs, the smallest measured difference that
-would have counted, had its p been the lowest of its table, which the correction holds to the
-strictest limit; another could have counted with somewhat less. A true difference of just that size
-is missed about half the time; with three seeds, whose deviations are uncertain themselves, that may
-be more or less. Networks that train on crops of 24 pixels are measured on whole images of 32.
+`python benchmarks/results.py` writes this page from the tables in [results](results). Run
+`pip install -e '.[bench]'` before the commands; `FOLDER_OR_TAR` is
+[CIFAR-10 (JPEG)](training.md#data). The rebuttal is the authors' answer to the reviewers.
 """
+METHOD = f"""## Method
+
+Arms of a comparison start from the same weights and see the same images in the same order.
+Accuracies of claims 2 to 4 are of 5,000 held-out training images: mean ± standard deviation of
+three seeds, of six in narrow ResNet-34. A difference counts if Welch's t-test gives
+p < {SIGNIFICANCE} after Holm's correction over its table. "Not shown" doesn't mean that there is
+none: "points needed" is the smallest difference that would have counted as the surest of its table,
+and a true difference of that size is missed half the time.
+
+- Networks are small and far from trained: those of claims 2 to 4 have one or two time steps and
+  five epochs of 10,000 images, cropped to 24 pixels. `configs/paper/` has the paper's recipes.
+- All seeds hold out the same images. [Runs with heads](results/recipe_search.md), measured on them,
+  chose optimizer, learning rate and threshold. We searched no recipe without heads.
+- Claims 2 to 4 share the runs of narrow ResNet-34 (8 to 64 channels), vanilla and evolutionary.
+- Muon multiplied in bf16 in these tables; today's commands multiply in fp32."""
+
+README_NOTE = (
+    "Vanilla networks train without heads. Shortcut keeps a head weight of 1, evolutionary lets it "
+    "fall to 0. The networks of claims 1 to 4 are small and far from trained, and claims 2 to 4 "
+    "share runs."
+)
 
 
-def check_shared() -> None:
-    """Raise ValueError where arms that the page calls the same runs came out otherwise."""
-    for arms in SHARED:
-        found = {
-            f"{name}.json, {arm}": row["of each seed"].split(", ")
-            for name, arm in arms.items()
-            for row in read(name)["rows"]
-            if row["arm"] == arm
-        }
-        seeds = min(map(len, found.values()))  # the first ones; some tables have more
-        if len({tuple(reached[:seeds]) for reached in found.values()}) > 1:
-            told = "; ".join(f"{reached[:seeds]} in {what}" for what, reached in found.items())
-            raise ValueError(
-                f"expected the accuracies of the same runs, got {told}: run these benchmarks "
-                "again, all on one machine, by the code that is there"
-            )
+def summary(claims: list[Claim]) -> str:
+    """The table of all claims, one row each."""
+    lines = [[claim.title, claim.claimed, claim.measured, claim.verdict] for claim in claims]
+    return table(["Claim", "Claimed", "Measured", "Verdict"], lines)
+
+
+def section(claim: Claim) -> str:
+    verdict = f"**{claim.verdict[0].upper()}{claim.verdict[1:]}.** {claim.rule}".strip()
+    parts = [f"## {claim.title}", verdict, claim.details]
+    if claim.has_plot:
+        parts.append(f"![{claim.title}](results/{claim.name}.png)")
+    parts.append("\n".join(f"- {limit}" for limit in claim.limits))
+    commands: dict[str, dict[str, None]] = {}
+    for measurement in measurements(claim.name):
+        commands.setdefault(measurement["command"], {})[machine(measurement)] = None
+    parts += [
+        f"`{command}`, on {', before on '.join(machines)}."
+        for command, machines in commands.items()
+    ]
+    return "\n\n".join(parts)
+
+
+def machine(measurement: dict[str, Any]) -> str:
+    """What a table was measured on, or its arms were trained on."""
+    trained_on = measurement.get("trained on")
+    return trained_on or f"{measurement['device']}, {measurement['threads']} threads"
 
 
 def page() -> str:
-    check_shared()
+    """docs/results.md."""
     claims = [claim() for claim in CLAIMS]
-    told = table(["claim", "measured"], [[claim.title, claim.verdict] for claim in claims])
-    return "\n\n".join([HEAD.rstrip(), told, *(claim.text for claim in claims)]) + "\n"
+    return "\n\n".join([HEAD + "\n" + summary(claims), METHOD, *map(section, claims)]) + "\n"
+
+
+def table_page(name: str) -> str:
+    """The page docs/results/NAME.md, with a column for the machine if there are several."""
+    found = measurements(name)
+    rows = [{"machine": machine(m)} | row for m in found if "device" in m for row in m["rows"]]
+    settings = []
+    for measurement in found:
+        told = {k: v for k, v in measurement.items() if k != "rows"}
+        settings.append("- " + "; ".join(f"{key}: {value}" for key, value in told.items()))
+    lines = ["# " + read(name)["title"], PAGES[name], "\n".join(settings)]
+    return "\n\n".join([*lines, table_of(rows or found[0]["rows"])]) + "\n"
 
 
 def readme(text: str) -> str:
-    """README.md with today's verdicts in it."""
-    lines = [[claim.title, claim.verdict, claim.in_short] for claim in (c() for c in CLAIMS)]
-    right = [row["accuracy, %"] for name in SMALL for row in read(name)["rows"]]
-    told = (
-        "Vanilla: trained without heads. Shortcut: with heads of weight 1 to the end. "
-        "Evolutionary: with heads whose weight falls to 0. Narrow: of "
-        f"{WIDTHS[0]} to {WIDTHS[-1]} channels. Claims 2 to 4 are of networks of one or two time "
-        f"steps after 5 epochs of 10,000 images, {min(right):.0f} to {max(right):.0f} % right, and "
-        "share the runs of narrow ResNet-34 without heads and with the evolutionary loss: on it "
-        "they are no three independent findings."
-    )
-    table_of_all = table(["claim", "measured", "in figures"], lines)
-    text = with_part(text, BEGIN, END, f"{table_of_all}\n\n{told}")
+    """README.md with today's verdicts and speed in it."""
+    verdicts = f"{summary([claim() for claim in CLAIMS])}\n\n{README_NOTE}"
+    text = with_part(text, BEGIN, END, verdicts)
     return with_part(text, SPEED, SPEED_ENDS, speed())
 
 
 def speed() -> str:
-    """How long the training step of others takes, in steps of ours."""
-    content = read("train_step_avx512")
-    found = {(row["who"], row["network"]): row for row in content["rows"] if row["T"] == 4}
+    """Step times at T = 4 relative to ours, of the latest measurement."""
+    latest = measurements("train_step")[0]
+    found = {(row["who"], row["network"]): row for row in latest["rows"] if row["T"] == 4}
     networks = list(dict.fromkeys(network for _, network in found))
     lines = [
         [who, *(_times(found[who, network]) for network in networks)]
         for who in dict.fromkeys(who for who, _ in found)
         if who != "ours"
     ]
-    machine = "{device}, {threads} threads".format_map(content["machine"])
-    head = [f"a training step at T = 4 ({machine})", *map("`{}`".format, networks)]
-    return table(head, lines)
+    head = f"Relative step time at T = 4 (ours = 1.0; higher is slower), {machine(latest)}"
+    return table([head, *(f"`{network}`" for network in networks)], lines)
 
 
 def _times(row: Row) -> str:
     """A median and, in brackets, the least and the most of single builds."""
-    each = [float(value) for value in row[EACH].split(", ")]
-    return f"{row['times ours']:.2f} ({min(each):.2f} to {max(each):.2f})"
+    builds = [float(value) for value in row[BUILDS].split(", ")]
+    return f"{row['times ours']:.2f} ({min(builds):.2f} to {max(builds):.2f})"
 
 
 def main() -> None:
+    """Write the pages."""
     PAGE.write_text(page())
     README.write_text(readme(README.read_text()))
-    print(f"{PAGE} and {README}: written")
+    for name in PAGES:
+        (RESULTS / f"{name}.md").write_text(table_page(name))
 
 
 if __name__ == "__main__":

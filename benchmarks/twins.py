@@ -1,24 +1,23 @@
-"""The released networks beside twins that were trained without heads, on all test images.
+"""Compare the releases with twins trained without heads, on all test images.
 
     python benchmarks/twins.py --root FOLDER_OR_TAR RUN...
 
-RUN is what the recipes of a release leave, run with --loss.name vanilla. Both networks are counted
-on the exact grid, whose bits are the same everywhere. Rows of releases that no RUN is the twin of
-stay as they were written, and so do those of weights that others have replaced.
+RUN is the last run folder of a release's recipes, trained with --loss.name vanilla. Both networks
+are counted on the exact grid, whose bits are the same on every machine. Rows of other releases, and
+of weights that were replaced since, stay in the table.
 """
 
-import json
 import math
 from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
 from accuracy import is_right
-from measure import RESULTS, report, run_script
+from measure import read, report, run_script
 from torch import Tensor
 
 import zoo
-from export.card.history import notes, was_cut_short
+from export.card.history import notes
 from export.strip import load_source
 from zoo import hub
 from zoo.data import DataConfig, load_images
@@ -31,30 +30,25 @@ COMMAND = "python benchmarks/twins.py --root FOLDER_OR_TAR RUN"
 MAY_DIFFER = (*FREE, *FOUND, "loss.name", "start_from")
 NOTES, TWIN_NOTES = "notes of the release alone", "notes of the twin alone"
 WEIGHTS = "sha256 of the release"
-TOLD = "precision"  # that a processor is fast with; it may differ, and its row says so
 
 
 def main(root: str, run: Annotated[list[Path], tyro.conf.Positional]) -> None:
-    """Count what releases and their twins get right.
+    """Count the test images that releases and their twins classify correctly.
 
     Args:
         root: A folder or tar archive with train/CLASS/IMAGE and test/CLASS/IMAGE.
         run: Run folders of twins.
     """
     found = load_images(DataConfig(name="image_folder", root=root), "test")
-    rows = {(row["network"], row[WEIGHTS]): row for row in written()}
+    rows = {(row["network"], row[WEIGHTS]): row for row in read("twins")["rows"]}
     for folder in run:
         source = load_source(str(folder))
-        cfg = source.config["pretrained_cfg"]
-        name = f"{source.config['architecture']}.{cfg['tag']}"
-        if source.config["label_names"] != list(found.classes):
-            raise ValueError(
-                f"--root: expected images of {source.config['label_names']}, got {found.classes}"
-            )
+        name = f"{source.config['architecture']}.{source.config['pretrained_cfg']['tag']}"
         release = hub.find_pretrained(name)
         config, digest = hub.read_config(release), disk.file_sha256(release / hub.WEIGHTS)
-        released, of_release, of_twin = config["training"], notes(config), notes(source.config)
-        otherwise = check_twin(folder, source.config["training"], name, released)
+        released, twin = config["training"], source.config["training"]
+        otherwise = check_twin(folder, twin, name, released)
+        of_release, of_twin = notes(config), notes(source.config)
         ours = zoo.create_model(name, pretrained=True).eval()
         rows[name, digest] = row(
             name,
@@ -64,7 +58,7 @@ def main(root: str, run: Annotated[list[Path], tyro.conf.Positional]) -> None:
             WEIGHTS: digest,
             "sha256 of the twin": disk.file_sha256(source.folder / hub.WEIGHTS),
             "trained on": machines(released),
-            "twin trained on": machines(source.config["training"]),
+            "twin trained on": machines(twin),
             "twin trained otherwise": otherwise or None,
             NOTES: " ".join(note for note in of_release if note not in of_twin) or None,
             TWIN_NOTES: " ".join(note for note in of_twin if note not in of_release) or None,
@@ -74,29 +68,22 @@ def main(root: str, run: Annotated[list[Path], tyro.conf.Positional]) -> None:
         "images": "test images of CIFAR-10 (JPEG)",
         "training": "the recipes of the releases, with --loss.name vanilla for their twins",
     }
-    report("twins", title, [rows[key] for key in sorted(rows)], COMMAND, **facts)
-
-
-def written() -> list[dict[str, Any]]:
-    path = RESULTS / "twins.json"
-    return json.loads(path.read_text())["rows"] if path.exists() else []
+    report("twins", title, COMMAND, [rows[key] for key in sorted(rows)], **facts)
 
 
 def check_twin(folder: Path, twin: dict[str, Any], name: str, released: dict[str, Any]) -> str:
-    """What a twin's row has to tell of how it was trained otherwise; empty if nothing.
+    """Say how the precision of a twin's runs differs from the release's; empty if it doesn't.
 
     Raises:
-        ValueError: The run, or one before it, has not ended, or is not the release's but for the
-            heads.
+        ValueError: A run has heads, has not ended, or differs in another option.
     """
-    losses = [run["loss"]["name"] for run in all_runs(twin)]
-    if {*losses} != {"vanilla"}:
-        raise ValueError(f"{folder}: expected runs without heads, vanilla, got {losses}")
     for number, run in enumerate(all_runs(twin), 1):
-        if was_cut_short(run):
+        if run["loss"]["name"] != "vanilla":
+            raise ValueError(f"{folder}: run {number} has heads; train it with --loss.name vanilla")
+        if len(run["log"]) < run["epochs"]:
             raise ValueError(
-                f"{folder}: expected runs that have ended, got {len(run['log'])} of "
-                f"{run['epochs']} epochs of run {number}; its command goes on from there"
+                f"{folder}: run {number} has {len(run['log'])} of {run['epochs']} epochs; the same "
+                "command goes on from there"
             )
     theirs, ours = options(twin), options(released)
     differ = {
@@ -104,17 +91,14 @@ def check_twin(folder: Path, twin: dict[str, Any], name: str, released: dict[str
         for key in sorted(theirs.keys() | ours.keys())
         if theirs.get(key) != ours.get(key)
     }
-    told = [differ.pop(key) for key in [*differ] if key.endswith(f", {TOLD}")]
+    precision = [differ.pop(key) for key in [*differ] if key.endswith(", precision")]
     if differ:
-        raise ValueError(
-            f"{folder}: expected the recipes of {name} without heads, got "
-            + "; ".join([*differ.values()][:3])
-        )
-    return "; ".join(told)
+        raise ValueError(f"{folder}: not the recipes of {name}: {'; '.join(differ.values())}")
+    return "; ".join(precision)
 
 
 def options(training: dict[str, Any]) -> dict[str, Any]:
-    """What a twin has in common with its release: of all runs, the first one first."""
+    """The options of all runs that a twin has in common with its release."""
     return {
         f"run {number}, {key}": value
         for number, run in enumerate(all_runs(training), 1)
@@ -124,7 +108,7 @@ def options(training: dict[str, Any]) -> dict[str, Any]:
 
 
 def machines(training: dict[str, Any]) -> str:
-    """That all runs of a network had, by their logs."""
+    """The machines in the logs of all runs."""
     logs = (entry for run in all_runs(training) for entry in run.get("log", []))
     return " and ".join(dict.fromkeys(entry["machine"] for entry in logs if "machine" in entry))
 

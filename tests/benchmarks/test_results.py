@@ -1,30 +1,36 @@
-"""The pages of what was measured are written from the files beside them, by nobody's hand."""
+"""The pages are what benchmarks/results.py writes from the tables."""
 
 import json
-import sys
-from pathlib import Path
+import re
 
 import pytest
-
-ROOT = Path(__file__).parent.parent.parent
-TABLES = sorted((ROOT / "docs" / "results").glob("*.json"))
-sys.path.append(str(ROOT / "benchmarks"))
-
-from measure import markdown  # noqa: E402
-from recipe_search import every_run  # noqa: E402
-from results import PAGE, README, page, readme  # noqa: E402
+from claims import CLAIMS
+from measure import RESULTS
+from results import PAGE, PAGES, README, page, readme, table_page
 
 
-def test_the_page_of_claims_is_what_its_files_say():
+def test_results_and_readme_are_what_the_script_writes():
     assert PAGE.read_text() == page()
     assert README.read_text() == readme(README.read_text())
 
 
-def test_the_recipes_that_were_tried_are_those_of_the_logs():
-    written = json.loads((ROOT / "docs" / "results" / "recipe_search.json").read_text())
-    assert written["rows"] == every_run()
+@pytest.mark.parametrize("name", PAGES)
+def test_a_page_is_what_its_table_says(name):
+    assert (RESULTS / f"{name}.md").read_text() == table_page(name)
 
 
-@pytest.mark.parametrize("table", TABLES, ids=lambda path: path.stem)
-def test_a_table_is_what_its_file_says(table):
-    assert table.with_suffix(".md").read_text() == markdown(json.loads(table.read_text()))
+def test_every_file_of_results_is_shown_somewhere():
+    claims = [claim() for claim in CLAIMS]
+    names = {claim.name for claim in claims} | set(PAGES) | {"accuracy"}  # for MODEL_CARDS.md
+    expected = {f"{name}.json" for name in names} | {f"{name}.md" for name in PAGES}
+    expected |= {f"{claim.name}.png" for claim in claims if claim.has_plot}
+    assert {path.name for path in RESULTS.rglob("*")} == expected
+    assert len(expected) <= 30
+
+
+def test_every_table_names_a_script_that_exists():
+    for path in RESULTS.glob("*.json"):
+        content = json.loads(path.read_text())
+        for measurement in content.get("measurements", [content]):
+            script = re.match(r"python (benchmarks/\w+\.py)", measurement["command"])[1]
+            assert (RESULTS.parent.parent / script).exists()

@@ -1,19 +1,14 @@
-"""Which run counts as a release's twin."""
+"""Which runs count as a release's twin."""
 
 import copy
-import sys
-from pathlib import Path
 from statistics import pstdev
 
 import pytest
 import torch
+from twins import check_twin, row
 
 from zoo import hub
 from zoo.hub.run_folder import all_runs
-
-sys.path.append(str(Path(__file__).parent.parent.parent / "benchmarks"))
-
-from twins import check_twin, row
 
 NAME = "short_bp_resnet20_slim.cifar10"
 RELEASED = hub.read_config(hub.find_pretrained(NAME))["training"]
@@ -33,32 +28,39 @@ def test_the_same_recipes_without_heads_are_a_twin(twin, tmp_path):
     assert check_twin(tmp_path, twin, NAME, RELEASED) == ""
 
 
-def test_a_twin_of_another_precision_is_one_whose_row_says_so(twin, tmp_path):
+def test_a_twin_may_have_another_precision(twin, tmp_path):
     next(all_runs(twin))["precision"] = "fp16"
     assert check_twin(tmp_path, twin, NAME, RELEASED) == "run 1, precision: fp16, not bf16"
 
 
-def test_a_twin_with_heads_in_its_first_run_is_refused(twin, tmp_path):
-    next(all_runs(twin))["loss"]["name"] = "evolutionary"
-    with pytest.raises(ValueError, match="expected runs without heads"):
+def add_heads(run):
+    run["loss"]["name"] = "evolutionary"
+
+
+def stop(run):
+    run["log"].pop()
+
+
+def train_longer(run):
+    run["epochs"] += 1
+    run["log"].append(run["log"][-1])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (add_heads, "run 2 has heads"),
+        (stop, "run 2 has 23 of 24 epochs"),
+        (train_longer, "run 2, epochs: 25, not 24"),
+    ],
+)
+def test_a_twin_has_no_heads_has_ended_and_has_the_same_budget(twin, tmp_path, change, message):
+    change([*all_runs(twin)][1])
+    with pytest.raises(ValueError, match=message):
         check_twin(tmp_path, twin, NAME, RELEASED)
 
 
-def test_a_twin_that_was_stopped_is_refused(twin, tmp_path):
-    next(all_runs(twin))["log"].pop()
-    with pytest.raises(ValueError, match="got 53 of 54 epochs of run 1"):
-        check_twin(tmp_path, twin, NAME, RELEASED)
-
-
-def test_a_twin_of_another_budget_is_refused(twin, tmp_path):
-    first = next(all_runs(twin))
-    first["epochs"] += 1
-    first["log"].append(first["log"][-1])
-    with pytest.raises(ValueError, match="run 1, epochs: 55, not 54"):
-        check_twin(tmp_path, twin, NAME, RELEASED)
-
-
-def test_a_row_says_how_far_the_release_is_ahead_and_how_sure_that_is():
+def test_a_row_has_the_difference_and_its_error():
     ours, twin = torch.tensor([[1, 1, 1, 0], [1, 0, 0, 1]]).bool()
     found = row(NAME, ours, twin)
     assert (found["only with heads"], found["only the twin"]) == (2, 1)
