@@ -9,7 +9,8 @@ import onnx.inliner
 
 from export.checks.check import Check
 from export.folder import GRAPH, GRAPHS
-from export.graph.proof import InexactError, certify
+from export.graph.proof import certify
+from zoo import NotExactError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +33,7 @@ def check_certificate(folder: Path) -> Certificate:
         try:
             plain = onnx.inliner.inline_local_functions(onnx.load(folder / graph))
             rows[graph] = certify(plain)
-        except InexactError as error:
+        except NotExactError as error:
             return Certificate(where=f"{graph}: {error}")
     return Certificate(
         least_head_room_bits=min(row.head_room for row in rows[GRAPH]),

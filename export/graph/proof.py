@@ -28,7 +28,6 @@ from zoo.deployment.grid import BITS, SMALLEST, NotExactError, is_power_of_two
 
 OPSET = 20
 
-InexactError = NotExactError
 
 LONG_SUMS = {"Conv", "Gemm", "MatMul", "AveragePool", "ReduceSum", "Sum"}
 # A runtime merges no later addition into a sum that one of these separates from it.
