@@ -399,7 +399,7 @@ def test_the_command_writes_a_table_json_and_a_picture(command, capsys, tmp_path
 def test_images_that_are_not_there_are_not_made_up(command, tmp_path):
     with pytest.raises(SystemExit) as stopped:
         command("short_bp_resnet20_slim", "--data.root", "nowhere")
-    assert "data.root: expected cifar-10-batches-py/ in 'nowhere'" in stopped.value.code
+    assert "cifar10 is not in 'nowhere'" in stopped.value.code
     assert "--random-pixels measures without images" in stopped.value.code
     assert list(tmp_path.iterdir()) == []
 

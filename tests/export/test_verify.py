@@ -389,14 +389,6 @@ def test_random_images_are_repeatable(exported):
     assert first.report()["random"]
 
 
-@pytest.mark.parametrize("name", ["pytorch_model.bin", "modeling_mine.py", "onnx/other.onnx"])
-def test_a_report_may_only_name_files_of_a_published_folder(folder, name):
-    (folder / name).write_bytes(b"")
-    change_json(folder / REPORT, lambda report: report.update(sha256=hashes(folder, REPORT)))
-    with pytest.raises(ValueError, match=re.escape(name)):
-        read_report(folder)
-
-
 def test_weights_in_a_file_beside_the_graph_are_refused(folder):
     graph = onnx.load(folder / GRAPH)
     onnx.save(graph, folder / GRAPH, save_as_external_data=True, location=".hidden")

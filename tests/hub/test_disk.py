@@ -58,15 +58,14 @@ def done(monkeypatch):
     return done
 
 
-def assert_whole_before_it_replaces(done, scratch: Path, place: Path, before: Path) -> None:
-    """All of a folder is on the disk before any name changes, and its name before the old goes."""
-    *synced, away, here, named = done
+def assert_synced_before_renamed(done, scratch: Path, place: Path) -> None:
+    """Every file and the folder itself are synced before the first rename."""
+    first = next(i for i, (act, *_) in enumerate(done) if act == "rename")
     files = {scratch / path.relative_to(place) for path in (place, *place.rglob("*"))}
-    assert {act for act, *_ in synced} == {"sync"}
-    assert {path for _, path, _ in synced} == files
-    assert (away, here) == (("rename", place, before), ("rename", scratch, place))
-    assert named[:2] == ("sync", place.parent)
-    assert named[2] >= {place.name, before.name}
+    assert {path for _, path, _ in done[:first]} == files
+    *_, renamed, (act, parent, _) = done
+    assert renamed == ("rename", scratch, place)
+    assert (act, parent) == ("sync", place.parent)
 
 
 def test_a_checkpoint_is_on_the_disk_before_it_replaces_another(done, tmp_path):
@@ -74,8 +73,7 @@ def test_a_checkpoint_is_on_the_disk_before_it_replaces_another(done, tmp_path):
     for _ in range(2):
         done.clear()
         folder = save_checkpoint(tmp_path, model, {}, {"iteration": 3})
-    partial, before = (folder.with_suffix(end) for end in (".partial", ".before.partial"))
-    assert_whole_before_it_replaces(done, partial, folder, before)
+    assert_synced_before_renamed(done, folder.with_suffix(".partial"), folder)
     assert [path.name for path in folder.parent.iterdir()] == [folder.name]
 
 
@@ -88,6 +86,6 @@ def test_a_published_folder_is_on_the_disk_before_it_replaces_another(done, tmp_
         (folder / REPORT).write_text(json.dumps(report))
     move_into_place("--output", scratch, target, overwrite=True)
     before = tmp_path / ".target.replaced"
-    assert_whole_before_it_replaces(done, scratch, target, before)
+    assert_synced_before_renamed(done, scratch, target)
     assert (target / "onnx/model.onnx").read_text() == "scratch"
     assert not before.exists()

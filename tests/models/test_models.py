@@ -325,7 +325,7 @@ def test_one_value_per_channel_raises_and_leaves_no_statistics():
     ("content", "name", "message"),
     [
         (pickle.dumps({}), "w.pth", r"expected a \.safetensors file, got '.*w\.pth'"),
-        (bytes(100), "w.safetensors", r"expected a whole file, got .*w\.safetensors: "),
+        (bytes(100), "w.safetensors", "arguments that its weights fit, got .*header"),
         (
             save({"w": torch.zeros(2)}),
             "w.safetensors",
@@ -437,8 +437,6 @@ def test_numpys_arrays_inside_of_arguments_are_saved(tmp_path):
 
 
 def test_an_unknown_model_names_the_closest():
-    with pytest.raises(ValueError, match=r"name: expected one as .*, got None"):
-        zoo.create_model(None)
     with pytest.raises(ValueError, match="unknown model 'short_bp_resnet81', closest names: "):
         zoo.create_model("short_bp_resnet81")
 

@@ -1,7 +1,5 @@
 """SEW ResNets: what stands behind the neuron, and that it stays exact."""
 
-import re
-
 import pytest
 import torch
 import torchvision
@@ -129,5 +127,5 @@ def test_the_graph_computes_what_the_network_does(residual):
 
 def test_a_sum_of_spikes_and_averages_says_where():
     model = awaken(create(stem="conv7x7_pool"))
-    with pytest.raises(zoo.NotExactError, match=re.escape("stages_0_0_spike2_sum: expected spik")):
+    with pytest.raises(zoo.NotExactError, match="sum of spikes and averages"):
         zoo.deploy(model)

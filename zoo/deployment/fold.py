@@ -234,7 +234,9 @@ class _Deployment:
             pool, conv.stride = nn.AvgPool2d(1, conv.stride), (1, 1)
         is_plain = (conv.kernel_size, conv.stride, conv.padding) == ((1, 1), (1, 1), (0, 0))
         if not is_plain or (pool and not is_power_of_two(pool_window(pool))):
-            raise unsupported(name, f"a shortcut of a current other than 1x1 and 2^n: {layers}")
+            raise unsupported(
+                name, "this shortcut; take 1x1 convolutions and averages of 2^n pixels"
+            )
         membrane = MembraneConv(conv, pool, limit.log2().ceil().clamp(min=-BITS).exp2())
         self.readers.append(Reader(name, membrane, x))
         node = self._call(f"{name}.conv", membrane, x.node)
