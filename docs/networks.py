@@ -12,22 +12,19 @@ import tyro
 import zoo
 from export.releases import with_part
 from zoo import hub
-from zoo.__main__ import TYPICAL_RATE, entry, in_short
+from zoo.__main__ import entry, in_short
 from zoo.console import watched
 
 PAGE = Path(__file__).with_suffix(".md")
 BEGIN, END = "<!-- python docs/networks.py writes this -->", "<!-- as far as here -->"
 NEURONS = "<!-- python docs/networks.py writes the neurons -->", "<!-- the neurons end here -->"
-HEAD = "| | parameters | MACs | SynOps | MACs left | T | input | exact | method of |"
+HEAD = "| Network | Params | MACs | T | Input | Exact export | Paper |"
 SAID = (
-    "MACs: of one time step, without spikes. For one image, T steps: SynOps, additions in "
-    f"convolutions of spikes at a firing rate of {TYPICAL_RATE}; MACs left, the "
-    "multiply-accumulates of pixels, averages and currents. exact: whether [its export "
-    "is](exact_export.md). `python -m zoo list` prints these figures, and which weights load. "
+    "MACs: of one time step, without spikes. [Exact export](exact_export.md). "
     "Take A Shortcut Back has no VGG, no more than 34 layers on ImageNet, and another ResNet-20 "
     "than `short_bp_resnet20_slim`, which is that of [He et al.](https://arxiv.org/abs/1512.03385) "
-    "with convolutions as shortcuts between stages. T is our default and not always what "
-    "a network was published at, as `att_ms_resnet*` at 1 with a `drop_rate` of 0.2."
+    "with convolutions as shortcuts between stages. T is our default; `att_ms_resnet*` was "
+    "published at T = 1 with a `drop_rate` of 0.2."
 )
 
 
@@ -39,11 +36,11 @@ def page(text: str) -> str:
         arxiv = cfg.paper_ids.removeprefix("arXiv:")
         cells = [
             f"`{name}`",
-            *map(in_short, (found.parameters, found.macs, found.synaptic_operations)),
-            in_short(found.macs_on_currents),
+            in_short(found.parameters),
+            in_short(found.macs),
             str(found.time_steps),
             "x".join(map(str, found.input_size)),
-            "no" if found.why_not_exact else "yes",
+            "yes" if found.is_exact else "no",
             f"[{cfg.paper_name}](https://arxiv.org/abs/{arxiv})",
         ]
         lines.append("| " + " | ".join(cells) + " |")

@@ -301,6 +301,3 @@ def test_a_release_has_a_section_with_its_numbers(exported, tmp_path, monkeypatc
     cards = model_cards()
     assert "the package, without `onnx/model_readable.onnx` |" in cards
     assert f"`python -m export.to_onnx {folder.name} --output FOLDER --num-images 360`" in cards
-    place = f"org/slim@{'0' * 40}"
-    monkeypatch.setattr("zoo.hub.released_on_hub", lambda: {folder.name: place})
-    assert f"| where | Hub, `{place}` |" in model_cards()

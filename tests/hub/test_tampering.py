@@ -126,25 +126,17 @@ def test_a_file_that_is_no_safetensors_is_not_loaded(bare, content):
 
 
 @pytest.mark.parametrize(
-    ("args", "message"),
+    "args",
     [
-        ({"device": "meta"}, "expected arguments of the network, got .'device'"),
-        ({"dtype": "bfloat16"}, "expected arguments of the network, got .'dtype'"),
-        ({"pretrained_cfg_overlay": {"file": "/tmp/evil.bin"}}, "got .'pretrained_cfg_overlay'"),
-        ({"pretrained_cfg": {"url": "http://evil"}}, "got .'pretrained_cfg'"),
-        ({"features_only": True}, "got .'features_only'"),
-        ({"nonsense": 1}, "expected arguments of its architecture, got .*nonsense"),
+        {"pretrained_cfg_overlay": {"file": "/tmp/evil.bin"}},
+        {"pretrained_cfg": {"url": "http://evil"}},
+        {"features_only": True},
+        {"nonsense": 1},
     ],
 )
-def test_arguments_that_are_not_the_networks_are_refused(bare, args, message):
+def test_arguments_that_are_not_the_networks_are_refused(bare, args):
     edit(bare, lambda config: config["model_args"].update(args))
-    with pytest.raises(ValueError, match=message):
-        load_all(bare)
-
-
-def test_a_config_that_brings_its_own_loader_is_refused(bare):
-    edit(bare, lambda config: config["pretrained_cfg"].update(custom_load=True))
-    with pytest.raises(ValueError, match=r"got \['custom_load'\]"):
+    with pytest.raises(ValueError, match=r"config\.json: expected arguments of its architecture"):
         load_all(bare)
 
 

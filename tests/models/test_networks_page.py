@@ -7,12 +7,14 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
 PAGE = Path(__file__).parent.parent.parent / "docs" / "networks.md"
 page = runpy.run_path(str(PAGE.with_suffix(".py")))["page"]
 
 
+@pytest.mark.release
 def test_the_table_is_of_todays_networks():
     assert PAGE.read_text() == page(PAGE.read_text())
 

@@ -80,7 +80,7 @@ def suite(tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.mark.slow
+@pytest.mark.release
 @pytest.mark.timeout(1800)
 def test_networks_pass_timms_own_tests(suite):
     run = subprocess.run(

@@ -8,7 +8,6 @@ from zoo.hub.download import PullError
 from zoo.hub.folder import (
     CONFIG,
     REPORT,
-    TAKEN,
     UINT8_GRAPH,
     UNTRAINED,
     WEIGHTS,
@@ -27,7 +26,6 @@ from zoo.hub.locate import (
     locate,
     pretrained_folders,
     pretrained_names,
-    released_on_hub,
 )
 
 __all__ = [
@@ -35,7 +33,6 @@ __all__ = [
     "CONFIG",
     "RATES",
     "REPORT",
-    "TAKEN",
     "UINT8_GRAPH",
     "UNTRAINED",
     "WEIGHTS",
@@ -48,7 +45,6 @@ __all__ = [
     "pretrained_folders",
     "pretrained_names",
     "read_config",
-    "released_on_hub",
     "said_of",
     "save_pretrained",
     "weight_tensors",

@@ -4,7 +4,6 @@ A weight file without its neuron constants is another network, so that config.js
 them, as ``model_args["time_steps"]`` and ``model_args["spike_layer"]``.
 """
 
-import inspect
 import json
 import os
 from collections.abc import Iterator, Sequence
@@ -16,7 +15,7 @@ from typing import Any
 import timm
 from safetensors import safe_open
 from safetensors.torch import save
-from timm.models import build_model_with_cfg, is_model, model_entrypoint
+from timm.models import is_model, model_entrypoint
 from timm.models._hub import save_config_for_hf
 from timm.utils import unwrap_model
 from torch import nn
@@ -31,14 +30,6 @@ WEIGHTS = "model.safetensors"
 UINT8_GRAPH = "onnx/model_uint8.onnx"
 REPORT = "verification.json"  # of a published folder: its checks, and the hashes of its files
 UNTRAINED = "untrained"  # the tag of every architecture in timm's registry
-
-# Arguments that timm or the caller takes, never the network. Some of them name other weights.
-TAKEN = {
-    *inspect.signature(timm.create_model).parameters,
-    *inspect.signature(build_model_with_cfg).parameters,
-    *("features_only", "feature_cls", "out_indices", "pruned"),
-    *("device", "dtype"),
-}
 
 
 def neuron_constants(model: nn.Module) -> dict[str, Any]:
@@ -152,8 +143,8 @@ def read_config(folder: Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: It is not in timm's schema, names no architecture of the zoo, lacks neuron
-            constants, or holds arguments that are not the network's.
+        ValueError: It is not in timm's schema, names no architecture of the zoo, or lacks
+            neuron constants.
     """
     path = folder / CONFIG
     if not path.is_file():
@@ -185,9 +176,6 @@ def _problems(config: dict[str, Any]) -> Iterator[str]:
             f"model_args lacks the neuron constants {sorted(missing)}, without which the weights "
             "are another network; zoo.hub.save_pretrained writes them"
         )
-    custom = config["pretrained_cfg"].get("custom_load")
-    if taken := sorted(TAKEN & args.keys()) + ["custom_load"] * bool(custom):
-        yield f"expected arguments of the network, got {taken}"
     if (labels := config.get("label_names")) and not is_list(labels, classes, str):
         yield f"expected {classes} label_names, got {labels!r:.100}"
 
@@ -212,14 +200,13 @@ def network_asked_for(folder: Path) -> nn.Module:
     classes, path = read_config(folder)["num_classes"], folder / CONFIG
     try:
         built = timm.create_model(f"local-dir:{folder}", device="meta")
+        found = built.num_classes
     except Exception as error:  # constructors raise all kinds
         raise ValueError(
             f"{path}: expected arguments of its architecture, got {type(error).__name__}: {error}"
         ) from None
-    if built.num_classes != classes:  # timm would leave the classifier random
-        raise ValueError(
-            f"{path}: expected model_args with num_classes {classes}, got {built.num_classes}"
-        )
+    if found != classes:  # timm would leave the classifier random
+        raise ValueError(f"{path}: expected model_args with num_classes {classes}, got {found}")
     return built
 
 

@@ -14,7 +14,6 @@ from zoo.hub.run_folder import SEAL, pretrained_folder
 WEIGHTS_FOLDER_VARIABLE = "SHORT_BP_ZOO_WEIGHTS"
 BUNDLED = Path(__file__).parent.parent / "weights"
 RATES = "_rates"  # at the end of the tag of a network whose neurons give off rates
-ON_THE_HUB = "hub.json"  # in BUNDLED: arch.tag -> org/name@commit
 
 
 def locate(name: str, files: Iterable[str], cache_dir: str | Path | None = None) -> Path:
@@ -41,7 +40,7 @@ def locate(name: str, files: Iterable[str], cache_dir: str | Path | None = None)
     elif place and source == "hf-hub":
         return _pull_and_check(place, files, cache_dir)
     else:
-        folder = find_pretrained(name, files, cache_dir)
+        folder = find_pretrained(name)
     check_hashes(folder, files)
     return folder
 
@@ -79,62 +78,33 @@ def pretrained_folders() -> dict[str, Path]:
     }
 
 
-def released_on_hub() -> dict[str, str]:
-    """Releases that are too large for the package, ``arch.tag`` -> org/name@commit.
-
-    The package holds config.json and verification.json of each, and with them all its hashes.
-    """
-    path = BUNDLED / ON_THE_HUB
-    return json.loads(path.read_text()) if path.is_file() else {}
-
-
 def pretrained_names() -> list[str]:
     """``arch.tag`` of all weights that load by name."""
-    names = pretrained_folders().keys() | released_on_hub().keys()
-    return sorted(name for name in names if is_ours(name.partition(".")[0]))
+    return sorted(name for name in pretrained_folders() if is_ours(name.partition(".")[0]))
 
 
-def find_pretrained(
-    name: str,
-    files: Iterable[str] = (CONFIG, WEIGHTS),
-    cache_dir: str | Path | None = None,
-) -> Path:
-    """The folder of ``arch`` or ``arch.tag``: in $SHORT_BP_ZOO_WEIGHTS, in the package or from the
-    Hub, in this order. Without a tag, spikes come before rates, then tags go by the alphabet.
+def find_pretrained(name: str) -> Path:
+    """The folder of ``arch`` or ``arch.tag`` in $SHORT_BP_ZOO_WEIGHTS or in the package.
+
+    Without a tag, your own weights come before the package's, spikes before rates, and then tags go
+    by the alphabet.
 
     Raises:
         ValueError: There are no weights of that name.
-        PullError: The Hub does not give it.
     """
-    folders, released = pretrained_folders(), released_on_hub()
+    folders = pretrained_folders()
     architecture, _, tag = name.partition(".")
 
-    def order(found: str) -> tuple[bool, bool, bool, str]:
-        is_bundled = found in folders and folders[found].parent == BUNDLED
-        return found.endswith(RATES), found not in folders, is_bundled, found
+    def order(found: str) -> tuple[bool, bool, str]:
+        return found.endswith(RATES), folders[found].parent == BUNDLED, found
 
-    for found in sorted(folders.keys() | released.keys(), key=order):
+    for found in sorted(folders, key=order):
         if found == name or (not tag and found.partition(".")[0] == architecture):
-            if found in folders:
-                folder = folders[found]
-            else:
-                folder = _pull_and_check(released[found], files, cache_dir)
-                check_same_report(released[found], folder, BUNDLED / found)
-            return folder
+            return folders[found]
     raise ValueError(
         f"{name}: expected pretrained weights, found none; weights exist for "
         f"{pretrained_names() or 'no network yet'}"
     )
-
-
-def check_same_report(place: str, folder: Path, released: Path) -> None:
-    """Raise ValueError unless a download has the verification.json of the release."""
-    path = folder / REPORT
-    if not path.is_file() or path.read_bytes() != (released / REPORT).read_bytes():
-        raise ValueError(
-            f"{place}: its {REPORT} is not the one of this package's release; do not use that "
-            "repository"
-        )
 
 
 def check_hashes(folder: Path, files: Iterable[str]) -> None:

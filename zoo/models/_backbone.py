@@ -49,6 +49,8 @@ class SpikingBackbone(nn.Module):
         num_classes, global_pool, drop_rate, device, dtype: As in timm.
     """
 
+    usual_stages = 4  # when depths is not given; timm asks before the network is built
+
     def __init__(
         self,
         stem: nn.Sequential,

@@ -1,6 +1,5 @@
 """Build one architecture with timm: its configuration, and which weights fit."""
 
-import inspect
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -94,8 +93,7 @@ def build(
             size = (source["input_size"][0], *overlay["input_size"][1:])
             kwargs = kwargs | {"pretrained_cfg_overlay": overlay | {"input_size": size}}
     args = model_args | kwargs
-    depths = args.get("depths", inspect.signature(network).parameters["depths"].default)
-    out_indices = tuple(range(len(sizes("depths", depths))))
+    stages = len(sizes("depths", args["depths"])) if "depths" in args else network.usual_stages
     if kwargs.get("features_only"):
         if kwargs.get("feature_cls", "getter") != "getter":  # the others know nothing of time steps
             raise ValueError(f"feature_cls: expected 'getter', got {kwargs['feature_cls']!r}")
@@ -105,7 +103,7 @@ def build(
         variant,
         pretrained,
         pretrained_filter_fn=checkpoint_filter_fn,
-        feature_cfg=dict(out_indices=out_indices, feature_cls="getter"),
+        feature_cfg=dict(out_indices=tuple(range(stages)), feature_cls="getter"),
         **args,
     )
     cfg = model.pretrained_cfg

@@ -176,11 +176,7 @@ class SEWResNet(SpikingBackbone):
 
 default_cfgs = generate_default_cfgs(
     {
-        "sew_resnet18.untrained": cfg_imagenet(**PAPER),
-        "sew_resnet34.untrained": cfg_imagenet(**PAPER),
-        "sew_resnet50.untrained": cfg_imagenet(**PAPER),
-        "sew_resnet101.untrained": cfg_imagenet(**PAPER),
-        "sew_resnet152.untrained": cfg_imagenet(**PAPER),
+        **{f"sew_resnet{n}.untrained": cfg_imagenet(**PAPER) for n in (18, 34, 50, 101, 152)},
         "sew_resnet18_cifar.untrained": cfg(**PAPER),
     }
 )

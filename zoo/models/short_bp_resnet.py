@@ -142,16 +142,11 @@ class ShortBPResNet(SpikingBackbone):
 
 default_cfgs = generate_default_cfgs(
     {
-        "short_bp_resnet18.untrained": cfg(**PAPER),
-        "short_bp_resnet34.untrained": cfg(**PAPER),
-        "short_bp_resnet50.untrained": cfg(**PAPER),
-        "short_bp_resnet101.untrained": cfg(**PAPER),
-        "short_bp_resnet152.untrained": cfg(**PAPER),
-        "short_bp_resnet18_imagenet.untrained": cfg_imagenet(**PAPER),
-        "short_bp_resnet34_imagenet.untrained": cfg_imagenet(**PAPER),
-        "short_bp_resnet50_imagenet.untrained": cfg_imagenet(**PAPER),
-        "short_bp_resnet101_imagenet.untrained": cfg_imagenet(**PAPER),
-        "short_bp_resnet152_imagenet.untrained": cfg_imagenet(**PAPER),
+        **{f"short_bp_resnet{n}.untrained": cfg(**PAPER) for n in (18, 34, 50, 101, 152)},
+        **{
+            f"short_bp_resnet{n}_imagenet.untrained": cfg_imagenet(**PAPER)
+            for n in (18, 34, 50, 101, 152)
+        },
         "short_bp_resnet19.untrained": cfg(**PAPER, pool_size=(8, 8)),
         "short_bp_resnet20.untrained": cfg(**PAPER, pool_size=(2, 2)),
         "short_bp_resnet20_slim.untrained": cfg(**PAPER, pool_size=(8, 8)),

@@ -48,6 +48,8 @@ class ShortBPVGG(SpikingBackbone):
         kwargs: Arguments of SpikingBackbone: shortcut_heads, head_stages, memory, num_classes, ...
     """
 
+    usual_stages = 5
+
     def __init__(
         self,
         depths: Sequence[int] = (2, 2, 3, 3, 3),
