@@ -12,18 +12,6 @@ from zoo.data.files import ImageFiles, image_files, image_folder
 from zoo.data.sets import ImageSet, normalise
 from zoo.data.small import digits, torchvision_set
 
-__all__ = [
-    "DataConfig",
-    "ImageFiles",
-    "ImageSet",
-    "Split",
-    "drawn_order",
-    "load_images",
-    "measured_images",
-    "normalise",
-    "pixel_values",
-]
-
 
 def load_images(config: DataConfig, split: Split) -> ImageSet | ImageFiles:
     """Load one split of a data set.

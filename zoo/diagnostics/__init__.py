@@ -8,13 +8,3 @@ from zoo.diagnostics.operations import (
     part_connections,
 )
 from zoo.diagnostics.rates import firing_rates
-
-__all__ = [
-    "Gradient",
-    "Operations",
-    "count_connections",
-    "count_operations",
-    "firing_rates",
-    "gradients",
-    "part_connections",
-]

@@ -27,25 +27,3 @@ from zoo.hub.locate import (
     pretrained_folders,
     pretrained_names,
 )
-
-__all__ = [
-    "BUNDLED",
-    "CONFIG",
-    "RATES",
-    "REPORT",
-    "UINT8_GRAPH",
-    "UNTRAINED",
-    "WEIGHTS",
-    "WEIGHTS_FOLDER_VARIABLE",
-    "PullError",
-    "find_pretrained",
-    "locate",
-    "network_asked_for",
-    "neuron_constants",
-    "pretrained_folders",
-    "pretrained_names",
-    "read_config",
-    "said_of",
-    "save_pretrained",
-    "weight_tensors",
-]
