@@ -53,7 +53,7 @@ none: "points needed" is the smallest difference that would have counted as the 
 and a true difference of that size is missed half the time.
 
 - Networks are small and far from trained: those of claims 2 to 4 have one or two time steps and
-  five epochs of 10,000 images, cropped to 24 pixels. `configs/paper_*.yaml` are the paper's recipes.
+  five epochs of 10,000 images, cropped to 24 pixels. Paper's recipes: `configs/paper_*.yaml`.
 - All seeds hold out the same images. [Runs with heads](results/recipe_search.md), measured on them,
   chose optimizer, learning rate and threshold. We searched no recipe without heads.
 - Claims 2 to 4 share the runs of narrow ResNet-34 (8 to 64 channels), vanilla and evolutionary.

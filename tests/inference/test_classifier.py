@@ -124,8 +124,7 @@ def test_a_session_by_bare_name(exported, monkeypatch, tmp_path):
         zoo.load_onnx("short_bp_resnet34")
 
 
-@pytest.mark.parametrize("where", ["initializer", "default of a function"])
-def test_a_graph_with_weights_in_another_file_is_refused(exported, tmp_path, monkeypatch, where):
+def test_a_graph_with_weights_in_another_file_is_refused(exported, tmp_path, monkeypatch):
     folder = shutil.copytree(exported, tmp_path / "outside")
     (folder / "verification.json").unlink()
     path = folder / hub.UINT8_GRAPH
@@ -134,19 +133,6 @@ def test_a_graph_with_weights_in_another_file_is_refused(exported, tmp_path, mon
     set_external_data(moved, "weights.bin")
     (tmp_path / "weights.bin").write_bytes(moved.raw_data)
     moved.ClearField("raw_data")
-    if where == "default of a function":
-        attribute = onnx.helper.make_attribute("number", moved)
-        constant = onnx.helper.make_node("Constant", [], ["y"])
-        constant.attribute.add(name="value", ref_attr_name="number", type=attribute.type)
-        opset = onnx.helper.make_opsetid("", 20)
-        graph.functions.append(
-            onnx.helper.make_function(
-                "own", "Bias", [], ["y"], [constant], [opset], attribute_protos=[attribute]
-            )
-        )
-        graph.graph.node.insert(0, onnx.helper.make_node("Bias", [], [moved.name], domain="own"))
-        graph.opset_import.append(onnx.helper.make_opsetid("own", 1))
-        graph.graph.initializer.remove(moved)
     path.write_bytes(graph.SerializeToString())
     monkeypatch.chdir(tmp_path)  # where onnxruntime would look for it
     with pytest.raises(ValueError, match="weights in other files, which have no hash"):

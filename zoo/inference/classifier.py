@@ -3,7 +3,6 @@
 Shapes: C channels, H height, W width, K classes.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,6 @@ from typing import Any
 import numpy as np
 import onnx
 import onnxruntime
-from google.protobuf.message import Message
 from onnx.external_data_helper import uses_external_data
 from PIL import Image
 from torchvision.transforms import v2
@@ -111,10 +109,10 @@ def load_onnx(name: str, cache_dir: str | Path | None = None) -> Classifier:
     path = folder / hub.UINT8_GRAPH
     content = path.read_bytes()
     try:
-        if any(map(uses_external_data, tensors(onnx.load_model_from_string(content)))):
+        if any(map(uses_external_data, onnx.load_model_from_string(content).graph.initializer)):
             raise ValueError("it keeps weights in other files, which have no hash")
         session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
-    except Exception as error:  # those of onnx and onnxruntime have no base in common
+    except Exception as error:  # onnxruntime's have no base in common
         raise ValueError(f"{path}: cannot be loaded: {error}") from None
     size, crop, interpolation = seen_of_an_image(config, folder)
     classes = config["num_classes"]
@@ -142,14 +140,3 @@ def seen_of_an_image(
             f"to 1 in pretrained_cfg, got {size[0]} channels, {mode!r} and {crop}"
         )
     return size, crop, v2.InterpolationMode(cfg["interpolation"])
-
-
-def tensors(message: Message) -> Iterator[onnx.TensorProto]:
-    """All tensors of an ONNX model or of a part of one."""
-    if isinstance(message, onnx.TensorProto):
-        yield message
-        return
-    for field, value in message.ListFields():
-        if field.message_type is not None:
-            for part in [value] if isinstance(value, Message) else value:
-                yield from tensors(part)
