@@ -84,7 +84,7 @@ def certify(model: onnx.ModelProto) -> list[Row]:
     """Prove that a graph of export.graph.writer is exact.
 
     Args:
-        model: The graph, its functions inlined.
+        model: The graph.
 
     Returns:
         One row for each layer that adds numbers, in the order of the graph.

@@ -214,7 +214,7 @@ def test_attention_in_a_graph_is_that_of_the_network(kwargs, T):
     folded, x = zoo.deploy(model, exact=False), pixels(model, 8)
     with torch.inference_mode():
         expected = folded(x)
-    for got in (run_graph(folded, x), run_graph(folded, x, batch=3, readable=True)):
+    for got in (run_graph(folded, x), run_graph(folded, x, batch=3)):
         close = (got - expected).abs().amax(1) < 1e-5  # but for an image with a flipped spike
         assert close.sum() >= 6
 

@@ -297,9 +297,9 @@ def test_a_release_has_a_section_with_its_numbers(exported, tmp_path, monkeypatc
     assert disk.file_sha256(exported / "model.safetensors") in text
 
     folder = tmp_path / "short_bp_resnet20_slim.digits"
-    (folder / "onnx/model_readable.onnx").unlink()
+    (folder / "onnx/model.onnx").unlink()
     cards = model_cards()
-    assert "the package, without `onnx/model_readable.onnx` |" in cards
+    assert "the package, without `onnx/model.onnx` |" in cards
     assert f"`python -m export.to_onnx {folder.name} --output FOLDER --num-images 360`" in cards
     place = f"org/slim@{'0' * 40}"
     monkeypatch.setattr("zoo.hub.released_on_hub", lambda: {folder.name: place})
