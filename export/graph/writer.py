@@ -21,7 +21,6 @@ import zoo
 from export.folder import GRAPH
 from export.graph.proof import OPSET
 from zoo.deployment.layers import (
-    CutPool2d,
     FoldedAttention,
     FoldedLIF,
     FoldedSpikeAttention,
@@ -133,7 +132,7 @@ class _Writer:
         return self._node("Mul", [x, step], f"{at}.current")
 
     def conv(self, name: str, conv: nn.Conv2d, x: str, output: str = "") -> str:
-        pads = [side for _ in range(2) for side in to_2tuple(conv.padding)]
+        pads = to_2tuple(conv.padding) * 2
         return self._node(
             "Conv",
             [x, *self._parameters(name, conv)],
@@ -185,16 +184,12 @@ class _Writer:
         return self._node("Mul", [x, self._number(1 / lif.levels)], output)
 
     def pool(self, name: str, pool: nn.AvgPool2d | nn.MaxPool2d, x: str) -> str:
-        # Runtimes disagree on ceil_mode, but agree on pads at the far borders.
-        beyond = pool.beyond if isinstance(pool, CutPool2d) else (0, 0)
-        before = to_2tuple(pool.padding)
-        after = (side + outside for side, outside in zip(before, beyond, strict=True))
         sides, strides = to_2tuple(pool.kernel_size), to_2tuple(pool.stride)
-        attributes = dict(kernel_shape=sides, strides=strides, pads=[*before, *after])
+        pads = to_2tuple(pool.padding) * 2
+        attributes = dict(kernel_shape=sides, strides=strides, pads=pads)
         if isinstance(pool, nn.MaxPool2d):
             return self._node("MaxPool", [x], name, **attributes)
-        counts_pads = 0 if any(beyond) else 1
-        return self._node("AveragePool", [x], name, **attributes, count_include_pad=counts_pads)
+        return self._node("AveragePool", [x], name, **attributes, count_include_pad=1)
 
     def sum_pool(self, name: str, pool: SumPool2d, x: str) -> str:
         x = self.pool(f"{name}.average", pool.pool, x)
@@ -351,7 +346,6 @@ LAYERS: dict[type[nn.Module], Callable[..., str]] = {
     Repeat: _Writer.repeat,
     FoldedLIF: _Writer.lif,
     nn.AvgPool2d: _Writer.pool,
-    CutPool2d: _Writer.pool,
     nn.MaxPool2d: _Writer.pool,
     SumPool2d: _Writer.sum_pool,
     MembraneConv: _Writer.membrane_conv,

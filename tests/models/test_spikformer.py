@@ -190,7 +190,7 @@ def test_a_scale_that_rounds_is_refused():
 
 def test_what_cannot_be_exact_is_exported_by_the_spike_aware_rule(tmp_path):
     model = deployable(spike_layer={"decay": 0.3, "v_threshold": 0.5})
-    with pytest.raises(zoo.NotExactError, match="expected a grid of at least"):
+    with pytest.raises(zoo.NotExactError, match="expected a decay that is a power of two"):
         zoo.deploy(model)
     graph = tmp_path / "model.onnx"
     onnx.save(write_graph(zoo.deploy(model, exact=False)), graph)
