@@ -43,7 +43,6 @@ def contestants(name: str, batch: int) -> dict[str, Callable[[], Any]]:
         "zoo.deploy, PyTorch eager": _torch(deployed, values),
         "onnxruntime": _onnx(write_graph(deployed), values),
         "onnxruntime, uint8": _onnx(write_graph(deployed, pixels="uint8"), pixels),
-        "onnxruntime, readable": _onnx(write_graph(deployed, readable=True), values),
     }
 
 

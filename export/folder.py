@@ -7,7 +7,6 @@ preprocessor_config.json  for @huggingface/transformers, if images are square an
 training.png         loss and accuracy by epoch, if there is a log and matplotlib
 onnx/model.onnx      the graph, for normalised floats
 onnx/model_uint8.onnx  the same for uint8 pixels
-onnx/model_readable.onnx  the first again, with one node per neuron
 verification.json    the checks, and the sha256 of every other file
 """
 
@@ -25,10 +24,10 @@ from zoo.hub import CONFIG, REPORT, UINT8_GRAPH, WEIGHTS
 from zoo.hub.files import file_sha256, hashes, locked, sync
 
 GRAPH = "onnx/model.onnx"
-READABLE_GRAPH = "onnx/model_readable.onnx"
-GRAPHS = (GRAPH, UINT8_GRAPH, READABLE_GRAPH)
+GRAPHS = (GRAPH, UINT8_GRAPH)
+OLD_GRAPH = "onnx/model_readable.onnx"  # in folders that were exported before
 CARD = "README.md"
-NAMES = {CARD, CONFIG, WEIGHTS, PREPROCESSOR, CURVES, *GRAPHS}  # and REPORT
+NAMES = {CARD, CONFIG, WEIGHTS, PREPROCESSOR, CURVES, *GRAPHS, OLD_GRAPH}  # and REPORT
 
 
 def read_report(folder: Path) -> dict[str, Any]:

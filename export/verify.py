@@ -39,7 +39,7 @@ from export.checks.images import Images, check_asked, describe_images, images_of
 from export.checks.metadata import check_metadata
 from export.checks.paths import check_paths
 from export.checks.spike_aware import check_other_graphs, check_spike_aware
-from export.folder import GRAPH, GRAPHS, REPORT, changed_files, read_report
+from export.folder import GRAPH, GRAPHS, OLD_GRAPH, REPORT, changed_files, read_report
 from zoo import hub
 from zoo.console import check_output, said_in_a_line
 from zoo.diagnostics import count_operations
@@ -183,7 +183,7 @@ def check_files(folder: Path) -> None:
     report = read_report(folder)
     if changed := changed_files(folder):
         message = f"{folder / REPORT}: expected the files that it names, got others: {changed}"
-        if folder.resolve().parent == hub.BUNDLED and not {*changed} - {*GRAPHS}:
+        if folder.resolve().parent == hub.BUNDLED and not {*changed} - {*GRAPHS, OLD_GRAPH}:
             name = folder.resolve().name
             message += (
                 f"; the package leaves graphs out, and python export/to_onnx.py {name} --output "

@@ -48,12 +48,10 @@ def run_graph(
     batch: int = 64,
     threads: int = 1,
     optimised: bool = True,
-    readable: bool = False,
 ) -> Tensor:
     """Logits of onnxruntime on the graph of a deployed network."""
     kind = "uint8" if x.dtype == torch.uint8 else "float"
-    graph = write_graph(deployed, kind, readable)
-    running = session(graph.SerializeToString(), threads, optimised)
+    running = session(write_graph(deployed, kind).SerializeToString(), threads, optimised)
     parts = [running.run(None, {"pixel_values": part.numpy()})[0] for part in x.split(batch)]
     return torch.cat([torch.from_numpy(part) for part in parts])
 

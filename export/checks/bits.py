@@ -12,7 +12,7 @@ from torch import Tensor, fx
 
 from export.checks.check import AT_ONCE, Check, Setting, count_different, logits_of, run_graph
 from export.checks.images import Images
-from export.folder import GRAPH, READABLE_GRAPH, UINT8_GRAPH
+from export.folder import GRAPH, UINT8_GRAPH
 
 BEYOND = 1.5  # times an image: some values are beyond white, some between two pixels
 # Every batch size meets both numbers of threads, and optimised and plain graphs.
@@ -66,7 +66,6 @@ def check_bits(folder: Path, deployed: fx.GraphModule, images: Images, exact: Te
     for graph, x, settings in (
         (GRAPH, images.values, SETTINGS),
         (UINT8_GRAPH, images.pixels, FEWER_SETTINGS),
-        (READABLE_GRAPH, images.values, FEWER_SETTINGS),
     ):
         for setting in settings:
             runs[f"{graph}, {setting}"] = partial(run_graph, folder / graph, x, setting)

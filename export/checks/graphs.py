@@ -33,10 +33,7 @@ def check_graphs(folder: Path, deployed: fx.GraphModule) -> Graphs:
 
 
 def different_parts(*models: onnx.ModelProto) -> list[str]:
-    """Names of the constants, nodes and functions in which two graphs differ."""
-    parts = [
-        {part.name: part for part in (*m.graph.initializer, *m.graph.node, *m.functions)}
-        for m in models
-    ]
+    """Names of the constants and nodes in which two graphs differ."""
+    parts = [{part.name: part for part in (*m.graph.initializer, *m.graph.node)} for m in models]
     names = parts[0].keys() | parts[1].keys()
     return sorted(name for name in names if parts[0].get(name) != parts[1].get(name))

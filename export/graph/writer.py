@@ -1,8 +1,7 @@
 """Write a deployed network as an ONNX graph of plain operators that every runtime can read.
 
 There is no shape arithmetic: time is folded into the batch, one Split before a neuron takes it
-apart, and one Concat behind the neuron puts it together. Values are named after the layers. The
-readable graph shows each neuron as one node, a function of the model's own, which runtimes inline.
+apart, and one Concat behind the neuron puts it together. Values are named after the layers.
 Shapes: T time steps, B batch, C channels, H height, W width.
 """
 
@@ -19,10 +18,9 @@ from timm.layers import to_2tuple
 from torch import Tensor, fx, nn
 
 import zoo
-from export.folder import GRAPH, READABLE_GRAPH
+from export.folder import GRAPH
 from export.graph.proof import OPSET
 from zoo.deployment.layers import (
-    CutPool2d,
     FoldedAttention,
     FoldedLIF,
     FoldedSpikeAttention,
@@ -35,7 +33,6 @@ from zoo.deployment.layers import (
 from zoo.hub import UINT8_GRAPH
 from zoo.layers.attention import Gate
 
-STANDARD, OURS = helper.make_opsetid("", OPSET), helper.make_opsetid("zoo", 1)
 IR_VERSION = 10
 FUNCTIONS = {operator.add: "Add", operator.sub: "Sub", operator.mul: "Mul"}
 Pixels = Literal["float", "uint8"]
@@ -46,26 +43,21 @@ def write_graphs(deployed: fx.GraphModule) -> dict[str, onnx.ModelProto]:
     return {
         GRAPH: write_graph(deployed),
         UINT8_GRAPH: write_graph(deployed, pixels="uint8"),
-        READABLE_GRAPH: write_graph(deployed, readable=True),
     }
 
 
-def write_graph(
-    deployed: fx.GraphModule, pixels: Pixels = "float", readable: bool = False
-) -> onnx.ModelProto:
+def write_graph(deployed: fx.GraphModule, pixels: Pixels = "float") -> onnx.ModelProto:
     """The graph of a deployed network, its weights inside and its batch dynamic.
 
     Args:
         deployed: From zoo.deploy.
         pixels: The input ``pixel_values`` [B, C, H, W]: "float" is normalised floats, "uint8" whole
             pixels.
-        readable: Write neurons as functions: zoo::LIF, and behind the first convolution, whose
-            current is the same at every step, zoo::RepeatedLIF.
 
     Returns:
         A checked model, pixel_values [batch, C, H, W] -> logits [batch, num_classes].
     """
-    writer = _Writer(pixels, readable)
+    writer = _Writer(pixels)
     writer.write(deployed)
     modules = list(deployed.modules())
     (size,) = (module.size for module in modules if isinstance(module, PixelConv))
@@ -82,8 +74,7 @@ def write_graph(
     )
     model = helper.make_model(
         graph,
-        functions=writer.functions,
-        opset_imports=[STANDARD, OURS] if readable else [STANDARD],
+        opset_imports=[helper.make_opsetid("", OPSET)],
         ir_version=IR_VERSION,
         producer_name="short-bp-zoo",
         producer_version=zoo.__version__,
@@ -93,14 +84,12 @@ def write_graph(
 
 
 class _Writer:
-    """Collects nodes, constants and functions; one method writes each kind of layer."""
+    """Collects nodes and constants; one method writes each kind of layer."""
 
-    def __init__(self, pixels: Pixels = "float", readable: bool = False):
-        self.pixels, self.readable = pixels, readable
+    def __init__(self, pixels: Pixels):
+        self.pixels = pixels
         self.nodes: list[onnx.NodeProto] = []
         self.constants: dict[str, onnx.TensorProto] = {}
-        self.functions: list[onnx.FunctionProto] = []
-        self.function_names: dict[tuple, str] = {}  # by kind and constants of the neuron
 
     def write(self, deployed: fx.GraphModule) -> None:
         names: dict[fx.Node, str] = {}
@@ -143,7 +132,7 @@ class _Writer:
         return self._node("Mul", [x, step], f"{at}.current")
 
     def conv(self, name: str, conv: nn.Conv2d, x: str, output: str = "") -> str:
-        pads = [side for _ in range(2) for side in to_2tuple(conv.padding)]
+        pads = to_2tuple(conv.padding) * 2
         return self._node(
             "Conv",
             [x, *self._parameters(name, conv)],
@@ -158,27 +147,6 @@ class _Writer:
         return self._node("Concat", [x] * repeat.time_steps, name, axis=0)
 
     def lif(self, name: str, lif: FoldedLIF, x: str) -> str:
-        if not self.readable:
-            return self._lif(name, lif, x)
-        kind = "RepeatedLIF" if lif.repeated else "LIF"
-        constants = (kind, *lif.constants().values())
-        if constants not in self.function_names:
-            alike = sum(known[0] == kind for known in self.function_names)
-            self.function_names[constants] = f"{kind}_{alike + 1}" if alike else kind
-            self.functions.append(self._function(self.function_names[constants], lif))
-        return self._node(self.function_names[constants], [x], name, domain=OURS.domain)
-
-    def _function(self, name: str, lif: FoldedLIF) -> onnx.FunctionProto:
-        body = _Writer()
-        body._lif("spikes", lif, "x")
-        numbers = [
-            helper.make_node("Constant", [], [number], value=tensor)
-            for number, tensor in body.constants.items()
-        ]
-        nodes = numbers + body.nodes
-        return helper.make_function(OURS.domain, name, ["x"], ["spikes"], nodes, [STANDARD])
-
-    def _lif(self, name: str, lif: FoldedLIF, x: str) -> str:
         T = lif.time_steps
         currents = self._time_steps(name, lif, x)
         threshold, one = self._number(lif.v_threshold), self._number(1)
@@ -216,16 +184,12 @@ class _Writer:
         return self._node("Mul", [x, self._number(1 / lif.levels)], output)
 
     def pool(self, name: str, pool: nn.AvgPool2d | nn.MaxPool2d, x: str) -> str:
-        # Runtimes disagree on ceil_mode, but agree on pads at the far borders.
-        beyond = pool.beyond if isinstance(pool, CutPool2d) else (0, 0)
-        before = to_2tuple(pool.padding)
-        after = (side + outside for side, outside in zip(before, beyond, strict=True))
         sides, strides = to_2tuple(pool.kernel_size), to_2tuple(pool.stride)
-        attributes = dict(kernel_shape=sides, strides=strides, pads=[*before, *after])
+        pads = to_2tuple(pool.padding) * 2
+        attributes = dict(kernel_shape=sides, strides=strides, pads=pads)
         if isinstance(pool, nn.MaxPool2d):
             return self._node("MaxPool", [x], name, **attributes)
-        counts_pads = 0 if any(beyond) else 1
-        return self._node("AveragePool", [x], name, **attributes, count_include_pad=counts_pads)
+        return self._node("AveragePool", [x], name, **attributes, count_include_pad=1)
 
     def sum_pool(self, name: str, pool: SumPool2d, x: str) -> str:
         x = self.pool(f"{name}.average", pool.pool, x)
@@ -382,7 +346,6 @@ LAYERS: dict[type[nn.Module], Callable[..., str]] = {
     Repeat: _Writer.repeat,
     FoldedLIF: _Writer.lif,
     nn.AvgPool2d: _Writer.pool,
-    CutPool2d: _Writer.pool,
     nn.MaxPool2d: _Writer.pool,
     SumPool2d: _Writer.sum_pool,
     MembraneConv: _Writer.membrane_conv,

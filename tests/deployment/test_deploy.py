@@ -8,11 +8,8 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 import torch
-from accelerate import Accelerator
-from accelerate.state import AcceleratorState
 from exact_networks import awaken, pixels, run_graph, settle, that_differ, ways_to_run
 from onnx import helper, numpy_helper
-from onnx.helper import get_attribute_value
 from timm.data import resolve_data_config
 from torch import nn
 from torch.nn.utils import prune
@@ -83,12 +80,6 @@ def test_every_family_gives_equal_bits_in_every_way_to_run_it(name):
     certify(write_graph(deployed))
 
 
-POOLED = {
-    "short_bp_resnet20": {"depths": (1, 1, 1), "widths": (16, 16, 32)},
-    "ms_resnet104": {"depths": (1, 1, 1), "widths": (16, 16, 32), "stem_width": 16},
-}
-
-
 STEMS = {
     "short_bp_resnet18_imagenet": {"depths": (1, 1, 1, 1), "widths": (16, 16, 16, 16)},
     "short_bp_resnet20": {"depths": (1, 1, 1), "widths": (16, 16, 32)},
@@ -116,40 +107,11 @@ def test_currents_on_the_grid_are_those_of_the_network(name, layer):
     assert (on_grid - folded).abs().median() < 0.01 * folded.std()
 
 
-def average_pools(graph):
-    nodes = [node for node in graph.graph.node if node.op_type == "AveragePool"]
-    attributes = [{a.name: get_attribute_value(a) for a in node.attribute} for node in nodes]
-    return [(a["count_include_pad"], a["pads"]) for a in attributes]
-
-
-@pytest.mark.parametrize(("name", "size"), [*zip(POOLED, [27, 28], strict=True)])
-def test_pooled_shortcuts_of_odd_sizes_are_those_of_the_network(name, size):
-    model = settle(create(name, size=size, **POOLED[name]))
-    folded, x = zoo.deploy(model, exact=False), pixels(model, 12)
-    with torch.inference_mode():
-        expected = model(values(model, x))
-        ways = folded(x), run_graph(folded, x), run_graph(folded, x, optimised=False)
-    assert len(expected.unique()) > 50
-    for logits in ways:
-        assert ((logits - expected).abs().amax(1) < 1e-5).sum() >= 9  # a spike may flip
-
-
-@pytest.mark.parametrize(("name", "size"), [*zip(POOLED, [25, 27], strict=True)])
-def test_pooled_shortcuts_of_odd_sizes_give_equal_bits_in_every_way_to_run_them(name, size):
-    model = settle(create(name, size=size, **POOLED[name]))
-    deployed, x = zoo.deploy(model), pixels(model, 4)
-    ways = ways_to_run(deployed, x)
-    assert that_differ(ways) == []
-    assert len(ways["contiguous"].unique()) > 10
-    certify(write_graph(deployed))
-
-
-def test_a_border_that_cuts_no_window_off_leaves_the_average_as_it_was():
-    for size, cut in ((32, 0), (36, 2)):  # pooled are 16, 8, 4; ...; 18, 9, 5
-        model = create("ms_resnet104", size=size, **POOLED["ms_resnet104"])
-        pools = average_pools(write_graph(zoo.deploy(model)))
-        assert pools.count((1, [0, 0, 0, 0])) == len(pools) - cut
-        assert pools.count((0, [0, 0, 1, 1])) == cut
+@pytest.mark.parametrize("exact", [True, False])
+def test_averages_that_the_border_cuts_off_are_not_supported(exact):
+    model = create("short_bp_resnet20", size=28, depths=(1, 1, 1), widths=(8, 8, 8))
+    with pytest.raises(zoo.NotExactError, match=r"avg_down from \(7, 7\) pixels; take even sides"):
+        zoo.deploy(model, exact=exact)
 
 
 @pytest.mark.parametrize("name", ["att_ms_resnet18", "gac_ms_resnet18"])
@@ -160,7 +122,7 @@ def test_learned_attention_is_folded_and_says_why_it_is_not_exact(name):
     folded, x = zoo.deploy(model, exact=False), pixels(model, 4)
     with torch.inference_mode():
         expected = model(values(model, x))
-        ways = folded(x), run_graph(folded, x), run_graph(folded, values(model, x), readable=True)
+        ways = folded(x), run_graph(folded, x), run_graph(folded, values(model, x))
     for logits in ways:
         assert ((logits - expected).abs().amax(1) < 1e-5).sum() >= 3  # a spike may flip
 
@@ -171,15 +133,8 @@ def test_both_resets_and_a_single_step_are_exact(reset, time_steps):
     model = create(time_steps=time_steps, spike_layer=neurons)
     deployed, x = zoo.deploy(model), values(model, pixels(model, 4))
     ways = ways_to_run(deployed, x)
-    assert that_differ(ways | {"readable": run_graph(deployed, x, readable=True)}) == []
+    assert that_differ(ways) == []
     certify(write_graph(deployed))
-
-
-def test_rates_that_are_multiplied_are_refused():
-    neurons = {"decay": 1.0, "reset": "subtract", "levels": 4}
-    model = create("sew_resnet18_cifar", residual="and", spike_layer=neurons)
-    with pytest.raises(zoo.NotExactError, match="does not support products of rates"):
-        zoo.deploy(model)
 
 
 @pytest.mark.parametrize("time_steps", [1, 3])
@@ -188,7 +143,7 @@ def test_rates_are_exact_and_those_of_the_network(time_steps):
     model = create(time_steps=time_steps, spike_layer=neurons)
     deployed, x = zoo.deploy(model), values(model, pixels(model, 4))
     ways = ways_to_run(deployed, x)
-    assert that_differ(ways | {"readable": run_graph(deployed, x, readable=True)}) == []
+    assert that_differ(ways) == []
     certify(write_graph(deployed))
     with torch.inference_mode():
         expected, folded = model(x), zoo.deploy(model, exact=False)(x)
@@ -267,20 +222,7 @@ def test_a_float_is_taken_for_its_nearest_pixel():
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
-        ({"spike_layer": {"decay": 0.3}}, "stem.1: expected a grid of at least 0 fractional bits"),
-        ({"spike_layer": {"decay": 0.75}, "time_steps": 16}, "16 time steps of decay 0.75 take 30"),
-        (
-            {"spike_layer": {"decay": 0.75}, "time_steps": 9},
-            "expected a grid that keeps the weights",
-        ),
-        (
-            {"spike_layer": {"decay": 0.75, "v_threshold": 0.3, "reset": "subtract"}},
-            "stem.1: expected a grid of at least 24",
-        ),
-        (
-            {"spike_layer": {"decay": 2.0**-30}, "time_steps": 6},
-            "stem.1: expected at most 126 bits behind the point, got ",
-        ),
+        ({"spike_layer": {"decay": 0.75}}, "stem.1: expected a decay that is a power of two"),
         (
             {"in_chans": 1},
             "stem.0: expected as many channels as pretrained_cfg's mean and input_size have, got 1",
@@ -310,33 +252,11 @@ class Standardised(ConvNorm):
         return super().forward(x - x.mean())
 
 
-def standardised(conv: ConvNorm) -> ConvNorm:
-    conv.__class__ = Standardised
-    return conv
-
-
-def grouped(_: nn.Conv2d) -> nn.Conv2d:
-    return nn.Conv2d(16, 16, 3, padding=1, groups=2, bias=False)
-
-
-def without_bias(fc: nn.Linear) -> nn.Linear:
-    return nn.Linear(fc.in_features, 10, bias=False)
-
-
-@pytest.mark.parametrize(
-    ("layer", "change", "message"),
-    [
-        ("stages.0.0.conv1", standardised, "does not support Standardised"),
-        ("stages.0.0.conv1.conv", grouped, "does not support groups"),
-        ("head.fc", without_bias, "use avg and a bias"),
-    ],
-)
 @pytest.mark.parametrize("exact", [True, False])
-def test_changed_layers_are_not_supported(layer, change, message, exact):
+def test_changed_layers_are_not_supported(exact):
     model = create()
-    model.set_submodule(layer, change(model.get_submodule(layer)))
-    assert model.eval()(torch.zeros(1, 3, 16, 16)).isfinite().all()
-    with pytest.raises(zoo.NotExactError, match=message):
+    model.stages[0][0].conv1.__class__ = Standardised
+    with pytest.raises(zoo.NotExactError, match="does not support Standardised"):
         zoo.deploy(model, exact=exact)
 
 
@@ -358,21 +278,6 @@ def test_forward_hooks_are_refused(hook, exact):
         ValueError, match=r"without forward hooks .*got \['stages\.1\.0\.conv1\.conv'\]"
     ):
         zoo.deploy(model, exact)
-
-
-def test_a_network_that_accelerate_prepared_is_deployed_once_it_is_unwrapped():
-    AcceleratorState._reset_state(reset_partial_state=True)  # of a test before in this process
-    model = create()
-    x = pixels(model, 4)
-    accelerator = Accelerator(mixed_precision="bf16", cpu=True)
-    before, prepared = zoo.deploy(model)(x), accelerator.prepare(model)
-    with pytest.raises(ValueError, match=r"\['the network itself'\]; .*keep_fp32_wrapper=False"):
-        zoo.deploy(prepared)
-    unwrapped = accelerator.unwrap_model(prepared, keep_fp32_wrapper=False)
-    assert torch.equal(zoo.deploy(unwrapped)(x), before)
-    another = copy.copy(unwrapped)  # which runs what it was copied from
-    with pytest.raises(ValueError, match="the network itself"):
-        zoo.deploy(another)
 
 
 def test_norms_over_processes_are_folded_as_any_other():
@@ -401,19 +306,13 @@ def test_a_grid_that_keeps_little_of_the_classifier_is_refused():
         zoo.deploy(model)
 
 
-def test_more_time_steps_than_any_weights_allow_are_said_beforehand():
-    assert "got 127" in why_not_exact(create(time_steps=128))
-    assert why_not_exact(create(time_steps=100)) is None
-
-
-def test_a_threshold_that_is_subtracted_leaves_its_bits_in_the_potential():
-    neuron = {"v_threshold": 0.3, "reset": "subtract"}  # 24 bits behind the point in fp32
-    assert why_not_exact(create(time_steps=103, spike_layer=neuron)) is None
-    one_more = create(time_steps=104, spike_layer=neuron)
+def test_more_time_steps_than_fp32_has_exponents_for_are_refused():
+    assert why_not_exact(create(time_steps=79)) is None
     message = "stem.1: expected at most 126 bits behind the point, got 127"
-    assert why_not_exact(one_more) == message
+    too_many = create(time_steps=80)
+    assert why_not_exact(too_many).startswith(message)
     with pytest.raises(zoo.NotExactError, match=message):
-        zoo.deploy(one_more)
+        zoo.deploy(too_many)
 
 
 def test_a_mean_that_is_no_whole_pixel_is_refused():
@@ -535,22 +434,6 @@ def test_one_channel_comes_as_torch_on_arm_takes_no_winograd_for():
     assert seen == [False, False]
 
 
-def test_fewer_bits_by_the_environment_are_refused(monkeypatch):
-    monkeypatch.setenv("ONEDNN_DEFAULT_FPMATH_MODE", "bf16")
-    with pytest.raises(ValueError, match="got BF16 by ONEDNN_DEFAULT_FPMATH_MODE; unset it and st"):
-        zoo.deploy(create())(torch.zeros(1, 3, 16, 16))
-
-
-def test_a_bias_before_a_norm_is_folded():
-    model = awaken(create())
-    conv = model.stages[0][0].conv1.conv
-    x = values(model, pixels(model, 4))
-    before = zoo.deploy(model, exact=False)(x)
-    conv.bias = nn.Parameter(torch.linspace(-1, 1, conv.out_channels))
-    model.stages[0][0].conv1.norm.running_mean += conv.bias.detach()
-    torch.testing.assert_close(zoo.deploy(model, exact=False)(x), before)
-
-
 @pytest.mark.parametrize(("which", "kept"), [("conv", "bf16"), ("matmul", "tf32")])
 def test_fewer_bits_of_fp32_are_refused(which, kept):
     deployed, x = zoo.deploy(create()), torch.zeros(1, 3, 16, 16)
@@ -579,7 +462,7 @@ def test_neurons_may_differ_and_numbers_may_be_close():
     deployed, x = zoo.deploy(model), pixels(model, 8)
     expected = deployed(x)
     assert torch.equal(run_graph(deployed, x), expected)
-    assert torch.equal(run_graph(deployed, values(model, x), readable=True), expected)
+    assert torch.equal(run_graph(deployed, values(model, x)), expected)
 
 
 def test_random_images_are_repeatable_and_hold_close_calls():

@@ -52,7 +52,6 @@ def test_the_folder_holds_the_network_without_heads(run, exported):
         "config.json",
         "model.safetensors",
         "onnx/model.onnx",
-        "onnx/model_readable.onnx",
         "onnx/model_uint8.onnx",
         "training.png",
         "verification.json",
@@ -65,12 +64,12 @@ def test_the_folder_holds_the_network_without_heads(run, exported):
         assert torch.equal(load(exported)(IMAGES), trained(IMAGES))
 
 
-@pytest.mark.parametrize("name", ["model.onnx", "model_uint8.onnx", "model_readable.onnx"])
+@pytest.mark.parametrize("name", ["model.onnx", "model_uint8.onnx"])
 def test_a_graph_takes_any_batch_and_holds_no_local_path(exported, name):
     path = exported / "onnx" / name
     graph = onnx.load(path)
     opsets = {entry.domain: entry.version for entry in graph.opset_import}
-    assert opsets == ({"": 20, "zoo": 1} if "readable" in name else {"": 20})
+    assert opsets == {"": 20}
     assert [value.name for value in graph.graph.input] == ["pixel_values"]
     assert [value.name for value in graph.graph.output] == ["logits"]
     for place in (ROOT, Path.home(), Path(sys.prefix)):
@@ -82,14 +81,6 @@ def test_a_graph_takes_any_batch_and_holds_no_local_path(exported, name):
         (logits,) = session.run(["logits"], {"pixel_values": images[:batch].numpy()})
         with torch.inference_mode():
             assert torch.equal(torch.from_numpy(logits), deployed(IMAGES[:batch]))
-
-
-def test_the_readable_graph_shows_a_neuron_as_one_node(exported):
-    graph = onnx.load(exported / "onnx/model_readable.onnx")
-    spiking = [name for name, m in load(exported).named_modules() if isinstance(m, zoo.LIF)]
-    ours = [node.output[0] for node in graph.graph.node if node.domain == "zoo"]
-    assert ours == spiking
-    assert len(graph.graph.node) < 100 < len(onnx.load(exported / "onnx/model.onnx").graph.node)
 
 
 def test_the_report_has_every_check_and_the_hash_of_every_file(exported, run):

@@ -120,14 +120,10 @@ def test_logits_and_potentials_that_are_not_finite_fail(inexact, tmp_path, name)
     assert flips.images_not_finite == flips.images
 
 
-@pytest.mark.parametrize(
-    ("graph", "name"),
-    [("onnx/model_uint8.onnx", "stem.0.mean"), ("onnx/model_readable.onnx", "head.fc.bias")],
-)
-def test_other_graphs_give_the_logits_of_the_first(inexact, tmp_path, graph, name):
+def test_other_graphs_give_the_logits_of_the_first(inexact, tmp_path):
     folder = shutil.copytree(inexact, tmp_path / "out")
-    other = changed(onnx.load(folder / graph), name, lambda array: array.__iadd__(60))
-    onnx.save(other, folder / graph)
+    graph = folder / "onnx/model_uint8.onnx"
+    onnx.save(changed(onnx.load(graph), "stem.0.mean", lambda mean: mean.__iadd__(60)), graph)
     check = check_other_graphs(folder, Images(PIXELS, IMAGES, None, "60 random images"))
     assert not check.passed
     assert check_other_graphs(inexact, Images(PIXELS, IMAGES, None, "60 random images")).passed

@@ -29,7 +29,7 @@ from export.checks.images import Images, data_images, random_images
 from export.checks.metadata import check_metadata
 from export.checks.paths import check_paths
 from export.checks.stripping import check_stripping
-from export.folder import GRAPH, GRAPHS, READABLE_GRAPH, REPORT, changed_files, read_report
+from export.folder import GRAPH, GRAPHS, REPORT, changed_files, read_report
 from export.verify import main, print_report, verify
 from zoo.deployment.layers import MembraneConv
 from zoo.hub import BUNDLED, CONFIG, WEIGHTS
@@ -151,9 +151,9 @@ def test_unknown_folders_and_bad_options_end_in_one_line(folder, tmp_path):
 
 
 def test_a_local_path_in_a_graph_is_caught(folder):
-    graph = onnx.load(folder / READABLE_GRAPH)
+    graph = onnx.load(folder / GRAPH)
     graph.doc_string = f"{Path.home()}/export.py"
-    onnx.save(graph, folder / READABLE_GRAPH)
+    onnx.save(graph, folder / GRAPH)
     assert failed(folder)["paths"] == {"paths": [str(Path.home())]}
 
 
@@ -182,12 +182,11 @@ def test_one_bit_of_a_weight_in_a_graph_is_caught_before_the_graph_runs(folder, 
 
 
 def test_another_node_in_a_graph_is_caught(folder):
-    graph = onnx.load(folder / READABLE_GRAPH)
-    (lif,) = (function for function in graph.functions if function.name == "LIF")
-    (fires,) = (node for node in lif.node if node.name == "spikes.fires_1")
+    graph = onnx.load(folder / GRAPH)
+    (fires,) = (node for node in graph.graph.node if node.name == "stem.1.fires_1")
     fires.op_type = "Greater"
-    onnx.save(graph, folder / READABLE_GRAPH)
-    assert failed(folder) == {"graphs": {"that_differ": [f"{READABLE_GRAPH}: LIF"]}}
+    onnx.save(graph, folder / GRAPH)
+    assert failed(folder) == {"graphs": {"that_differ": [f"{GRAPH}: stem.1.fires_1"]}}
 
 
 def test_other_weights_are_caught(folder):

@@ -5,11 +5,9 @@ its sums is rounded, nor any potential that must not be. Currents that share a p
 Shapes: T time steps, C channels.
 """
 
-import math
 from collections import Counter
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor, fx, nn
 
@@ -20,7 +18,6 @@ from zoo.deployment.grid import (
     bits_beside,
     fraction_bits,
     is_power_of_two,
-    potential,
     snap,
     snap_to_finest,
     sums,
@@ -120,7 +117,7 @@ def snap_currents(readers: list[Reader], T: int) -> None:
 
 def _snap_stream(stream: _Stream, T: int) -> None:
     """Choose the grid of a current, channel by channel, and put its convolutions on it."""
-    x, first = stream.current, stream.readers[0]
+    x = stream.current
     raw = [(conv, conv.weight.clone(), conv.bias.clone(), spikes) for conv, spikes in x.convs]
 
     def snap_to(fraction: Tensor) -> None:
@@ -131,8 +128,7 @@ def _snap_stream(stream: _Stream, T: int) -> None:
 
     fraction = snap_to_finest(lambda: _finest(stream, T), snap_to)
     for conv, weight, *_ in raw:
-        why = f", of {int(fraction.min())} fractional bits{_because(first.module, T)}"
-        check_kept(first.name, weight, conv.weight, why)
+        check_kept(stream.readers[0].name, weight, conv.weight)
     for reader in stream.readers:
         if isinstance(reader.module, MembraneConv):
             reader.module.take_apart(*reader.current.bounds(), fraction)
@@ -141,82 +137,43 @@ def _snap_stream(stream: _Stream, T: int) -> None:
 def _finest(stream: _Stream, T: int) -> Tensor:
     """The fractional bits that the largest number on the grid leaves, [C]."""
     low, high = stream.current.bounds()
-    finest = []
+    reach = torch.maximum(-low, high)
     for reader in stream.readers:
-        reach, layer = torch.maximum(-low, high), reader.module
-        if isinstance(layer, LIF) and (layer.levels > 1 or _time_bits(layer, T)):
-            reach = potential(layer, T, low, high)
-        if isinstance(layer, LIF) and layer.levels > 1:
-            reach = reach + layer.v_threshold  # v - v_threshold is on the grid, too
-        bits = bits_beside(reach) - _time_bits(layer, T)
-        _check_bits(reader, stream.current, T, int(bits.min()), int(bits.max()))
-        finest.append(bits)
-    return torch.stack(finest).amin(0)
+        lif, least = reader.module, stream.current.fraction
+        if isinstance(lif, LIF) and lif.levels > 1:
+            # Potentials are on the grid, and so is v - v_threshold.
+            lowest = T * low - (T - 1) * lif.v_threshold
+            reach = torch.maximum(reach, torch.maximum(-lowest, T * high) + lif.v_threshold)
+            least = max(least, fraction_bits(lif.v_threshold / lif.levels))
+        if (fewest := int(bits_beside(reach).min())) < least:
+            raise NotExactError(
+                f"{reader.name}: expected a grid of at least {least} fractional bits, got {fewest}"
+            )
+    return bits_beside(reach)
 
 
-def check_constants(reader: Reader, T: int) -> None:
-    """Raise NotExactError where the constants of a neuron leave no grid for any weights."""
-    lif = reader.module
+def check_constants(name: str, lif: LIF, T: int) -> None:
+    """Raise NotExactError where the constants of a neuron round its potential for any weights."""
     if lif.levels > 1 and not (is_power_of_two(lif.levels) and is_power_of_two(lif.v_threshold)):
         raise NotExactError(
-            f"{reader.name}: expected levels and v_threshold that are powers of two, got "
-            f"{lif.levels} and {lif.v_threshold}"
+            f"{name}: expected levels and v_threshold that are powers of two, got {lif.levels} and "
+            f"{lif.v_threshold}"
         )
-    # A current that fires reaches the threshold, which takes its bits before the point.
-    most = BITS - math.ceil(math.log2(lif.v_threshold)) - _time_bits(lif, T)
-    _check_bits(reader, reader.current, T, most, _least_bits(lif, T, reader.current))
+    if not is_power_of_two(lif.decay):
+        raise NotExactError(f"{name}: expected a decay that is a power of two, got {lif.decay}")
+    # A current has up to 2 * BITS bits behind the point, and every step adds those of the decay.
+    if (behind := (T - 1) * fraction_bits(lif.decay) + 2 * BITS) > SMALLEST:
+        raise NotExactError(
+            f"{name}: expected at most {SMALLEST} bits behind the point, got {behind} for {T} time "
+            f"steps of decay {lif.decay}"
+        )
 
 
-def check_kept(name: str, before: Tensor, after: Tensor, grid: str) -> None:
+def check_kept(name: str, before: Tensor, after: Tensor) -> None:
     """Raise NotExactError where a grid is so coarse that it changes the weights."""
     lost = (after - before).norm() / before.norm()
     if lost > COARSE:  # NaN where all weights are 0
         raise NotExactError(
             f"{name}: expected a grid that keeps the weights, got one that changes them by "
-            f"{100 * lost:.0f} %{grid}"
+            f"{100 * lost:.0f} %"
         )
-
-
-def _check_bits(reader: Reader, x: Current, T: int, fewest: int, most: int) -> None:
-    """Raise unless a grid of fewest to most fractional bits, by channel, serves its reader."""
-    layer, behind = reader.module, most
-    least = _least_bits(layer, T, x)
-    if fewest < least:
-        raise NotExactError(
-            f"{reader.name}: expected a grid of at least {least} fractional bits, got "
-            f"{fewest}{_because(layer, T)}"
-        )
-    if isinstance(layer, LIF):  # of the last potential
-        behind = (T - 1) * fraction_bits(layer.decay) + max(most, _subtracted_bits(layer, T))
-    if behind > SMALLEST:
-        raise NotExactError(
-            f"{reader.name}: expected at most {SMALLEST} bits behind the point, got {behind}"
-        )
-
-
-def _least_bits(layer: LIF | MembraneConv, T: int, x: Current) -> int:
-    """The fewest fractional bits that a current may have."""
-    if isinstance(layer, LIF) and layer.levels > 1:
-        return max(x.fraction, fraction_bits(layer.v_threshold / layer.levels))
-    if isinstance(layer, LIF) and not is_power_of_two(layer.decay):
-        return max(x.fraction, _subtracted_bits(layer, T))
-    return x.fraction
-
-
-def _time_bits(layer: LIF | MembraneConv, T: int) -> int:
-    """Bits that time takes: products with a decay that is no power of two stay on the grid."""
-    if not isinstance(layer, LIF) or layer.levels > 1 or is_power_of_two(layer.decay):
-        return 0
-    return (T - 1) * fraction_bits(layer.decay)
-
-
-def _subtracted_bits(lif: LIF, T: int) -> int:
-    """Fractional bits, in fp32, of what is subtracted from a potential before another step."""
-    subtracts = lif.reset == "subtract" and T > 1
-    return fraction_bits(float(np.float32(lif.v_threshold))) if subtracts else 0
-
-
-def _because(layer: LIF | MembraneConv, T: int) -> str:
-    if not (lost := _time_bits(layer, T)):
-        return ""
-    return f"; {T} time steps of decay {layer.decay} take {lost} of fp32's {BITS} bits"

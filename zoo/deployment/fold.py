@@ -6,23 +6,22 @@ terms. A neuron adds two numbers at a time, its current and the rest of its pote
 rounds that sum the same everywhere, alone or fused with the product by a decay that is a power of
 two. Such a network gives the same bits in every runtime, layout, batch and number of threads.
 
-Another decay of m / 2^j is a product that would round. There the potential is kept on the grid,
-which takes j more fractional bits at each time step. Rates of 2^n levels are multiples of 2^-n;
-their potential is kept on the grid as well, since it meets more than one comparison.
+Rates of 2^n levels are multiples of 2^-n; their potential is kept on the grid as well, since it
+meets more than one comparison.
 Shapes: T time steps, B batch, C channels, H height, W width; time is folded into the batch,
 [T*B, C, H, W].
 """
 
 import copy
-import functools
 import math
 import operator
 from dataclasses import replace
 
 import torch
-from timm.layers import ClassifierHead, to_2tuple, unfreeze_batch_norm_2d
+from timm.layers import ClassifierHead, unfreeze_batch_norm_2d
 from timm.utils import unwrap_model
-from torch import Tensor, fx, nn
+from torch import fx, nn
+from torch.fx.passes.shape_prop import ShapeProp
 
 from zoo.deployment.currents import (
     Current,
@@ -42,7 +41,6 @@ from zoo.deployment.grid import (
     whole_pixels,
 )
 from zoo.deployment.layers import (
-    CutPool2d,
     FoldedAttention,
     FoldedLIF,
     FoldedSpikeAttention,
@@ -54,7 +52,7 @@ from zoo.deployment.layers import (
 )
 from zoo.layers.attention import ChannelSpatialAttention, Gate, SpikeAttention
 from zoo.layers.conv import ConvNorm, DirectCoding, TimeFold
-from zoo.layers.hooks import hooks, runs_hooks
+from zoo.layers.hooks import runs_hooks
 from zoo.layers.shortcut_heads import strip_heads
 from zoo.models._build import check_created
 from zoo.neurons import LIF
@@ -101,11 +99,9 @@ def why_not_exact(model: nn.Module) -> str | None:
         ValueError: As deploy.
     """
     model = _bare(model)
-    if (device := next(model.parameters()).device).type != "meta":
-        device = "cpu"  # some accelerators have no fp64
-    with torch.device(device):
+    with torch.device(next(model.parameters()).device):
         try:
-            _Deployment(model.to(device), exact=True, snaps=False).run()
+            _Deployment(model, exact=True, snaps=False).run()
         except NotExactError as error:
             return str(error)
     return None
@@ -117,9 +113,8 @@ def _bare(model: nn.Module) -> nn.Module:
     if hooked := [name for name, module in model.named_modules() if runs_hooks(module)]:
         raise ValueError(
             "model: expected modules without forward hooks or a forward of their own, got "
-            f"{[name or 'the network itself' for name in hooked[:3]]}; remove them first: pruning "
-            "and weight norm with torch's remove, accelerate's with "
-            "unwrap_model(model, keep_fp32_wrapper=False)"
+            f"{[name or 'the network itself' for name in hooked[:3]]}; remove pruning and wrappers "
+            "first"
         )
     model = strip_heads(model)
     check_created(model)
@@ -136,15 +131,19 @@ class _Deployment:
         self.readers: list[Reader] = []
 
     def run(self) -> fx.GraphModule:
+        graph = _Tracer().trace(self.model)
+        size = self.model.pretrained_cfg["input_size"][1:]
+        image = torch.zeros(1, self.model.in_chans, *size, dtype=torch.float32)
+        ShapeProp(fx.GraphModule(self.model, graph)).propagate(image)
         values: dict[fx.Node, Spikes | Current | fx.Node] = {}
-        for node in _Tracer().trace(self.model).nodes:
+        for node in graph.nodes:
             args = [values[arg] for arg in node.all_input_nodes]
             if node.op == "placeholder":
                 values[node] = self.graph.placeholder(node.target)
             elif node.op == "output":
                 self.graph.output(args[0])
             elif node.op == "call_module":
-                values[node] = self._module(node.target, *args)
+                values[node] = self._module(node, *args)
             else:
                 values[node] = self._operation(node, *args)
         if self.snaps:
@@ -154,8 +153,9 @@ class _Deployment:
         deployed.pretrained_cfg = dict(self.model.pretrained_cfg)
         return deployed.float().requires_grad_(False)
 
-    def _module(self, name: str, *x: Spikes | Current | fx.Node) -> Spikes | Current | fx.Node:
-        module = self.model.get_submodule(name)
+    def _module(self, node: fx.Node, *x: Spikes | Current | fx.Node) -> Spikes | Current | fx.Node:
+        name, module = node.target, self.model.get_submodule(node.target)
+        self.size = _size(node.args[0])
         kind = type(module)  # a subclass may compute something else
         if kind is nn.Identity:
             return x[0]
@@ -165,10 +165,13 @@ class _Deployment:
 
     def _operation(self, node: fx.Node, *x: Spikes | Current) -> Spikes | Current:
         if node.target is operator.add and len(x) == 2:
-            return self._add(*x)
+            return self._add(*x, channels=_size(node)[0])
         if node.target is operator.mul and all(isinstance(part, Spikes) for part in x):
-            return self._product(*x)
-        if node.target is operator.mul and not self.exact:
+            left, right = x
+            product = self._function(operator.mul, (left.node, right.node), f"{left.node.name}_and")
+            fraction, times = left.fraction + right.fraction, left.times * right.times
+            return Spikes(product, left.high * right.high, fraction, times)
+        if node.target is operator.mul:  # by a gate, which is not exact
             factors = tuple(part.node for part in x)
             return Current(self._function(operator.mul, factors, node.name))
         if node.target is operator.sub and node.args[0] == 1:  # spikes that did not fire
@@ -194,7 +197,7 @@ class _Deployment:
         if not coding.conv.in_channels == len(mean) == cfg["input_size"][0]:
             raise NotExactError(
                 f"{name}: expected as many channels as pretrained_cfg's mean and input_size have, "
-                f"got {coding.conv.in_channels}, {len(mean)} and {cfg['input_size'][0]}"
+                f"got {coding.conv.in_channels}"
             )
         conv, norm = _conv_and_norm(name, [*coding])
         stem = PixelConv(fold_norm(conv, norm), mean, std, cfg["input_size"])
@@ -205,25 +208,28 @@ class _Deployment:
 
     def fold(self, name: str, layers: TimeFold, x: Spikes | Current) -> Spikes | Current:
         """A pool, a convolution with its norm, or the one before the other."""
+        parts, pool = list(layers), None
+        if isinstance(parts[0], nn.MaxPool2d | nn.AvgPool2d):
+            pool = parts.pop(0)
+            # Runtimes disagree on windows that the far borders cut off.
+            if pool.ceil_mode and any(side % pool.stride for side in self.size[1:]):
+                raise unsupported(name, f"avg_down from {self.size[1:]} pixels; take even sides")
         if isinstance(x, Current):
-            return self._fold_current(name, layers, x)
-        parts = list(layers)
-        if isinstance(parts[0], nn.MaxPool2d):
-            x = replace(x, node=self._call(f"{name}.pool", parts.pop(0), x.node))
-        elif isinstance(parts[0], nn.AvgPool2d):
-            x = self._pool(f"{name}.pool", self._at_size(name, parts.pop(0)), x)
+            return self._fold_current(name, pool, parts, x)
+        if isinstance(pool, nn.MaxPool2d):
+            x = replace(x, node=self._call(f"{name}.pool", pool, x.node))
+        elif pool is not None:
+            x = self._pool(f"{name}.pool", pool, x)
         if not parts:
             return x
         conv = fold_norm(*_conv_and_norm(name, parts))
         conv.weight.div_(x.times)
         return Current(self._call(f"{name}.conv", conv, x.node), convs=((conv, x),))
 
-    def _fold_current(self, name: str, layers: TimeFold, x: Current) -> Current:
+    def _fold_current(
+        self, name: str, pool: nn.AvgPool2d | None, parts: list[nn.Module], x: Current
+    ) -> Current:
         """A 1x1 convolution of a current with its norm, and a pool before it."""
-        parts = list(layers)
-        pool = None
-        if isinstance(parts[0], nn.AvgPool2d):
-            pool = self._at_size(name, parts.pop(0))
         conv, norm = _conv_and_norm(name, parts)
         limit = norm.bias.abs().double() + SIGMAS * norm.weight.abs().double()
         conv = fold_norm(conv, norm)
@@ -232,28 +238,10 @@ class _Deployment:
             return Current(self._call(f"{name}.conv", conv, node), repeated=x.repeated)
         if pool is None and conv.stride != (1, 1):
             pool, conv.stride = nn.AvgPool2d(1, conv.stride), (1, 1)
-        is_plain = (conv.kernel_size, conv.stride, conv.padding) == ((1, 1), (1, 1), (0, 0))
-        if not is_plain or (pool and not is_power_of_two(pool_window(pool))):
-            raise unsupported(
-                name, "this shortcut; take 1x1 convolutions and averages of 2^n pixels"
-            )
         membrane = MembraneConv(conv, pool, limit.log2().ceil().clamp(min=-BITS).exp2())
         self.readers.append(Reader(name, membrane, x))
         node = self._call(f"{name}.conv", membrane, x.node)
         return Current(node, rounded=(membrane,), repeated=x.repeated)
-
-    def _at_size(self, name: str, pool: nn.AvgPool2d) -> nn.AvgPool2d:
-        """The pool that a layer begins with, at the image size of this deployment."""
-        pool_window(pool)
-        if not pool.ceil_mode:
-            return pool
-        sides, strides = to_2tuple(pool.kernel_size), to_2tuple(pool.stride)
-        outside = [
-            (k - n) % s for n, k, s in zip(self._sizes[name][1:], sides, strides, strict=True)
-        ]
-        # A window entirely outside does not exist.
-        beyond = (n if n < k else 0 for n, k in zip(outside, sides, strict=True))
-        return CutPool2d(pool, tuple(beyond))
 
     def _pool(self, name: str, pool: nn.AvgPool2d, x: Spikes) -> Spikes:
         window = pool_window(pool)
@@ -275,65 +263,41 @@ class _Deployment:
         """Counts of spikes that meet, which take the same bits in any order of their sums."""
         if self.exact and not is_power_of_two(attention.scale):
             raise unsupported(name, f"attention scaled by {attention.scale}, not a power of two")
-        size = self._sizes[name]
-        folded = FoldedSpikeAttention(attention.num_heads, attention.scale, size)
-        met = math.prod(size) // attention.num_heads * math.prod(part.high for part in x)
+        folded = FoldedSpikeAttention(attention.num_heads, attention.scale, self.size)
+        met = math.prod(self.size) // attention.num_heads * math.prod(part.high for part in x)
         fraction = sum(part.fraction for part in x) - math.floor(math.log2(attention.scale))
         node = self._call(name, folded, *(part.node for part in x))
-        return self._as_current(Spikes(node, math.ceil(met * attention.scale), fraction))
+        spikes = Spikes(node, math.ceil(met * attention.scale), fraction)
+        return Current(node, spikes=(spikes,))
 
     def neuron(self, name: str, lif: LIF, x: Current) -> Spikes:
         folded = FoldedLIF(self.T, x.repeated, **lif.constants())
         if self.exact:
+            check_constants(name, lif, self.T)
             self.readers.append(Reader(name, lif, x))
-            check_constants(self.readers[-1], self.T)
         return Spikes(self._call(name, folded, x.node), fraction=lif.levels.bit_length() - 1)
 
     def head(self, name: str, head: ClassifierHead, x: Spikes) -> fx.Node:
-        classifies = type(head.fc) is nn.Linear and head.fc.bias is not None
-        if head.global_pool.pool_type != "avg" or not classifies:
+        if head.global_pool.pool_type != "avg" or not isinstance(head.fc, nn.Linear):
             pool = head.global_pool.pool_type
-            raise unsupported(name, f"{pool} pooling before {head.fc}; use avg and a bias")
-        pixels = math.prod(self._sizes[name][1:])
+            raise unsupported(name, f"{pool} pooling before {head.fc}; use avg and a classifier")
+        pixels = math.prod(self.size[1:])
         fc = copy.deepcopy(head.fc).double()
         fc.weight.copy_(head.fc.weight / (self.T * pixels * x.times))
         fc.bias.copy_(head.fc.bias)
         if self.snaps:
             before = fc.weight.clone()
             snap_sums(fc, 0, self.T * pixels * x.high, x.fraction)
-            check_kept(name, before, fc.weight, f", for {self.T} time steps of {pixels} pixels")
+            check_kept(name, before, fc.weight)
         fraction = x.fraction if self.exact and not is_power_of_two(pixels) else None
         return self._call(name, SpikeCountHead(fc, self.T, fraction), x.node)
 
-    @functools.cached_property
-    def _sizes(self) -> dict[str, tuple[int, int, int]]:
-        """The input size [C, H, W] of layers whose deployed form depends on it."""
-        found = {}
-
-        def note(name: str, _, inputs: tuple[Tensor, ...]) -> None:
-            found[name] = tuple(inputs[0].shape[-3:])
-
-        layers = [
-            module.register_forward_pre_hook(functools.partial(note, name))
-            for name, module in self.model.named_modules()
-            if isinstance(module, TimeFold | SpikeAttention | ClassifierHead)
-        ]
-        with hooks(*layers):
-            size = self.model.pretrained_cfg["input_size"]
-            self.model(torch.zeros(1, *size, dtype=torch.float32))
-        return found
-
-    def _product(self, left: Spikes, right: Spikes) -> Spikes:
-        if self.exact and left.fraction and right.fraction:  # more bits with every block
-            raise unsupported(left.node.name, "products of rates")
-        node = self._function(operator.mul, (left.node, right.node), f"{left.node.name}_and")
-        fraction, times = left.fraction + right.fraction, left.times * right.times
-        return Spikes(node, left.high * right.high, fraction, times)
-
-    def _add(self, left: Spikes | Current, right: Spikes | Current) -> Spikes | Current:
+    def _add(
+        self, left: Spikes | Current, right: Spikes | Current, channels: int
+    ) -> Spikes | Current:
         if isinstance(left, Spikes) and isinstance(right, Spikes):
             return self._count(left, right)
-        left, right = self._as_current(left), self._as_current(right)
+        left, right = self._as_current(left, channels), self._as_current(right, channels)
         if left.repeated != right.repeated:
             left, right = self._at_every_step(left), self._at_every_step(right)
         node = self._function(operator.add, (left.node, right.node), f"{left.node.name}_sum")
@@ -358,26 +322,17 @@ class _Deployment:
         node = self._call(f"{x.node.name}_repeated", Repeat(self.T), x.node)
         return replace(x, node=node, repeated=False)
 
-    def _as_current(self, x: Spikes | Current) -> Current:
+    def _as_current(self, x: Spikes | Current, channels: int) -> Current:
         if isinstance(x, Current):
             return x
         if x.times == 1:
             return Current(x.node, spikes=(x,))
         # A sum stands for an average: divide it by a convolution, whose weights are on the grid.
-        channels = self._channels(x.node)
         factor = nn.Conv2d(channels, channels, 1, groups=channels).double()
         factor.weight.fill_(1 / x.times)
         factor.bias.zero_()
         node = self._call(f"{x.node.target}_average", factor, x.node)
         return Current(node, convs=((factor, x),))
-
-    def _channels(self, node: fx.Node) -> int:
-        module = self.modules[node.target]
-        if isinstance(module, nn.Conv2d):
-            return module.out_channels
-        if isinstance(module, PixelConv | MembraneConv):
-            return next(module.children()).out_channels
-        return self._channels(node.all_input_nodes[0])
 
 
 LAYERS = {
@@ -397,15 +352,16 @@ class _Tracer(fx.Tracer):
         return isinstance(module, tuple(LAYERS)) or super().is_leaf_module(module, name)
 
 
+def _size(node: fx.Node) -> tuple[int, int, int]:
+    """[C, H, W] of one image."""
+    return tuple(node.meta["tensor_meta"].shape[-3:])
+
+
 def _conv_and_norm(name: str, parts: list[nn.Module]) -> list[nn.Module]:
     kinds = [type(part) for part in parts]
     is_known = kinds in ([nn.Conv2d, nn.BatchNorm2d], [nn.Conv2d, nn.SyncBatchNorm])
-    if not is_known or parts[1].weight is None or parts[1].running_var is None:
+    if not is_known:
         raise unsupported(name, f"layers other than a convolution and its norm: {parts}")
-    conv = parts[0]
-    plain = (conv.groups, conv.dilation, conv.padding_mode) == (1, (1, 1), "zeros")
-    if not plain or isinstance(conv.padding, str):
-        raise unsupported(name, f"groups, dilation or another padding than zeros: {conv}")
     return parts
 
 
@@ -416,6 +372,5 @@ def fold_norm(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> nn.Conv2d:
     ).double()
     scale = norm.weight.double() / (norm.running_var.double() + norm.eps).sqrt()
     folded.weight.copy_(conv.weight * scale.view(-1, 1, 1, 1))
-    mean = norm.running_mean.double() - (0 if conv.bias is None else conv.bias.double())
-    folded.bias.copy_(norm.bias - mean * scale)
+    folded.bias.copy_(norm.bias - norm.running_mean.double() * scale)
     return folded

@@ -14,8 +14,6 @@ import torch
 from timm.layers import to_2tuple
 from torch import Tensor, nn
 
-from zoo.neurons import LIF
-
 BITS = 24  # of an fp32 significand
 SMALLEST = 126  # bits behind the point of the smallest number that no runtime flushes to 0
 
@@ -42,15 +40,6 @@ def sums(layer: nn.Conv2d | nn.Linear, low, high) -> tuple[Tensor, Tensor]:
     axes = tuple(range(1, weight.ndim))
     least = ends.amin(0).clamp(max=0).sum(axes) + bias.clamp(max=0)
     return least, ends.amax(0).clamp(min=0).sum(axes) + bias.clamp(min=0)
-
-
-def potential(lif: LIF, T: int, low: Tensor, high: Tensor) -> Tensor:
-    """The largest potential, [C], after T steps of a current between low <= 0 and high >= 0."""
-    v_low, v_high = low, high
-    for _ in range(T - 1):
-        after = v_low - lif.v_threshold if lif.reset == "subtract" else v_low
-        v_low, v_high = lif.decay * after + low, lif.decay * v_high + high
-    return torch.maximum(-v_low, v_high)
 
 
 def bits_beside(reach: Tensor) -> Tensor:
@@ -113,12 +102,8 @@ def is_power_of_two(factor: float) -> bool:
 
 
 def pool_window(pool: nn.AvgPool2d) -> int:
-    """Pixels that an average divides by; at a far border, windows of two or four may hold fewer."""
-    sides, padding = to_2tuple(pool.kernel_size), to_2tuple(pool.padding)
-    whole = pool.count_include_pad and not pool.ceil_mode
-    if pool.divisor_override or not (whole or (max(sides) <= 2 and padding == (0, 0))):
-        raise NotExactError(f"{pool}: expected an average that always divides by its window")
-    return math.prod(sides)
+    """Pixels that an average divides by."""
+    return math.prod(to_2tuple(pool.kernel_size))
 
 
 def whole_pixels(key: str, values: Sequence[float]) -> list[int]:

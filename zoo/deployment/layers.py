@@ -4,7 +4,6 @@ Shapes: T time steps, B batch, C channels, H height, W width, K classes; [T*B, C
 """
 
 import copy
-import os
 from collections.abc import Sequence
 
 import torch
@@ -209,27 +208,12 @@ def inexact_mode(device: str) -> str | None:
             return f'{precision.upper()}; set torch.backends.{name}.fp32_precision = "ieee"'
     if device != "cpu":
         return None
-    for name in ("ONEDNN_DEFAULT_FPMATH_MODE", "DNNL_DEFAULT_FPMATH_MODE"):
-        if (mode := os.environ.get(name, "STRICT").upper()) != "STRICT":
-            return f"{mode} by {name}; unset it and start Python again"
     onednn, nnpack = torch.backends.mkldnn, torch.backends.nnpack
     # Without oneDNN, as on macOS, NNPACK convolves large batches by Winograd.
     free = not (onednn.is_available() and onednn.enabled) and nnpack.is_available()
     if free and torch._C._get_nnpack_enabled():
         return "NNPACK's Winograd; call torch.backends.nnpack.set_flags(False)"
     return None
-
-
-class CutPool2d(nn.AvgPool2d):
-    """An average over windows that the far borders may cut off, [N, C, H, W].
-
-    Args:
-        beyond: Rows and columns of a cut window that lie outside, at one size of image.
-    """
-
-    def __init__(self, pool: nn.AvgPool2d, beyond: tuple[int, int]):
-        super().__init__(pool.kernel_size, pool.stride, ceil_mode=True, count_include_pad=False)
-        self.beyond = beyond
 
 
 class SumPool2d(nn.Module):
