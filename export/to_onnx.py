@@ -11,24 +11,22 @@ import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import tyro
-from torch import nn
 
 from export.card.card import write_card
-from export.checks.images import Images, check_asked, data_images, random_images
-from export.checks.stripping import Stripping, check_stripping
+from export.checks.images import check_asked, data_images, random_images
+from export.checks.stripping import check_stripping
 from export.folder import (
     GRAPH,
     REPORT,
     check_target,
     move_into_place,
-    read_report,
     scratch_beside,
 )
 from export.graph.writer import write_graphs
-from export.strip import Source, load_source, write_stripped
+from export.strip import load_source, write_stripped
 from export.verify import deploy_by_rule, failures, print_report, verify
 from zoo.console import said_in_a_line
 from zoo.data.config import EVENTS
@@ -74,16 +72,17 @@ def export(options: Options) -> Path:
     check_target("--output", output, options.overwrite)
     check_asked(options.num_images, options.data_root, options.random_images)
     source = load_source(options.source)
-    data = source.config.get("training", {}).get("data", {}).get("name")
-    if data in EVENTS or source.model.in_chans not in MODES:
+    model, config = source.model, source.config
+    data = config.get("training", {}).get("data", {}).get("name")
+    if data in EVENTS or model.in_chans not in MODES:
         raise ValueError(
             f"{options.source}: only networks of still images with 1 or 3 channels can be "
-            f"exported, got {source.model.in_chans} channels of {data}"
+            f"exported, got {model.in_chans} channels of {data}"
         )
     if options.random_images:
-        images = random_images(source.model, options.num_images)
+        images = random_images(model, options.num_images)
     else:
-        images = data_images(source.model, source.config, options.data_root, options.num_images)
+        images = data_images(model, config, options.data_root, options.num_images)
 
     with scratch_beside("--output", output) as scratch:
         folder = scratch / output.name
@@ -93,9 +92,10 @@ def export(options: Options) -> Path:
         for path, graph in write_graphs(deployed).items():
             (folder / path).write_bytes(graph.SerializeToString(deterministic=True))
         report = verify(folder, stripped, images)
-        if stripping := stripping_report(source, stripped, images):
-            report["checks"].insert(0, stripping)
-            report["passed"] = report["passed"] and stripping["passed"]
+        if model.shortcut_heads is not None:
+            stripping = check_stripping(model, stripped, images.values)
+            report["checks"].insert(0, stripping.report())
+            report["passed"] = report["passed"] and stripping.passed
         print_report(report)
         if not report["passed"]:
             raise ExportError(failures(report))
@@ -104,20 +104,6 @@ def export(options: Options) -> Path:
         (folder / REPORT).write_text(json.dumps(report, indent=2))
         move_into_place("--output", folder, output, options.overwrite)
     return output
-
-
-def stripping_report(source: Source, stripped: nn.Module, images: Images) -> dict[str, Any] | None:
-    """The check that removing the heads changed nothing.
-
-    Weights that came without heads keep the passed check of the export that removed them.
-    """
-    if source.model.shortcut_heads is not None:
-        return check_stripping(source.model, stripped, images.values).report()
-    if not (source.folder / REPORT).is_file():
-        return None
-    checks = read_report(source.folder)["checks"]
-    passed = (c for c in checks if c.get("id") == Stripping.id and c["passed"])
-    return next(passed, None)
 
 
 def main() -> None:

@@ -31,7 +31,7 @@ import zoo
 from export.checks.accuracy import check_accuracy, count_sums_cut_off
 from export.checks.bits import check_bits, check_off_grid_floats
 from export.checks.certificate import check_certificate
-from export.checks.check import Check, batches, figures_by_id, logits_of, numbers_in, versions
+from export.checks.check import Check, batches, logits_of, numbers_in, versions
 from export.checks.firing import check_firing
 from export.checks.graphs import check_graphs
 from export.checks.heads import check_heads
@@ -39,13 +39,11 @@ from export.checks.images import Images, check_asked, describe_images, images_of
 from export.checks.metadata import check_metadata
 from export.checks.paths import check_paths
 from export.checks.spike_aware import check_other_graphs, check_spike_aware
-from export.folder import GRAPH, GRAPHS, OLD_GRAPH, REPORT, changed_files, read_report
+from export.folder import GRAPH, REPORT, changed_files, read_report
 from zoo import hub
-from zoo.console import check_output, said_in_a_line
+from zoo.console import said_in_a_line
 from zoo.diagnostics import count_operations
 from zoo.diagnostics.operations import SOURCE
-from zoo.hub.download import listed
-from zoo.hub.files import write
 
 SAMPLE = 1000  # images on which firing rates and operations are counted
 NOT_A_GRAPH = (DecodeError,)
@@ -158,21 +156,13 @@ class Options:
     """Images to verify on."""
     random_images: bool = False
     """Verify on random pixels even for digits."""
-    report: str = ""
-    """Write the result into this JSON file; the folder's own report stays as it is."""
 
 
 def published_folder(name: str) -> Path:
     """The folder to verify; from the Hub with every file that its report names."""
     if name.startswith("hf-hub:"):
         named = read_report(hub.locate(name, (hub.CONFIG,))).get("sha256", {})
-        folder = hub.locate(name, (hub.CONFIG, *sorted(named.keys() - {hub.CONFIG})))
-        place = name.removeprefix("hf-hub:")
-        if others := listed(place, folder.name) - named.keys() - {REPORT}:
-            raise ValueError(
-                f"{name}: expected the files that {REPORT} names, got others: {sorted(others)}"
-            )
-        return folder
+        return hub.locate(name, (hub.CONFIG, *sorted(named.keys() - {hub.CONFIG})))
     if not (folder := Path(name.removeprefix("local-dir:"))).is_dir():
         raise FileNotFoundError(f"{folder}: no such folder")
     return folder
@@ -180,28 +170,20 @@ def published_folder(name: str) -> Path:
 
 def check_files(folder: Path) -> None:
     """Raise unless the files of a folder are those that its report names by their hashes."""
-    report = read_report(folder)
     if changed := changed_files(folder):
-        message = f"{folder / REPORT}: expected the files that it names, got others: {changed}"
-        if folder.resolve().parent == hub.BUNDLED and not {*changed} - {*GRAPHS, OLD_GRAPH}:
-            name = folder.resolve().name
+        message = f"{folder / REPORT}: these files were changed, added or removed: {changed}"
+        if folder.resolve().parent == hub.BUNDLED:
             message += (
-                f"; the package leaves graphs out, and python export/to_onnx.py {name} --output "
-                "FOLDER --random-images makes the whole folder"
+                "; the package leaves graphs out, so export the release first: "
+                f"python export/to_onnx.py {folder.name} --output FOLDER --random-images"
             )
         raise ValueError(message)
-    if report["checks"] and not figures_by_id(report):
-        raise ValueError(f"{folder}: exported by an older version; export it again")
 
 
 def verify_folder(options: Options) -> dict[str, Any]:
-    """Verify a folder, print the report, and write it if asked to."""
+    """Verify a folder and print the report."""
     check_asked(options.num_images, options.data_root, options.random_images)
-    folder, output = published_folder(options.folder), Path(options.report)
-    if options.report:
-        if output.resolve().is_relative_to(folder.resolve()):
-            raise ValueError(f"--report: expected a file outside {folder}, got {output}")
-        check_output(output.parent, "--report")
+    folder = published_folder(options.folder)
     check_files(folder)
     model = zoo.create_model(f"local-dir:{folder}", pretrained=True).eval()
     images = images_of(
@@ -213,8 +195,6 @@ def verify_folder(options: Options) -> dict[str, Any]:
     )
     report = verify(folder, model, images)
     print_report(report)
-    if options.report:
-        write(output, json.dumps(report, indent=2))
     return report
 
 

@@ -1,6 +1,6 @@
 """The images that a network is verified on.
 
-Shapes: N images, B batch, C channels, H height, W width.
+Shapes: N images, C channels, H height, W width.
 """
 
 from collections.abc import Mapping
@@ -8,15 +8,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-from zoo.console import watched
-from zoo.data import DataConfig, load_images, normalise
-from zoo.deployment.fold import deploy
-from zoo.deployment.grid import whole_pixels
-from zoo.deployment.layers import FoldedLIF
-from zoo.layers.hooks import hooks
+from zoo.data import DataConfig, load_images, normalise, pixel_values
 
 DATASETS = {  # names on the Hub and for people
     "cifar10": ("uoft-cs/cifar10", "CIFAR-10"),
@@ -26,7 +21,6 @@ DATASETS = {  # names on the Hub and for people
     "image_folder": (None, "an image folder"),
     "imagenet": ("ILSVRC/imagenet-1k", "ImageNet"),
 }
-CLOSE = 2.0**-16  # of a threshold: a few steps of the grid
 
 
 @dataclass(frozen=True)
@@ -117,46 +111,17 @@ def data_images(model: nn.Module, config: dict[str, Any], data_root: str, count:
     return Images(pixels, _normalised(model, pixels), labels, f"test images of {title}")
 
 
-@torch.inference_mode()
 def random_images(model: nn.Module, count: int) -> Images:
-    """Noise, blobs and flat colours, seed 0.
-
-    Half of them are chosen from four times as many because their potentials are close to a
-    threshold, where one bit flips a spike.
-    """
-    deployed = deploy(model, exact=False)
+    """Noise, blobs and flat colours, drawn with seed 0."""
     C, H, W = model.pretrained_cfg["input_size"]
     draw = torch.Generator().manual_seed(0)
-    sides = ((H, W), (4, 4), (1, 1))
-    drawn = (torch.rand(count, C, *side, generator=draw) for side in sides)
+    drawn = (torch.rand(count, C, *side, generator=draw) for side in ((H, W), (4, 4), (1, 1)))
     spread = (F.interpolate(values, (H, W), mode="bilinear") for values in drawn)
     pixels = torch.cat([values.mul_(255).round_().to(torch.uint8) for values in spread])
-    pixels = pixels[torch.randperm(len(pixels), generator=draw)][: 2 * count + count // 2]
-    plain, candidates = pixels[: count - count // 2], pixels[count - count // 2 :]
-    parts = watched(candidates.split(50), "looking for close calls")
-    close = torch.cat([_close_calls(deployed, part) for part in parts])
-    chosen = candidates[close.argsort(descending=True)[: count // 2]]
-    pixels = torch.cat([plain, chosen])
-    source = "random images, seed 0, half of them chosen for potentials close to a threshold"
-    return Images(pixels, _normalised(model, pixels), None, source)
-
-
-def _close_calls(deployed: fx.GraphModule, pixels: Tensor) -> Tensor:
-    """How many potentials of each image lie within CLOSE of a threshold, [B]."""
-    calls = torch.zeros(len(pixels))
-
-    def count(layer: FoldedLIF, inputs: tuple[Tensor], _) -> None:
-        steps = layer.potentials(inputs[0]) * (layer.levels / layer.v_threshold)
-        distance = (steps - steps.round().clamp(1, layer.levels)).abs()
-        calls.add_((distance <= CLOSE).transpose(0, 1).flatten(1).sum(1))
-
-    layers = [module for module in deployed.modules() if isinstance(module, FoldedLIF)]
-    counted = hooks(*(layer.register_forward_hook(count) for layer in layers))
-    with counted, torch.backends.nnpack.flags(enabled=False):  # as in logits_of
-        deployed(pixels)
-    return calls
+    pixels = pixels[torch.randperm(len(pixels), generator=draw)[:count]]
+    return Images(pixels, _normalised(model, pixels), None, "random images, seed 0")
 
 
 def _normalised(model: nn.Module, pixels: Tensor) -> Tensor:
     cfg = model.pretrained_cfg
-    return normalise(pixels, *(whole_pixels(key, cfg[key]) for key in ("mean", "std")))
+    return normalise(pixels, pixel_values(cfg["mean"]), pixel_values(cfg["std"]))

@@ -109,26 +109,13 @@ def test_the_report_has_every_check_and_the_hash_of_every_file(exported, run):
 
 
 def test_a_source_is_a_run_a_checkpoint_or_a_name(run, exported, monkeypatch, tmp_path):
-    by_run, by_checkpoint = load_source(str(run)), load_source(str(checkpoints(run)[-1]))
-    assert by_run.folder == by_checkpoint.folder
-    name = "short_bp_resnet20_slim.digits"
-    shutil.copytree(by_run.folder, tmp_path / name)
+    name, checkpoint = "short_bp_resnet20_slim.digits", checkpoints(run)[-1]
+    shutil.copytree(checkpoint, tmp_path / name)
     monkeypatch.setenv("SHORT_BP_ZOO_WEIGHTS", str(tmp_path))
-    assert load_source(name).folder == tmp_path / name
-    assert load_source(f"local-dir:{exported}").folder == exported
-
-
-def test_the_check_of_stripping_goes_with_the_weights(exported, tmp_path):
-    source = shutil.copytree(exported, tmp_path / "source")
-
-    def mark(report):
-        report["checks"][0]["figures"]["images"] = 777
-
-    change_json(source / REPORT, mark)
-    again = export(Options(source=str(source), output=str(tmp_path / "again"), num_images=20))
-    (first, *_) = json.loads((again / REPORT).read_text())["checks"]
-    assert (first["id"], first["figures"]["images"]) == ("stripping", 777)
-    assert "when they were stripped" in (again / "README.md").read_text()
+    for source in (str(run), str(checkpoint), name, f"local-dir:{exported}"):
+        loaded = load_source(source)
+        assert torch.equal(loaded.model.head.fc.weight, load(checkpoint).head.fc.weight)
+        assert loaded.config["training"]["epochs"] == 3
 
 
 def test_failed_checks_are_named_and_nothing_is_left(run, tmp_path, monkeypatch):

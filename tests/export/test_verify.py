@@ -80,12 +80,11 @@ def folder(exported, tmp_path) -> Path:
     return shutil.copytree(exported, tmp_path / "slim")
 
 
-def test_an_untouched_folder_passes_and_stays_as_it_is(folder, tmp_path):
+def test_an_untouched_folder_passes_and_stays_as_it_is(folder):
     before = hashes(folder)
-    assert ends_with(folder, "--report", tmp_path / "again.json", "--num-images", 20) == ""
+    assert ends_with(folder, "--num-images", 20) == ""
     assert hashes(folder) == before
-    for report in (folder / REPORT, tmp_path / "again.json"):
-        jsonschema.validate(json.loads(report.read_text()), SCHEMA)
+    jsonschema.validate(json.loads((folder / REPORT).read_text()), SCHEMA)
 
 
 @pytest.mark.parametrize("name", zoo.list_models(pretrained=True))
@@ -115,7 +114,7 @@ def test_every_changed_missing_or_added_file_is_named(folder):
     (folder / "README.md").unlink()
     wrong = sorted([WEIGHTS, *GRAPHS, "model.bin", "README.md"])
     assert changed_files(folder) == wrong
-    assert f"got others: {wrong}" in ends_with(folder)
+    assert str(wrong) in ends_with(folder)
 
 
 def test_hidden_files_do_not_belong_to_a_folder(folder):
@@ -130,22 +129,11 @@ def test_a_release_without_all_graphs_says_how_to_make_them():
     assert "to_onnx.py short_bp_resnet18.cifar10 --output FOLDER --random-images" in error
 
 
-def test_a_folder_of_an_older_version_loads_and_is_to_be_exported_again(folder):
-    def with_old_checks(report):
-        report["checks"] = [{"name": "old", "passed": True, "measured": {}}]
-
-    change_json(folder / REPORT, with_old_checks)
-    load(folder)
-    assert "exported by an older version; export it again" in ends_with(folder)
-
-
 def test_unknown_folders_and_bad_options_end_in_one_line(folder, tmp_path):
     for options, message in (
         ([tmp_path / "nowhere"], "no such folder"),
         ([folder, "--num-images", "0"], "--num-images: expected at least 1"),
         ([folder, "--random-images", "--data-root", "x"], "expected only one of them"),
-        ([folder, "--report", folder / "new.json"], "--report: expected a file outside"),
-        ([folder, "--report", "/proc/new.json"], "--report: expected a folder that can be wri"),
     ):
         assert message in ends_with(*options)
 
