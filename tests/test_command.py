@@ -53,7 +53,8 @@ def test_a_run_that_memory_is_too_small_for_says_which_option_takes_less(error, 
 
     monkeypatch.setattr("zoo.training.__main__.train", train)
     recipe = str(ROOT / "configs/digits_demo.yaml")
-    monkeypatch.setattr(sys, "argv", ["train", recipe, "--no-keep-large-buffers"])
+    monkeypatch.setattr("zoo.training.__main__.keep_large_buffers", lambda: None)
+    monkeypatch.setattr(sys, "argv", ["train", recipe])
     with pytest.raises(SystemExit) as stopped:
         train_by_command()
     assert stopped.value.code.startswith(f"error: {said}")

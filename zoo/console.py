@@ -70,13 +70,16 @@ def check_output(folder: Path, option: str = "output") -> None:
         ) from None
 
 
-def watched(parts: Iterable[T], doing: str, count: int | None = None) -> Iterable[T]:
+def watched(
+    parts: Iterable[T], doing: str, count: int | None = None, shown: bool = True
+) -> Iterable[T]:
     """Iterate with a progress bar on stderr, if that is a terminal.
 
     Args:
         doing: The text beside the bar.
         count: Number of parts, if they have no length.
+        shown: False in all processes but one.
     """
     console = Console(stderr=True)
-    off = not console.is_terminal
+    off = not (shown and console.is_terminal)
     return track(parts, doing, count, console=console, transient=True, disable=off)

@@ -96,61 +96,31 @@ def test_workers_change_no_bit(images):
     assert not any(map(torch.equal, batches[0], as_they_come))
 
 
-class Masks(Dataset):
-    """Whether whoever reads it has put SIGTERM and Ctrl-C off, since before it was handed over."""
-
-    def __init__(self):
-        self.blocked = None
+class Workers(Dataset):
+    """Asks a worker what it does with signals and where it writes."""
 
     def __len__(self) -> int:
-        return 2
+        return 1
 
-    def __setstate__(self, state):
-        self.blocked = signal.pthread_sigmask(signal.SIG_BLOCK, ())
-
-    def __getitems__(self, indices):
-        if self.blocked is None:  # forked, and not pickled
-            self.blocked = signal.pthread_sigmask(signal.SIG_BLOCK, ())
-        return [set(POLITE) <= self.blocked for _ in indices]
+    def __getitem__(self, place: int):
+        ignored = all(signal.getsignal(number) == signal.SIG_IGN for number in POLITE)
+        return ignored, (sys.stdout, sys.stderr) == (sys.__stdout__, sys.__stderr__)
 
 
-@pytest.fixture(params=["fork", "spawn"])
-def start_method(request):
-    """How a system starts workers: Linux, until Python 3.14, and macOS."""
-    usual = multiprocessing.get_start_method()
-    multiprocessing.set_start_method(request.param, force=True)
-    yield
-    multiprocessing.set_start_method(usual, force=True)
-
-
-@pytest.mark.usefixtures("start_method")
-def test_workers_block_signals_from_start():
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
-    batches = _read(Masks(), [torch.arange(2)], Config(workers=1, device="cpu"))
-    assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == before
-    assert list(batches) == [[True, True]]
-
-
-class Streams(Masks):
-    def __getitems__(self, indices):
-        return [(sys.stdout, sys.stderr) == (sys.__stdout__, sys.__stderr__) for _ in indices]
-
-
-@pytest.mark.usefixtures("start_method")
-def test_a_worker_writes_to_the_real_streams():
+def test_a_worker_ignores_signals_and_writes_to_the_real_streams():
     with Progress(console=Console(force_terminal=True, file=io.StringIO())):
         assert sys.stderr is not sys.__stderr__
-        batches = _read(Streams(), [torch.arange(2)], Config(workers=1, device="cpu"))
-        assert list(batches) == [[True, True]]
+        batches = _read(Workers(), Config(workers=1, device="cpu"))
+        assert list(map(tuple, batches)) == [(True, True)]
 
 
-class Broken(Masks):
-    def __getitems__(self, indices):
+class Broken(Workers):
+    def __getitem__(self, place: int):
         raise ValueError("data.root: expected a whole image, got cat.jpg")
 
 
 def test_an_error_in_a_worker_ends_in_one_line():
-    batches = _read(Broken(), [torch.arange(2)], Config(workers=1, device="cpu"))
+    batches = _read(Broken(), Config(workers=1, device="cpu"))
     with pytest.raises(ValueError, match=r"^data\.root: expected a whole image, got cat\.jpg$"):
         next(batches)
     assert not multiprocessing.active_children()

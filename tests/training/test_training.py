@@ -26,7 +26,7 @@ from zoo import hub
 from zoo.data import DataConfig, ImageSet, load_images, normalise
 from zoo.hub import files as disk
 from zoo.hub.run_folder import checkpoints
-from zoo.training import engine, machine
+from zoo.training import engine
 from zoo.training.augment import AugmentConfig
 from zoo.training.config import OptimConfig
 from zoo.training.engine import train
@@ -137,7 +137,6 @@ def test_a_run_may_be_moved_and_saved_more_often(run, recipe, tmp_path):
         recipe,
         output=str(copy),
         data=replace(recipe.data, root="elsewhere"),
-        keep_large_buffers=False,
         checkpoint_minutes=0.2,
         workers=1,
     )
@@ -149,6 +148,7 @@ def test_a_run_from_before_an_option_existed_resumes_with_its_default(run, recip
     copy = shutil.copytree(run, tmp_path / "copy")
     before = json.loads((copy / "config.json").read_text())
     del before["compile"], before["optim"]["ema_decay"]
+    before["sync_batchnorm"] = False  # an option that is gone
     (copy / "config.json").write_text(json.dumps(before))
     with pytest.raises(ValueError, match="compile False, not True"):
         train(replace(recipe, output=str(copy), compile=True))
@@ -429,7 +429,7 @@ def test_gradients_are_shared_with_the_last_piece_of_a_step(plain, monkeypatch):
 
 def test_the_optimizer_draws_the_same_in_every_process(plain, five, monkeypatch):
     learner, drawn = learner_of(plain, linear(5)), []
-    monkeypatch.setattr(learner.scaler, "step", lambda _: drawn.append(float(torch.rand(()))))
+    monkeypatch.setattr(learner.optimizer, "step", lambda: drawn.append(float(torch.rand(()))))
     for process in range(2):
         torch.manual_seed(process)  # as the feed seeds each chunk
         learner.step([(five.images, five.labels)], 7, 5)
@@ -532,14 +532,6 @@ def test_bf16_trains_in_bf16_and_is_measured_in_fp32(tiny, monkeypatch):
     assert seen == {True: {torch.bfloat16}, False: {torch.float32}}
 
 
-@pytest.mark.parametrize("slowdown", [0.5, 2.0])
-def test_bf16_on_a_cpu_that_is_slow_with_it_is_warned_about(tiny, slowdown, monkeypatch, capsys):
-    monkeypatch.setattr(machine, "bf16_slowdown", lambda: slowdown)
-    one_step = replace(tiny.data, limit=32)
-    train(replace(tiny, epochs=1, precision="bf16", data=one_step))
-    assert ("--precision fp32" in capsys.readouterr().out) == (slowdown > 1)
-
-
 @pytest.mark.parametrize("precision", ["bf16", "fp32"])
 def test_muon_multiplies_in_the_precision_of_the_recipe(precision, tiny, monkeypatch):
     products = set()
@@ -564,7 +556,7 @@ def test_muon_multiplies_in_the_precision_of_the_recipe(precision, tiny, monkeyp
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("compile", [False, True])
-@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_a_gpu_learns_the_digits_in_every_precision(recipe, tmp_path, precision, compile):
     on_gpu = replace(recipe, epochs=20, device="cuda", precision=precision, compile=compile)
     assert train(replace(on_gpu, output=str(tmp_path)))["test_accuracy"] > 80
@@ -612,7 +604,6 @@ def test_the_recipe_and_not_the_launcher_decides_on_compiling(recipe, monkeypatc
             {"data": DataConfig(name="digits", mean=(9,), std=(9,), holdout=1437)},
             "data.holdout: expected a number in [0, 1437), got 1437",
         ),
-        ({"trackers": ("wandb",)}, "trackers: ['wandb'] are not installed"),
         ({"optim": OptimConfig(name="admaw")}, "admaw"),
     ],
 )
@@ -622,10 +613,9 @@ def test_a_wrong_config_is_refused(recipe, tmp_path, change, message):
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
-@pytest.mark.parametrize("change", [{"device": "cuda"}, {"precision": "fp16"}])
-def test_a_recipe_that_needs_cuda_is_refused_without_it(recipe, tmp_path, change):
-    with pytest.raises(ValueError, match="needs a CUDA device"):
-        train(replace(recipe, output=str(tmp_path), **change))
+def test_a_recipe_that_needs_cuda_is_refused_without_it(recipe, tmp_path):
+    with pytest.raises(ValueError, match="device: cuda"):
+        train(replace(recipe, output=str(tmp_path), device="cuda"))
 
 
 def test_mistakes_are_found_before_the_images_are_read(recipe, tmp_path):

@@ -9,7 +9,6 @@ import torch
 from matplotlib.figure import Figure
 from PIL import Image
 from safetensors.torch import load_file
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import zoo
 from zoo.hub import run_folder as runs
@@ -17,7 +16,6 @@ from zoo.training import report
 from zoo.training.engine import train
 from zoo.training.learner import Learner
 from zoo.training.run_folder import read_log
-from zoo.training.watch import first_broken, first_firing_rates
 
 
 def test_the_log_holds_heads_and_firing_rates_of_every_layer(run):
@@ -33,16 +31,6 @@ def test_the_log_holds_heads_and_firing_rates_of_every_layer(run):
     assert max(last["head_accuracies"]) > 15
 
 
-def test_a_rate_is_the_share_of_ones():
-    model = torch.nn.Sequential(zoo.LIF(v_threshold=1.0), zoo.LIF(v_threshold=2.0))
-    x = torch.tensor([0.0, 1.0, 2.0, 4.0]).expand(1, 1, 4)
-    with first_firing_rates(model) as rates:
-        model(x)
-        model(torch.zeros_like(x))  # only the first batch counts
-    assert rates == {"0": 0.75, "1": 0.0}
-    assert not any(module._forward_hooks for module in model.modules())
-
-
 def test_a_layer_that_never_fires_is_named(recipe, tmp_path, capsys):
     unreachable = recipe.model_args | {"spike_layer": {"v_threshold": 1e6}}
     train(replace(recipe, epochs=1, output=str(tmp_path), model_args=unreachable))
@@ -50,49 +38,19 @@ def test_a_layer_that_never_fires_is_named(recipe, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    ("layer", "expected"),
-    [
-        ("head.fc", "the loss"),
-        # Its neuron does not fire, and the loss stays finite.
-        ("stages.1.0.conv2.conv", "the gradient of stem.0.conv.weight"),
-    ],
+    "layer",
+    ["head.fc", "stages.1.0.conv2.conv"],  # the second's neurons fall silent; the loss stays finite
 )
-def test_what_is_not_finite_ends_the_run_and_names_the_layer(
-    layer, expected, recipe, tmp_path, monkeypatch
-):
+def test_a_step_that_is_not_finite_ends_the_run(layer, recipe, tmp_path, monkeypatch):
     def breaks(learner, *args, step=Learner.step):
         with torch.no_grad():
             learner.model.get_submodule(layer).weight[0] = torch.nan
         return step(learner, *args)
 
     monkeypatch.setattr(Learner, "step", breaks)
-    message = (
-        f"step 1: {expected} is not finite; the first layer whose output is not finite is {layer};"
-    )
-    with pytest.raises(FloatingPointError, match=message):
+    with pytest.raises(FloatingPointError, match="step 1: "):
         train(replace(recipe, output=str(tmp_path)))
     assert not runs.checkpoints(tmp_path)
-
-
-def test_the_layer_that_breaks_first_is_named():
-    x = torch.randn(2, 3, 16, 16)
-    model = zoo.create_model("short_bp_resnet20_slim", num_classes=10).train()
-    assert first_broken(model, x) == "every layer's output is finite in fp32"
-    for layer in ("head.fc", "stages.1.0.conv2.conv"):
-        model.get_submodule(layer).weight.data[0, 0] = torch.inf
-        assert first_broken(model, x) == f"the first layer whose output is not finite is {layer}"
-
-
-def test_the_layer_is_named_without_the_other_processes():
-    model = zoo.create_model("short_bp_resnet20_slim", num_classes=10).train()
-    model = torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)
-    waits = []
-    for module in model.modules():
-        if isinstance(module, torch.nn.SyncBatchNorm):
-            module.register_forward_hook(lambda norm, *_: waits.append(norm.training))
-    first_broken(model, torch.randn(2, 3, 16, 16))
-    assert len(waits) > 20
-    assert not any(waits)
 
 
 def test_a_run_that_breaks_leaves_no_worker_that_its_process_would_wait_for(recipe, tmp_path):
@@ -145,13 +103,3 @@ def test_a_report_of_one_epoch_of_a_deep_network_is_drawn(run, tmp_path):
 def test_a_report_without_an_epoch_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match="no epoch has been logged yet"):
         report.draw(tmp_path)
-
-
-def test_tensorboard_gets_every_curve(recipe, tmp_path):
-    train(replace(recipe, epochs=1, output=str(tmp_path), trackers=("tensorboard",)))
-    (events,) = tmp_path.rglob("events.out.tfevents.*")
-    found = EventAccumulator(str(events))
-    found.Reload()
-    tags = found.Tags()["scalars"]
-    assert {"loss", "test_accuracy", "head_weight", "head_accuracies.0"} <= set(tags)
-    assert "firing_rates.stages.2.2.spike2" in tags

@@ -15,10 +15,8 @@ TORCHVISION = {
 
 def digits(split: Split) -> ImageSet:
     """scikit-learn's 8 x 8 digits; a fixed fifth, drawn once, is the test split."""
-    try:
-        from sklearn.datasets import load_digits
-    except ImportError:
-        raise ImportError("data.name: digits needs scikit-learn; pip install it") from None
+    from sklearn.datasets import load_digits  # optional
+
     found = load_digits()
     images = torch.from_numpy(found.images).mul(255 / 16).round().to(torch.uint8)[:, None]
     labels = torch.from_numpy(found.target)

@@ -31,8 +31,7 @@ def main() -> None:
     with said_in_a_line(FloatingPointError, stopped=STOPPED):
         recipe = load_config(Path(path), own.stage)
         config = tyro.cli(Config, default=recipe, args=overrides, **HELP)
-        if config.keep_large_buffers:
-            keep_large_buffers()
+        keep_large_buffers()
         try:
             if not own.dry_run:
                 train(config)

@@ -47,9 +47,7 @@ def save_checkpoint(
         torch.save(trainer, partial / TRAINER)
         (partial / STATE).write_text(json.dumps(state, indent=2))
         runs.seal(partial)
-        if (
-            folder.exists()
-        ):  # a kill here costs steps, not bits: the run resumes from the one before
+        if folder.exists():  # a kill here costs steps: the run resumes from the one before
             shutil.rmtree(folder)
         partial.rename(folder)
         disk.sync(folder.parent)

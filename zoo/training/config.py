@@ -52,23 +52,16 @@ class Config:
     """Images of one step, over all processes."""
     gradient_accumulation: int = 1
     """Pieces of a step that each process computes one after the other; norms see one piece."""
-    sync_batchnorm: bool = False
-    """Norms see the pieces of all processes; CUDA only, without compile, and with the memory of
-    memory="fast"."""
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    """bf16 and fp16 use autocast; fp16 is for CUDA only, with a scaled loss."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """bf16 uses autocast; some CPUs are slower with it."""
     compile: bool = False
     """torch.compile the training step; it takes a minute at the start."""
     device: Literal["auto", "cuda", "cpu"] = "auto"
     """auto is CUDA where there is a device, else the CPU."""
-    keep_large_buffers: bool = True
-    """Tell glibc's allocator to keep freed buffers, which makes a step on a CPU much faster."""
     workers: int = 0
     """DataLoader workers per training process; 0 reads images between the steps."""
     checkpoint_minutes: float = 10.0
     """How often a checkpoint is written inside an epoch; one is written after each epoch anyway."""
-    trackers: tuple[str, ...] = ()
-    """More places for the log, by Accelerate's names: tensorboard, wandb, ..."""
     seed: int = 0
     """Seeds random weights, the order of the images and their augmentation."""
     output: str = ""

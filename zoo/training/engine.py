@@ -12,36 +12,23 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import Tensor, nn
 
 from zoo import hub
+from zoo.console import watched
 from zoo.data import ImageFiles, ImageSet, normalise
+from zoo.diagnostics.rates import firing_rates
 from zoo.hub import files as disk
 from zoo.hub import run_folder as runs
 from zoo.training.checkpoint import load_checkpoint, save_checkpoint
-from zoo.training.config import Config, flat
+from zoo.training.config import Config
 from zoo.training.feed import Feed, measured_batches
 from zoo.training.learner import LOG_EVERY, Learner
-from zoo.training.machine import machine, peak_memory, slow_bf16_warning
-from zoo.training.prepare import (
-    Data,
-    build_model,
-    check_network,
-    load_data,
-    origin,
-)
+from zoo.training.machine import machine, peak_memory
+from zoo.training.prepare import Data, build_model, check_network, load_data, origin
 from zoo.training.processes import agreed, end, make_accelerator
-from zoo.training.run_folder import (
-    RESOLVED,
-    alone,
-    check_run_folder,
-    in_short,
-    write_log,
-)
+from zoo.training.run_folder import RESOLVED, alone, check_run_folder, in_short, write_log
 from zoo.training.stop import StopSignal
-from zoo.training.watch import first_firing_rates
 
 
 @dataclass
@@ -123,16 +110,6 @@ class Run:
             "pieces of a step": self.feed.chunks,
         }
         self.position = self._resume(self.found) if self.found else Position()
-        self.progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-            console=Console(quiet=not accelerator.is_main_process),
-        )
-        self.bar = self.progress.add_task(
-            "", total=config.epochs * self.feed.steps, completed=self._iteration
-        )
         self.stopping = False
 
     def _resume(self, checkpoint: Path) -> Position:
@@ -150,23 +127,20 @@ class Run:
 
     def train(self) -> list[dict[str, Any]]:
         """Train the remaining epochs, or until a process is asked to stop; return the log."""
-        config, accelerator = self.config, self.accelerator
-        if accelerator.is_main_process:
+        config = self.config
+        if self.accelerator.is_main_process:
             write_log(self.folder, self.position.log)
-        if config.trackers:
-            accelerator.init_trackers(self.folder.name)
-        with self.progress:
-            self._print_start()
-            self.saved = time.perf_counter()
-            for epoch in range(self.position.epoch, config.epochs):
-                self._take_steps(epoch)
-                if not self.stopping:
-                    self._end_epoch()
-                if self.stopping:
-                    break
-            if self.stopping and self.position.epoch < config.epochs:
-                by = self.stop.came.name if self.stop.came else "a signal to another process"
-                self._print(f"{self.folder}: stopped by {by} {self._so_far}")
+        self._print_start()
+        self.saved = time.perf_counter()
+        for epoch in range(self.position.epoch, config.epochs):
+            self._take_steps(epoch)
+            if not self.stopping:
+                self._end_epoch()
+            if self.stopping:
+                break
+        if self.stopping and self.position.epoch < config.epochs:
+            by = self.stop.came.name if self.stop.came else "a signal to another process"
+            self._print(f"{self.folder}: stopped by {by} {self._so_far}")
         return self.position.log
 
     def _take_steps(self, epoch: int) -> None:
@@ -176,15 +150,14 @@ class Run:
         cheap = self.accelerator.num_processes == 1 or self.accelerator.device.type == "cpu"
         began = time.perf_counter() - position.seconds
         sums = self._tensor(position.sums or [0.0] * (2 + learner.heads))
-        with closing(feed.epoch(epoch, position.step)) as steps:
-            for step, chunks in enumerate(steps, position.step):
+        first, shown = position.step, self.accelerator.is_main_process
+        with closing(feed.epoch(epoch, first)) as steps:
+            bar = watched(steps, f"epoch {epoch + 1}", feed.steps - first, shown)
+            for step, chunks in enumerate(bar, first):
                 iteration = epoch * feed.steps + step
                 sums += learner.step(chunks, iteration, feed.images_of(step))
                 last = step + 1 == feed.steps  # a checkpoint follows the measurement
-                look = last or step % LOG_EVERY == 0
-                if look:
-                    self._show(epoch, step, sums, began)
-                if not (look or cheap):
+                if not (cheap or last or step % LOG_EVERY == 0):
                     continue
                 due = time.perf_counter() - self.saved > 60 * config.checkpoint_minutes
                 due, self.stopping = agreed(
@@ -201,9 +174,7 @@ class Run:
     def _end_epoch(self) -> None:
         """Measure the network, and log the epoch."""
         config, data, learner, position = self.config, self.data, self.learner, self.position
-        accuracy, rates = evaluate(
-            config, learner.measured, data.measured, self.accelerator, self.progress
-        )
+        accuracy, rates = evaluate(config, learner.measured, data.measured, self.accelerator)
         loss, correct, *heads = (self._sums() / self.feed.seen).tolist()
         entry = {
             "epoch": position.epoch + 1,
@@ -228,7 +199,6 @@ class Run:
                 f"warning: no neuron fires in {len(silent)} of {len(rates)} layers: "
                 f"{', '.join(silent[:3])}"
             )
-        self.accelerator.log(flat(entry), step=entry["epoch"])
         self.position = Position(epoch=entry["epoch"], log=[*position.log, entry])
         self._save()
         (self.stopping,) = agreed(self.accelerator, bool(self.stop.came))
@@ -276,19 +246,6 @@ class Run:
     def _so_far(self) -> str:
         return f"after epoch {self.position.epoch}, step {self.position.step}"
 
-    def _show(self, epoch: int, step: int, sums: Tensor, began: float) -> None:
-        """Move the progress bar, and show the epoch so far."""
-        seen = min((step + 1) * self.config.batch_size, self.feed.seen)
-        share = self.accelerator.num_processes / seen
-        self.progress.update(
-            self.bar,
-            completed=epoch * self.feed.steps + step + 1,
-            description=f"epoch {epoch + 1}/{self.config.epochs}  "
-            f"loss {share * sums[0]:.3f}  accuracy {100 * share * sums[1]:.2f} %  "
-            f"{seen / (time.perf_counter() - began):.0f} images/s  "
-            f"{peak_memory(self.accelerator.device):.0f} MiB",
-        )
-
     def _print_start(self) -> None:
         if self.position.epoch == self.config.epochs:
             self._print(
@@ -298,20 +255,15 @@ class Run:
             return
         if self.found:
             self._print(f"{self.folder}: resuming {self._so_far}")
-        if warning := slow_bf16_warning(self.config, self.accelerator.device):
-            self._print(f"warning: {warning}")
 
     def _print(self, line: str) -> None:
-        self.progress.console.print(line, markup=False, highlight=False, soft_wrap=True)
+        if self.accelerator.is_main_process:
+            print(line, flush=True)
 
 
 @torch.inference_mode()
 def evaluate(
-    config: Config,
-    model: nn.Module,
-    images: ImageSet | ImageFiles,
-    accelerator: Accelerator,
-    progress: Progress,
+    config: Config, model: nn.Module, images: ImageSet | ImageFiles, accelerator: Accelerator
 ) -> tuple[float, dict[str, float]]:
     """Top-1 accuracy in percent, and each layer's firing rate over this process's first batch."""
     model.eval()
@@ -319,13 +271,11 @@ def evaluate(
         broadcast(list(model.buffers()))
     correct = torch.zeros((), dtype=torch.float64, device=accelerator.device)
     share = accelerator.process_index, accelerator.num_processes
-    bar = progress.add_task("measuring", total=len(images))
-    batches = measured_batches(config, images, *share)
-    with first_firing_rates(model) as rates, closing(batches):
-        for pixels, labels in batches:
+    rates: dict[str, float] = {}
+    with closing(measured_batches(config, images, *share)) as batches:
+        for pixels, labels in watched(batches, "measuring", shown=accelerator.is_main_process):
             batch = normalise(pixels.to(accelerator.device), config.data.mean, config.data.std)
-            logits = model(batch.transpose(0, 1) if batch.ndim == 5 else batch)
-            correct += (logits.argmax(1) == labels.to(accelerator.device)).sum()
-            progress.advance(bar, len(labels) * accelerator.num_processes)
-    progress.remove_task(bar)
+            batch = batch.transpose(0, 1) if batch.ndim == 5 else batch
+            rates = rates or firing_rates(model, [batch])
+            correct += (model(batch).argmax(1) == labels.to(accelerator.device)).sum()
     return 100 * accelerator.reduce(correct, "sum").item() / len(images), rates

@@ -12,7 +12,6 @@ import signal
 import sys
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
-from multiprocessing import resource_tracker
 
 import torch
 from torch import Tensor
@@ -74,7 +73,7 @@ class Feed:
             for turn in turns
         ]
         policy = image_policy(config.augment.auto, config.data.mean)
-        with closing(_read(_Training(self.images, policy, seed), wanted, config)) as chunks:
+        with closing(_read(_Batches(self.images, wanted, policy, seed), config)) as chunks:
             for step in range(first_step, self.steps):
                 yield _seeded(chunks, [(*seed, step, turn) for turn in turns])
 
@@ -90,37 +89,30 @@ def measured_batches(
     # Without a backward pass, twice the images of a piece take less memory than that piece.
     piece = config.batch_size // (processes * config.gradient_accumulation)
     batches = order.split(min(MOST, max(LEAST, 2 * piece)))[rank::processes]
-    return _read(_Measured(images), batches, config)
+    return _read(_Batches(images, batches), config)
 
 
-def _read(images: Dataset, batches: Sequence[Tensor], config: Config) -> Chunks:
+def _read(batches: Dataset, config: Config) -> Chunks:
     loader = DataLoader(
-        images,
-        batch_sampler=[batch.tolist() for batch in batches],
-        collate_fn=_unchanged,
+        batches,
+        batch_size=None,
         num_workers=config.workers,
-        worker_init_fn=_reset_streams,
+        worker_init_fn=_leave_to_the_loop,
         pin_memory=config.device != "cpu" and torch.cuda.is_available(),
     )
-    # The loop handles signals. Workers inherit the blocked signals from their start, so that a
-    # signal to the whole process group does not kill them.
-    if config.workers:
-        resource_tracker.ensure_running()  # starting it later would unblock the signals
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, POLITE)
-    try:
-        batches = iter(loader)
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-    return _with_workers(batches) if config.workers else (batch for batch in batches)
+    return _with_workers(iter(loader)) if config.workers else (batch for batch in loader)
 
 
-def _reset_streams(_: int) -> None:
-    """Undo the progress bar's redirection in a worker: a forked lock would never be released."""
+def _leave_to_the_loop(_: int) -> None:
+    """Leave signals and the progress bar to the training process."""
+    for number in POLITE:  # sent to the whole process group, they would kill the worker
+        signal.signal(number, signal.SIG_IGN)
+    # The bar redirects these; the lock of a forked bar may never be released.
     sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__
 
 
 def _with_workers(batches: Iterator) -> Chunks:
-    """Batches from workers, which are stopped at the end: they block the signal Python would send.
+    """Batches from workers, which are stopped at the end: they ignore the signal Python would send.
 
     Raises:
         ValueError: A worker could not read an image; torch puts its traceback into the message.
@@ -140,29 +132,30 @@ def _seeded(chunks: Iterator, seeds: list[tuple[int, ...]]) -> Iterator[tuple[Te
         yield chunk
 
 
-class _Measured(Dataset):
-    """Images by lists of indices."""
+class _Batches(Dataset):
+    """Batches of images, each from its indices.
 
-    def __init__(self, images: ImageSet | ImageFiles):
-        self.images = images
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitems__(self, indices: list[int]) -> tuple[Tensor, Tensor]:
-        return self.images.take(indices)
-
-
-class _Training(_Measured):
-    """Images by lists of indices, read with random crops and passed through the policy."""
+    Args:
+        seed: Read with random crops and the policy, from this seed; None reads images as they are.
+    """
 
     def __init__(
-        self, images: ImageSet | ImageFiles, policy: v2.Transform | None, seed: tuple[int, ...]
+        self,
+        images: ImageSet | ImageFiles,
+        batches: Sequence[Tensor],
+        policy: v2.Transform | None = None,
+        seed: tuple[int, ...] | None = None,
     ):
-        super().__init__(images)
-        self.policy, self.seed = policy, seed
+        self.images, self.policy, self.seed = images, policy, seed
+        self.batches = [batch.tolist() for batch in batches]
 
-    def __getitems__(self, indices: list[int]) -> tuple[Tensor, Tensor]:
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __getitem__(self, place: int) -> tuple[Tensor, Tensor]:
+        indices = self.batches[place]
+        if self.seed is None:
+            return self.images.take(indices)
         images, labels = self.images.take(indices, lambda index: self._seed("read", index))
         if self.policy is None:
             return images, labels
@@ -175,10 +168,6 @@ class _Training(_Measured):
     def _seed(self, what: str, index: int) -> None:
         # torch.manual_seed would seed every device, for each image.
         torch.default_generator.manual_seed(seed_of(*self.seed, what, index))
-
-
-def _unchanged(chunk: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-    return chunk
 
 
 def seed_of(*parts: int | str) -> int:

@@ -21,10 +21,8 @@ from zoo.training.augment import augment
 from zoo.training.config import Config
 from zoo.training.feed import seed_of
 from zoo.training.losses import classification_loss, head_weight
-from zoo.training.watch import first_broken
 
 LOG_EVERY = 10  # steps between two looks at the loss, each of which waits for a GPU
-AUTOCAST = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 NEWTON_SCHULZ = muon.zeropower_via_newtonschulz
 
 
@@ -39,8 +37,6 @@ class Learner:
     def __init__(self, config: Config, model: nn.Module, steps: int, accelerator: Accelerator):
         self.config, self.accelerator, self.iterations = config, accelerator, config.epochs * steps
         model.to(accelerator.device, memory_format=torch.channels_last)
-        if config.sync_batchnorm:
-            model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
         self.model = model
         optim = config.optim
         self.average = None
@@ -54,11 +50,8 @@ class Learner:
         )
         self.learning_rate = 0.0  # of the last step
         self.schedule = LambdaLR(self.optimizer, _cosine(config, steps))
-        self.scaler = torch.amp.GradScaler(
-            accelerator.device.type, enabled=config.precision == "fp16"
-        )
         # The layer nearest to the images: every gradient that is not finite ends up in its own.
-        self.nearest = next((n, p) for n, p in model.named_parameters() if p.requires_grad)
+        self.nearest = next(p for p in model.parameters() if p.requires_grad)
         self.wrapped = accelerator.prepare_model(model)
         self.forward = self.wrapped
         if config.compile:
@@ -86,44 +79,37 @@ class Learner:
             FloatingPointError: The loss or the gradient is not finite. The loss alone does not
                 tell: an undefined potential fires no spike. A GPU is asked every LOG_EVERY steps.
         """
-        config = self.config
+        config, device = self.config, self.accelerator.device
         weight = head_weight(config.loss, iteration, self.iterations)
-        looks = self.accelerator.device.type == "cpu" or iteration % LOG_EVERY == 0
-        sums = torch.zeros(2 + self.heads, dtype=torch.float64, device=self.accelerator.device)
+        looks = device.type == "cpu" or iteration % LOG_EVERY == 0
+        sums = torch.zeros(2 + self.heads, dtype=torch.float64, device=device)
         self.optimizer.zero_grad(set_to_none=True)
         self.wrapped.train()
         for i, (images, labels) in enumerate(chunks):
             images, targets = self._prepared(images, labels)
             last = i == config.gradient_accumulation - 1
             with nullcontext() if last else self.accelerator.no_sync(self.wrapped):
-                with self._autocast():
+                with torch.autocast(device.type, torch.bfloat16, config.precision == "bf16"):
                     outputs = self.forward(images)
                     logits, side_logits = outputs if config.loss.needs_heads else (outputs, None)
                     loss = classification_loss(config.loss, logits, side_logits, targets, weight)
-                if looks and not loss.isfinite():
-                    raise self._broken(iteration, "the loss", images)
                 # Chunks may differ by an image, and gradients are averaged over the processes.
                 share = len(labels) * self.accelerator.num_processes / total
-                self.scaler.scale(share * loss).backward()
+                (share * loss).backward()
             sums += self._sums(loss, logits, side_logits, targets)
-        name, nearest = self.nearest
-        if looks and not self.scaler.is_enabled() and not nearest.grad.isfinite().all():
-            raise self._broken(iteration, f"the gradient of {name}", images)
+        if looks and not (sums[0].isfinite() and self.nearest.grad.isfinite().all()):
+            raise FloatingPointError(
+                f"step {iteration + 1}: the loss or its gradient is not finite; try a lower "
+                "optim.lr or precision: fp32"
+            )
         # Some optimizers draw random numbers (timm's kron); all processes must draw the same.
         torch.manual_seed(seed_of(config.seed, "optimizer", iteration))
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
+        self.optimizer.step()
         self.learning_rate = self.optimizer.param_groups[0]["lr"]
         self.schedule.step()
         if self.average:
             self.average.update(self.model, step=iteration)
         return sums
-
-    def _broken(self, iteration: int, what: str, images: Tensor) -> FloatingPointError:
-        return FloatingPointError(
-            f"step {iteration + 1}: {what} is not finite; {first_broken(self.model, images)}; "
-            "try a lower optim.lr or precision: fp32"
-        )
 
     @property
     def heads(self) -> int:
@@ -137,7 +123,6 @@ class Learner:
         state = {
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
-            "scaler": self.scaler.state_dict(),
             "learning_rate": self.learning_rate,
         }
         return state | ({"weights": self.model.state_dict()} if self.average else {})
@@ -145,7 +130,6 @@ class Learner:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
-        self.scaler.load_state_dict(state["scaler"])
         self.learning_rate = state["learning_rate"]
         if self.average:
             self.model.load_state_dict(state["weights"])
@@ -158,10 +142,6 @@ class Learner:
         if images.ndim == 5:
             return images.transpose(0, 1), targets
         return images.contiguous(memory_format=torch.channels_last), targets
-
-    def _autocast(self):
-        dtype = AUTOCAST[self.config.precision]
-        return torch.autocast(self.accelerator.device.type, dtype, enabled=dtype is not None)
 
     @torch.no_grad()
     def _sums(self, loss: Tensor, logits: Tensor, side: Tensor | None, targets: Tensor) -> Tensor:

@@ -9,14 +9,7 @@ from torch import nn
 
 from zoo import create_model, hub, list_models
 from zoo.console import check_range
-from zoo.data import (
-    DataConfig,
-    ImageFiles,
-    ImageSet,
-    drawn_order,
-    load_images,
-    measured_images,
-)
+from zoo.data import DataConfig, ImageFiles, ImageSet, drawn_order, load_images, measured_images
 from zoo.hub import files as disk
 from zoo.hub import run_folder as runs
 from zoo.training.checkpoint import read_state
@@ -100,20 +93,14 @@ def build_model(config: Config, images: ImageSet | ImageFiles) -> nn.Module:
         args = {"time_steps": config.data.frames, **args}
         config.data.check_time_steps("model_args.time_steps", args["time_steps"])
     channels, classes = images.shape[-3], len(images.classes)
-    cfg = {
-        "tag": config.data.tag,
-        "input_size": images.shape[-3:],
-        **config.data.preprocessing,
-    }
+    cfg = {"tag": config.data.tag, "input_size": images.shape[-3:], **config.data.preprocessing}
     if config.start_from:
         folder = start_folder(config)
         found = hub.network_asked_for(folder)
         if (found.in_chans, found.num_classes) != (channels, classes):
             raise ValueError(
                 f"start_from: the network in {folder} is for {found.in_chans} channels and "
-                f"{found.num_classes} classes, and the images have {channels} and {classes}; "
-                f"zoo.create_model(NAME, pretrained=True, num_classes={classes}, "
-                f"in_chans={channels}) and zoo.hub.save_pretrained make one that fits"
+                f"{found.num_classes} classes, and the images have {channels} and {classes}"
             )
         name = f"local-dir:{folder}"
     else:

@@ -1,7 +1,6 @@
 """The training processes, as torchrun or accelerate launched them."""
 
 from datetime import timedelta
-from pathlib import Path
 
 import torch
 from accelerate import Accelerator
@@ -18,26 +17,19 @@ def make_accelerator(config: Config) -> Accelerator:
     """This process among all.
 
     Raises:
-        ValueError: The config needs CUDA or a tracker, and there is none.
+        ValueError: The config needs CUDA, and there is none.
     """
-    cuda = torch.cuda.is_available() and config.device != "cpu"
-    for key, wanted in (("device", "cuda"), ("precision", "fp16"), ("sync_batchnorm", True)):
-        if getattr(config, key) == wanted and not cuda:
-            raise ValueError(f"{key}: {wanted} needs a CUDA device, and none is used here")
+    if config.device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("device: cuda needs a CUDA device, and there is none")
     AcceleratorState._reset_state(reset_partial_state=True)  # a process may train more than once
     accelerator = Accelerator(
         mixed_precision="no",  # the learner casts, and measures in fp32
         dynamo_backend="no",  # the recipe's compile decides, not accelerate's launcher
-        cpu=not cuda,
+        cpu=config.device == "cpu" or not torch.cuda.is_available(),
         kwargs_handlers=[PATIENCE],
-        log_with=list(config.trackers) or None,
-        project_dir=Path(config.output).parent,  # trackers get the run's name
     )
     if accelerator.device.type == "cuda":  # batches of two or three sizes only
         torch.backends.cudnn.benchmark = True
-    found = [str(tracker) for tracker in accelerator.log_with]
-    if missing := [name for name in config.trackers if name not in found]:
-        raise ValueError(f"trackers: {missing} are not installed")
     return accelerator
 
 

@@ -5,7 +5,6 @@ from contextlib import closing
 from pathlib import Path
 
 import torch
-from rich.progress import Progress
 
 from zoo import hub
 from zoo.data import ImageSet
@@ -61,7 +60,7 @@ def rehearse(config: Config) -> list[float]:
         for step, chunks in enumerate(steps):
             sums = accelerator.reduce(learner.step(chunks, step, batch), "sum")
             losses.append(float(sums[0]) / batch)
-    evaluate(config, learner.measured, images, accelerator, Progress(disable=True))
+    evaluate(config, learner.measured, images, accelerator)
     del learner
     end(accelerator)
     return losses

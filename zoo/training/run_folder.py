@@ -19,10 +19,9 @@ FREE = (  # keys that may differ when a run resumes
     "output",
     "workers",
     "checkpoint_minutes",
-    "keep_large_buffers",
-    "trackers",
     "data.root",
     "data.download",
+    *("keep_large_buffers", "sync_batchnorm", "trackers"),  # options of older versions
 )
 WHOLE = "training_images"  # number of training images, with those that are held out
 FOUND = ("began_with", "built_with", "log", WHOLE)  # keys of "training" that no recipe has
