@@ -6,7 +6,7 @@
 One flipped spike changes a logit, so close logits prove nothing: the comparison fails on correct
 graphs and passes on wrong ones. A graph that can be exact therefore carries a proof that no sum in
 it depends on its order (export/graph/proof.py), and then its bits are compared. Other graphs follow
-the spike-aware rule of export/checks/spike_aware.py. A graph that does not match the weights is
+the agreement rule of export/checks/spike_aware.py. A graph that does not match the weights is
 never run.
 
 The check of stripping needs the network with heads, so only export/to_onnx.py makes it. Accuracies
@@ -29,6 +29,7 @@ from torch import Tensor, fx, nn
 
 import zoo
 from export.checks.accuracy import check_accuracy, count_sums_cut_off
+from export.checks.agreement import check_agreement, check_other_graphs
 from export.checks.bits import check_bits, check_off_grid_floats
 from export.checks.certificate import check_certificate
 from export.checks.check import Check, batches, logits_of, numbers_in, versions
@@ -38,7 +39,6 @@ from export.checks.heads import check_heads
 from export.checks.images import Images, check_asked, describe_images, images_of
 from export.checks.metadata import check_metadata
 from export.checks.paths import check_paths
-from export.checks.spike_aware import check_other_graphs, check_spike_aware
 from export.folder import GRAPH, REPORT, changed_files, read_report
 from zoo import hub
 from zoo.console import said_in_a_line
@@ -59,14 +59,14 @@ def verify(folder: Path, model: nn.Module, images: Images) -> dict[str, Any]:
         The content of verification.json without the hashes.
     """
     deployed, why_not_exact = deploy_by_rule(model)
-    rule = "spike-aware" if why_not_exact else "exact"
+    rule = "agreement" if why_not_exact else "exact"
     sample = images.values[:SAMPLE]
     graphs = check_graphs(folder, deployed)
     checks = [check_heads(folder), check_firing(model, sample), check_paths(folder), graphs]
     certificate = None
     if graphs.passed:  # another graph might take all memory, or all time
         if why_not_exact:
-            checks += check_spike_aware(model, folder / GRAPH, images.values, images.labels)
+            checks += check_agreement(model, folder / GRAPH, images.values, images.labels)
             checks += [check_other_graphs(folder, images)]
         else:
             certificate = check_certificate(folder)

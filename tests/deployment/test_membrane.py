@@ -208,8 +208,8 @@ def test_attention_in_a_graph_is_that_of_the_network(kwargs, T):
     [
         ("ms_resnet18_cifar", "exact"),
         ("ms_resnet104", "exact"),
-        ("att_ms_resnet18", "spike-aware"),
-        ("gac_ms_resnet18", "spike-aware"),
+        ("att_ms_resnet18", "agreement"),
+        ("gac_ms_resnet18", "agreement"),
     ],
 )
 def test_a_network_of_each_family_is_exported_and_verified(name, rule, tmp_path):
@@ -228,5 +228,5 @@ def test_a_network_of_each_family_is_exported_and_verified(name, rule, tmp_path)
     report = json.loads((export(options) / "verification.json").read_text())
     assert report["rule"] == rule
     assert report["passed"]
-    if rule == "spike-aware":
+    if rule == "agreement":
         assert "multiplies by learned numbers" in report["why_not_exact"]

@@ -257,7 +257,7 @@ def test_a_silent_layer_is_named(exported):
 
 def test_rule_and_certificate_of_a_report_are_compared(folder):
     def overstate(report):
-        report["rule"] = "spike-aware"
+        report["rule"] = "agreement"
         (proof,) = (check for check in report["checks"] if check["id"] == "certificate")
         proof["figures"]["least_head_room_bits"] += 1
 

@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import zoo
-from export.checks.spike_aware import check_spike_aware
+from export.checks.agreement import check_agreement
 from export.graph.proof import certify
 from export.graph.writer import write_graph
 from zoo.data import normalise
@@ -188,12 +188,12 @@ def test_a_scale_that_rounds_is_refused():
         assert "scaled by 0.3" in why_not_exact(twin)
 
 
-def test_what_cannot_be_exact_is_exported_by_the_spike_aware_rule(tmp_path):
+def test_what_cannot_be_exact_is_exported_by_the_agreement_rule(tmp_path):
     model = deployable(spike_layer={"decay": 0.3, "v_threshold": 0.5})
     with pytest.raises(zoo.NotExactError, match="expected a decay that is a power of two"):
         zoo.deploy(model)
     graph = tmp_path / "model.onnx"
     onnx.save(write_graph(zoo.deploy(model, exact=False)), graph)
     x = normalise(pixels(model, 16), (125, 123, 114), (63, 62, 67))
-    checks = check_spike_aware(model, graph, x, None)
+    checks = check_agreement(model, graph, x, None)
     assert [check.title for check in checks if not check.passed] == []

@@ -54,7 +54,7 @@ class OtherGraphs(Check):
         return self.uint8_percent >= self.required_percent
 
 
-def check_spike_aware(
+def check_agreement(
     model: nn.Module, graph: Path, images: Tensor, labels: Tensor | None
 ) -> tuple[Agreement, Accuracy]:
     """Compare the PyTorch network with onnxruntime on its graph.

@@ -13,8 +13,8 @@ from digits_images import IMAGES, PIXELS
 from exact_networks import changed
 
 import zoo
+from export.checks.agreement import check_agreement, check_other_graphs
 from export.checks.images import Images
-from export.checks.spike_aware import check_other_graphs, check_spike_aware
 from export.to_onnx import Options, export
 from zoo.hub.run_folder import checkpoints
 
@@ -39,11 +39,11 @@ def test_an_unchanged_graph_passes_and_other_classes_fail(inexact):
     model, graph = load(inexact), inexact / "onnx/model.onnx"
     with torch.inference_mode():
         labels = model(IMAGES).argmax(1)
-    assert all(check.passed for check in check_spike_aware(model, graph, IMAGES, labels))
+    assert all(check.passed for check in check_agreement(model, graph, IMAGES, labels))
     with torch.no_grad():
         model.head.fc.weight.copy_(model.head.fc.weight.roll(1, 0))
         model.head.fc.bias.copy_(model.head.fc.bias.roll(1, 0))
-    agreement, accuracy = check_spike_aware(model, graph, IMAGES, labels)
+    agreement, accuracy = check_agreement(model, graph, IMAGES, labels)
     assert agreement.classes_that_changed > agreement.allowed_changes
     assert not agreement.passed
     assert agreement.equal_percent == 0
@@ -56,7 +56,7 @@ def test_a_network_that_cannot_be_exact_says_why(inexact):
     report = json.loads((inexact / "verification.json").read_text())
     schema = Path(__file__).parent.parent.parent / "docs/verification.schema.json"
     jsonschema.validate(report, json.loads(schema.read_text()))
-    assert report["rule"] == "spike-aware"
+    assert report["rule"] == "agreement"
     ids = [check["id"] for check in report["checks"]]
     assert ids[-4:] == ["agreement", "accuracy", "other_graphs", "metadata"]
     assert report["why_not_exact"].startswith("stem.1: ")
@@ -69,7 +69,7 @@ def test_logits_that_are_not_finite_fail(inexact, tmp_path):
 
     graph = onnx.load(inexact / "onnx/model.onnx")
     onnx.save(changed(graph, "head.fc.bias", spoil), tmp_path / "model.onnx")
-    agreement, _ = check_spike_aware(load(inexact), tmp_path / "model.onnx", IMAGES, None)
+    agreement, _ = check_agreement(load(inexact), tmp_path / "model.onnx", IMAGES, None)
     assert not agreement.passed
     assert agreement.images_not_finite == agreement.images
 
