@@ -1,6 +1,6 @@
 """Count the test images that the releases classify correctly on the exact grid.
 
-    python benchmarks/accuracy.py --root FOLDER_OR_TAR
+    python benchmarks/accuracy.py --root DATA
 
 Writes docs/results/accuracy.json, and for a test the counts of 1,000 images to tests/released.json.
 The exact network has the same bits on every machine, so the counts are the same too.
@@ -21,7 +21,7 @@ from zoo.data import DataConfig, load_images
 
 COUNT = 1000
 FILE = Path(__file__).parent.parent / "tests" / "released.json"
-COMMAND = "python benchmarks/accuracy.py --root FOLDER_OR_TAR"
+COMMAND = "python benchmarks/accuracy.py --root DATA"
 
 
 def is_right(model: nn.Module, pixels: Tensor, labels: Tensor, name: str) -> Tensor:

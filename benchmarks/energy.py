@@ -1,6 +1,6 @@
 """Estimate the energy of an image in the releases, and measure their firing rates.
 
-    python benchmarks/energy.py --root FOLDER_OR_TAR
+    python benchmarks/energy.py --root DATA
 
 Compares each with a non-spiking twin: the same convolutions on real numbers, run once.
 """
@@ -22,7 +22,7 @@ from zoo.diagnostics import count_connections, count_operations, firing_rates
 from zoo.diagnostics.operations import MULTIPLY_ACCUMULATE, SOURCE
 
 IMAGES, BATCH = 1000, 50
-COMMAND = "python benchmarks/energy.py --root FOLDER_OR_TAR"
+COMMAND = "python benchmarks/energy.py --root DATA"
 
 
 def main(root: str) -> None:

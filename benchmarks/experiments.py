@@ -1,6 +1,6 @@
 """Train small networks with and without shortcut heads, and compare their held-out accuracy.
 
-    python benchmarks/experiments.py depth --root FOLDER_OR_TAR
+    python benchmarks/experiments.py depth --root DATA
 
 The arms of an experiment start from the same seeds and see the same images in the same order.
 Each run has a folder of its own, so a stopped experiment goes on where it was. The results go to
@@ -255,7 +255,7 @@ def run(name: str, experiment: Experiment, root: str, folder: Path) -> None:
     report(
         experiment.table,
         experiment.title,
-        f"python benchmarks/experiments.py {name} --root FOLDER_OR_TAR",
+        f"python benchmarks/experiments.py {name} --root DATA",
         rows,
         key=("networks", "measured"),
         measured=LATEST,

@@ -1,6 +1,6 @@
 """Measure how much gradient reaches each layer, without heads and with them.
 
-    python benchmarks/gradients.py --root FOLDER_OR_TAR
+    python benchmarks/gradients.py --root DATA
 
 Trains a network whose gradient does not vanish and one whose gradient does, for a short while, from
 the same seeds on the same images. Then takes mean and variance of the |gradient| of one batch, of
@@ -41,7 +41,7 @@ NETWORKS = {
     NARROW: replace(narrow_resnet(34, "vanilla"), augment=AugmentConfig(), compile=False),
 }
 MOMENTS, OF = ("before training", "after training"), ("weights", "spikes")
-COMMAND = "python benchmarks/gradients.py --root FOLDER_OR_TAR"
+COMMAND = "python benchmarks/gradients.py --root DATA"
 Layers = dict[tuple[str, str], Gradient]
 
 

@@ -1,6 +1,6 @@
 """Count what the exact grid changes in the releases, layer by layer.
 
-    python benchmarks/grid.py --root FOLDER_OR_TAR
+    python benchmarks/grid.py --root DATA
 
 Compares the folded network with one layer at a time on the grid with the folded network; and the
 trained network with itself in another memory layout and with its norms folded, which shows what
@@ -26,7 +26,7 @@ from zoo.deployment.layers import PixelConv
 IMAGES = 200
 TRAINED, FOLDED = "as trained", "norms folded"
 CHANGE = 1e-3  # of a logit; rounding without a flipped spike changes less
-COMMAND = "python benchmarks/grid.py --root FOLDER_OR_TAR"
+COMMAND = "python benchmarks/grid.py --root DATA"
 
 
 def one_on_the_grid(folded: nn.Module, exact: nn.Module) -> Iterator[tuple[str, nn.Module]]:

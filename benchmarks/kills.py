@@ -1,6 +1,6 @@
 """Kill a training run at random moments, start it again, and compare its final weights.
 
-    python benchmarks/kills.py --root FOLDER_OR_TAR
+    python benchmarks/kills.py --root DATA
 
 A run of two epochs on the first images of each class is timed unbroken. Then it is started TRIALS
 times, killed with SIGKILL at a random moment, and started once more.
@@ -111,7 +111,7 @@ def main(root: str) -> None:
             )
             shutil.rmtree(run)
     facts = {"seed": SEED, "unbroken run, s": round(seconds, 1), "sha256 of its weights": whole}
-    command = "python benchmarks/kills.py --root FOLDER_OR_TAR"
+    command = "python benchmarks/kills.py --root DATA"
     report("kills", "Runs killed with SIGKILL and started again", command, rows, **facts)
 
 

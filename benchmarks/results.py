@@ -40,7 +40,7 @@ PAGES = {
 HEAD = """# The claims of "Take A Shortcut Back", measured
 
 `python benchmarks/results.py` writes this page from the tables in [results](results). Run
-`pip install -e '.[bench]'` before the commands; `FOLDER_OR_TAR` is
+`pip install -e '.[bench]'` before the commands; `DATA` is
 [CIFAR-10 (JPEG)](training.md#data). The rebuttal is the authors' answer to the reviewers.
 """
 METHOD = f"""## Method

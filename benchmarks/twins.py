@@ -1,6 +1,6 @@
 """Compare the releases with twins trained without heads, on all test images.
 
-    python benchmarks/twins.py --root FOLDER_OR_TAR RUN...
+    python benchmarks/twins.py --root DATA RUN...
 
 RUN is the last run folder of a release's recipes, trained with --loss.name vanilla. Both networks
 are counted on the exact grid, whose bits are the same on every machine. Rows of other releases, and
@@ -26,7 +26,7 @@ from zoo.hub.run_folder import all_runs
 from zoo.training.config import filled_up, flat
 from zoo.training.run_folder import FOUND, FREE
 
-COMMAND = "python benchmarks/twins.py --root FOLDER_OR_TAR RUN"
+COMMAND = "python benchmarks/twins.py --root DATA RUN"
 MAY_DIFFER = (*FREE, *FOUND, "loss.name", "start_from")
 NOTES, TWIN_NOTES = "notes of the release alone", "notes of the twin alone"
 WEIGHTS = "sha256 of the release"

@@ -46,8 +46,6 @@ def facts_of_release(folder: Path) -> dict[str, Any]:
     config, report = hub.read_config(folder), read_report(folder)
     training, sha256 = config.get("training", {}), report["sha256"][hub.WEIGHTS]
     missing = [graph for graph in GRAPHS if not (folder / graph).is_file()]
-    on_hub = None
-    to_export = folder.name if missing and not on_hub else ""
     return {
         "name": folder.name,
         "config": config,
@@ -61,10 +59,9 @@ def facts_of_release(folder: Path) -> dict[str, Any]:
         "head_weights": head_weights(training),
         "history": history_and_notes(config),
         "twin": row_of(TWINS, **{"network": folder.name, "sha256 of the release": sha256}),
-        "on_hub": on_hub,
         "missing": missing,
         "sha256": sha256,
-        "command": command_to_measure(report["images"], training, to_export),
+        "command": command_to_measure(report["images"], training, folder.name if missing else ""),
     }
 
 

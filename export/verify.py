@@ -1,12 +1,12 @@
 """Verify an exported folder: run all of its checks again.
 
-    python export/verify.py DIR [--data-root FOLDER_OR_TAR] [--num-images 2000]
+    python export/verify.py DIR [--data-root DATA] [--num-images 2000]
     python export/verify.py hf-hub:org/name  # every file, as it comes from the Hub
 
 One flipped spike changes a logit, so close logits prove nothing: the comparison fails on correct
 graphs and passes on wrong ones. A graph that can be exact therefore carries a proof that no sum in
 it depends on its order (export/graph/proof.py), and then its bits are compared. Other graphs follow
-the agreement rule of export/checks/spike_aware.py. A graph that does not match the weights is
+the agreement rule of export/checks/agreement.py. A graph that does not match the weights is
 never run.
 
 The check of stripping needs the network with heads, so only export/to_onnx.py makes it. Accuracies
@@ -38,7 +38,6 @@ from export.checks.graphs import check_graphs
 from export.checks.heads import check_heads
 from export.checks.images import Images, check_asked, describe_images, images_of
 from export.checks.metadata import check_metadata
-from export.checks.paths import check_paths
 from export.folder import GRAPH, REPORT, changed_files, read_report
 from zoo import hub
 from zoo.console import said_in_a_line
@@ -62,7 +61,7 @@ def verify(folder: Path, model: nn.Module, images: Images) -> dict[str, Any]:
     rule = "agreement" if why_not_exact else "exact"
     sample = images.values[:SAMPLE]
     graphs = check_graphs(folder, deployed)
-    checks = [check_heads(folder), check_firing(model, sample), check_paths(folder), graphs]
+    checks = [check_heads(folder), check_firing(model, sample), graphs]
     certificate = None
     if graphs.passed:  # another graph might take all memory, or all time
         if why_not_exact:

@@ -100,7 +100,7 @@ def commands() -> list[list[str]]:
     page = (ROOT / "docs" / "training.md").read_text()
     block = page.partition("## How the releases came about")[2].split("```")[1]
     function, *lines = block.replace("\\\n", " ").split("\n")[1:]
-    every = '"$@" --data.root FOLDER_OR_TAR --compile'
+    every = '"$@" --data.root DATA --compile'
     assert function == f"train() {{ python -m zoo.training {every}; }}"
     return [[*shlex.split(line)[1:], "--compile"] for line in lines if line]
 

@@ -12,10 +12,10 @@ from zoo.hub import run_folder as runs
 LONGEST = 200  # seconds
 
 
-def wait_for_a_checkpoint(run: Path, process: subprocess.Popen) -> None:
-    """Until the run that a process trains has one."""
+def wait_for_a_checkpoint(run: Path, process: subprocess.Popen, after: Path) -> None:
+    """Until the run that a process trains has a newer one."""
     end = time.monotonic() + LONGEST
-    while not runs.checkpoints(run):
+    while runs.checkpoints(run)[-1:] == [after]:
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < end, "no checkpoint was written"
         time.sleep(0.01)

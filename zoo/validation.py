@@ -65,14 +65,5 @@ def plain(value: Any) -> Any:
     return type(value)(map(plain, value)) if type(value) in (list, tuple) else value
 
 
-def is_list(values: Any, count: int, kind: Any) -> bool:
-    """Whether JSON holds a list of that many values of a kind; True and False are no numbers."""
-    return (
-        isinstance(values, list)
-        and len(values) == count
-        and all(isinstance(value, kind) and not isinstance(value, bool) for value in values)
-    )
-
-
 def _is_whole(value: Any, least: int) -> bool:
     return isinstance(value, Integral) and not isinstance(value, bool) and value >= least

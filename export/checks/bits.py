@@ -31,26 +31,20 @@ FEWER_SETTINGS = [Setting(64, 2, True), Setting(7, 1, False)]
 class Bits(Check):
     id = "bits"
     title = "logits have the same bits in every setting"
+    fault = "images_that_differ"
     images: int
     settings: int
     images_that_differ: int
     by_setting: dict[str, int]
-
-    @property
-    def passed(self) -> bool:
-        return self.images_that_differ == 0
 
 
 @dataclass(frozen=True, kw_only=True)
 class OffGridFloats(Check):
     id = "off_grid_floats"
     title = "floats that are no pixels give the same bits"
+    fault = "images_that_differ"
     images: int
     images_that_differ: int
-
-    @property
-    def passed(self) -> bool:
-        return self.images_that_differ == 0
 
 
 def check_bits(folder: Path, deployed: fx.GraphModule, images: Images, exact: Tensor) -> Bits:

@@ -12,14 +12,11 @@ from zoo.diagnostics import firing_rates
 class Firing(Check):
     id = "firing"
     title = "every spiking layer fires"
+    fault = "silent_layers"
     images: int
     silent_layers: list[str]
     lowest_rate: float
     firing_rates: dict[str, float]
-
-    @property
-    def passed(self) -> bool:
-        return not self.silent_layers
 
 
 def check_firing(model: nn.Module, images: Tensor) -> Firing:

@@ -14,11 +14,8 @@ from export.graph.writer import write_graphs
 class Graphs(Check):
     id = "graphs"
     title = "graphs hold the weights"
+    fault = "that_differ"
     that_differ: list[str]
-
-    @property
-    def passed(self) -> bool:
-        return not self.that_differ
 
 
 def check_graphs(folder: Path, deployed: fx.GraphModule) -> Graphs:

@@ -11,11 +11,8 @@ from zoo import hub
 class Heads(Check):
     id = "heads"
     title = "weights hold no shortcut heads"
+    fault = "heads"
     heads: list[str]
-
-    @property
-    def passed(self) -> bool:
-        return not self.heads
 
 
 def check_heads(folder: Path) -> Heads:

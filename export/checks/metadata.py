@@ -15,11 +15,8 @@ from zoo import hub
 class Metadata(Check):
     id = "metadata"
     title = "metadata matches the weights"
+    fault = "that_differ"
     that_differ: list[str]
-
-    @property
-    def passed(self) -> bool:
-        return not self.that_differ
 
 
 def check_metadata(folder: Path, rule: str, certificate: Certificate | None) -> Metadata:

@@ -15,12 +15,9 @@ from export.checks.check import Check, batches, count_different
 class Stripping(Check):
     id = "stripping"
     title = "removing the shortcut heads changes no bit"
+    fault = "images_that_differ"
     images: int
     images_that_differ: int
-
-    @property
-    def passed(self) -> bool:
-        return self.images_that_differ == 0
 
 
 @torch.inference_mode()

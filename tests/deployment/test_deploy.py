@@ -16,7 +16,7 @@ from torch.nn.utils import prune
 
 import zoo
 from export.checks.check import session
-from export.checks.images import _close_calls, random_images
+from export.checks.images import random_images
 from export.graph.proof import certify
 from export.graph.writer import write_graph
 from zoo.data import normalise
@@ -465,15 +465,12 @@ def test_neurons_may_differ_and_numbers_may_be_close():
     assert torch.equal(run_graph(deployed, values(model, x)), expected)
 
 
-def test_random_images_are_repeatable_and_hold_close_calls():
+def test_random_images_are_repeatable():
     model = create()
     images, again = random_images(model, 40), random_images(model, 40)
-    folded = zoo.deploy(model, exact=False)
-    plain, chosen = (_close_calls(folded, half) for half in images.pixels.split(20))
-    assert chosen.mean() > 1.2 * plain.mean()
     assert torch.equal(images.pixels, again.pixels)
     assert images.pixels.shape == (40, 3, 16, 16)
-    assert images.source.startswith("random images, seed 0, ")
+    assert images.source == "random images, seed 0"
     assert torch.equal(images.values, values(model, images.pixels))
 
 

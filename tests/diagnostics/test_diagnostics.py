@@ -22,7 +22,6 @@ from zoo.diagnostics import (
     count_operations,
     firing_rates,
     gradients,
-    part_connections,
 )
 from zoo.diagnostics.__main__ import Options, diagnose, main, trained_on
 from zoo.hub import run_folder as runs
@@ -144,7 +143,6 @@ def test_attention_of_torch_is_counted_as_its_two_products():
     assert (kind, added) == ("real", 0)
     assert multiplied == 2 * 2 * 5 * 5 * 3
     assert count_connections(Attention(), torch.rand(1, 2, 5, 3)) == {"": multiplied}
-    assert sum(map(len, part_connections(Attention(), torch.rand(1, 2, 5, 3)))) == 1
 
 
 def test_the_first_convolution_is_counted_once_and_not_at_every_step():
@@ -207,37 +205,11 @@ def test_connections_are_known_without_values():
     assert seen["stages.0.0.conv1.conv"] == 2 * 16 * 16 * 9 * 16 * 16
 
 
-def test_connections_of_spikes_are_told_from_those_of_currents():
-    class Mixed(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.spike = zoo.LIF()
-            for name in ("pixels", "spikes", "sums", "averages", "currents", "partly"):
-                self.add_module(name, nn.Conv2d(2, 2, 1))
-            self.linear, self.of_current = nn.Linear(4, 3), nn.Linear(4, 3)
-
-        def forward(self, x):
-            current = self.pixels(x)
-            spikes = self.spike(current[None])[0]
-            self.spikes(spikes)
-            self.sums(torch.cat([spikes + spikes, spikes]))
-            self.averages(F.avg_pool2d(spikes, 2))
-            self.currents(self.spikes(spikes))
-            self.partly(spikes + current)
-            self.of_current(current)
-            return self.linear(spikes)
-
-    on_spikes, others = part_connections(Mixed(), torch.rand(1, 2, 4, 4))
-    assert {*on_spikes} == {"spikes", "sums", "linear"}
-    assert {*others} == {"pixels", "averages", "currents", "partly", "of_current"}
-    assert on_spikes | others == count_connections(Mixed(), torch.rand(1, 2, 4, 4))
-
-
 def test_inference_mode_counts_the_same():
     model, x = create(), images()
 
     def counted():
-        return count_operations(model, [x]), count_connections(model, x), part_connections(model, x)
+        return count_operations(model, [x]), count_connections(model, x)
 
     expected = counted()
     assert len(expected[0]) > 5

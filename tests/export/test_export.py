@@ -93,7 +93,6 @@ def test_the_report_has_every_check_and_the_hash_of_every_file(exported, run):
         "stripping",
         "heads",
         "firing",
-        "paths",
         "graphs",
         "certificate",
         "bits",

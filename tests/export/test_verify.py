@@ -27,7 +27,6 @@ from export.checks.check import Check, count_different, logits_of
 from export.checks.firing import check_firing
 from export.checks.images import Images, data_images, random_images
 from export.checks.metadata import check_metadata
-from export.checks.paths import check_paths
 from export.checks.stripping import check_stripping
 from export.folder import GRAPH, GRAPHS, REPORT, changed_files, read_report
 from export.verify import main, print_report, verify
@@ -136,22 +135,6 @@ def test_unknown_folders_and_bad_options_end_in_one_line(folder, tmp_path):
         ([folder, "--random-images", "--data-root", "x"], "expected only one of them"),
     ):
         assert message in ends_with(*options)
-
-
-def test_a_local_path_in_a_graph_is_caught(folder):
-    graph = onnx.load(folder / GRAPH)
-    graph.doc_string = f"{Path.home()}/export.py"
-    onnx.save(graph, folder / GRAPH)
-    assert failed(folder)["paths"] == {"paths": [str(Path.home())]}
-
-
-def test_a_path_spelled_by_weights_is_no_path(folder, monkeypatch):
-    def spell(bias):
-        bias.view(np.uint8)[:8] = [*b"/opt/app"]
-
-    change_constant(folder / GRAPH, "head.fc.bias", spell)
-    monkeypatch.setattr(sys, "prefix", "/opt/app")
-    assert check_paths(folder).passed
 
 
 @pytest.mark.parametrize("graph", GRAPHS)

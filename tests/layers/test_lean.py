@@ -117,7 +117,7 @@ def test_a_network_of_bf16_throughout_gives_the_bits_of_fast_memory():
 @with_compiler
 @pytest.mark.parametrize(
     ("size", "in_one", "spike_layer", "bf16"),  # the last stage has 16 pixels, or one
-    [(16, 18, {}, False), (4, 12, {"reset": "subtract"}, True), (16, 18, RATES, True)],
+    [(4, 12, {"reset": "subtract"}, False), (16, 18, RATES, True)],
 )
 def test_the_fused_norm_and_neuron_give_the_bits_of_separate_ones(
     size, in_one, spike_layer, bf16, monkeypatch

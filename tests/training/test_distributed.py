@@ -66,69 +66,55 @@ def launch(script: Path, run: Path, epochs: int) -> subprocess.Popen:
     )
 
 
-@pytest.mark.slow
-def test_two_processes_learn_what_one_with_two_accumulations_learns(recipe, tmp_path):
-    one, two = tmp_path / "one", tmp_path / "two"
-    train(replace(recipe, epochs=1, gradient_accumulation=2, output=str(one)))
-    watched = tmp_path / "watched.py"
-    watched.write_text(WATCHED)
-    process = launch(watched, two, 1)
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory) -> tuple[Path, str]:
+    """Two epochs of two processes, and what they printed."""
+    folder = tmp_path_factory.mktemp("unbroken")
+    (folder / "watched.py").write_text(WATCHED)
+    process = launch(folder / "watched.py", folder / "run", 2)
     output, errors = end_of(process)
     assert process.returncode == 0, errors
+    return folder / "run", output
+
+
+@pytest.mark.slow
+def test_two_processes_learn_what_one_with_two_accumulations_learns(unbroken, recipe, tmp_path):
+    one, (two, output) = tmp_path / "one", unbroken
     assert output.count("epoch   1  loss") == 1  # one process speaks for both
-    (single,), (double,) = read_log(one), read_log(two)
-    for key in ("loss", "accuracy", "learning_rate", "head_weight"):
+    train(replace(recipe, epochs=2, gradient_accumulation=2, output=str(one)))
+    single, double = read_log(one)[0], read_log(two)[0]
+    for key in ("loss", "accuracy", "head_accuracies", "learning_rate", "head_weight"):
         assert double[key] == pytest.approx(single[key], abs=1e-5)
     network = zoo.create_model(f"local-dir:{runs.newest_checkpoint(two)}", pretrained=True).eval()
     images = load_images(recipe.data, "test")
     with torch.inference_mode():
         logits = network(normalise(images.images, recipe.data.mean, recipe.data.std))
     right = 100 * (logits.argmax(1) == images.labels).float().mean().item()
-    assert double["test_accuracy"] == pytest.approx(right, abs=0.3)  # an image of 360
-    assert double["head_accuracies"] == pytest.approx(single["head_accuracies"], abs=1e-5)
+    assert read_log(two)[1]["test_accuracy"] == pytest.approx(right, abs=0.3)  # an image of 360
     assert runs.newest_checkpoint(two).name == runs.newest_checkpoint(one).name
 
 
-@pytest.fixture(scope="module")
-def unbroken(tmp_path_factory) -> Path:
-    """Two epochs of two processes."""
-    folder = tmp_path_factory.mktemp("unbroken")
-    (folder / "watched.py").write_text(WATCHED)
-    process = launch(folder / "watched.py", folder / "run", 2)
-    _, errors = end_of(process)
-    assert process.returncode == 0, errors
-    return folder / "run"
-
-
-def assert_it_goes_on_to(unbroken: Path, script: Path, run: Path) -> None:
-    process = launch(script, run, 2)
-    _, errors = end_of(process)
-    assert process.returncode == 0, errors
-    ends = [runs.newest_checkpoint(folder) for folder in (run, unbroken)]
-    assert (ends[0] / WEIGHTS).read_bytes() == (ends[1] / WEIGHTS).read_bytes()
-    for a, b in zip(*map(read_log, (run, unbroken)), strict=True):
-        assert (a["loss"], a["test_accuracy"]) == (b["loss"], b["test_accuracy"])
-
-
 @pytest.mark.slow
-def test_two_processes_that_were_killed_end_with_the_bits_of_two_that_were_not(unbroken, tmp_path):
-    script, run = tmp_path / "watched.py", tmp_path / "killed"
-    script.write_text(WATCHED)
-    process = launch(script, run, 2)
-    wait_for_a_checkpoint(run, process)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.communicate()
-    assert_it_goes_on_to(unbroken, script, run)
-
-
-@pytest.mark.slow
-def test_two_processes_stop_together_when_one_of_them_is_asked_to(unbroken, tmp_path):
-    script, run = tmp_path / "asked.py", tmp_path / "asked"
+def test_two_processes_that_are_stopped_and_then_killed_end_with_the_same_bits(unbroken, tmp_path):
+    script, run = tmp_path / "asked.py", tmp_path / "run"
     script.write_text(ASKED + WATCHED)
     process = launch(script, run, 2)
     output, errors = end_of(process)
     assert process.returncode == 0, errors
     assert "after epoch 0, step 4" in output
-    assert [folder.name for folder in runs.checkpoints(run)] == ["step_0000004"]
+    (stopped,) = runs.checkpoints(run)
+    assert stopped.name == "step_0000004"
+
     script.write_text(WATCHED)
-    assert_it_goes_on_to(unbroken, script, run)
+    process = launch(script, run, 2)
+    wait_for_a_checkpoint(run, process, after=stopped)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+
+    process = launch(script, run, 2)
+    _, errors = end_of(process)
+    assert process.returncode == 0, errors
+    ends = [runs.newest_checkpoint(folder) for folder in (run, unbroken[0])]
+    assert (ends[0] / WEIGHTS).read_bytes() == (ends[1] / WEIGHTS).read_bytes()
+    for a, b in zip(*map(read_log, (run, unbroken[0])), strict=True):
+        assert (a["loss"], a["test_accuracy"]) == (b["loss"], b["test_accuracy"])

@@ -9,6 +9,7 @@ import torch
 from matplotlib.figure import Figure
 from PIL import Image
 from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import zoo
 from zoo.hub import run_folder as runs
@@ -103,3 +104,13 @@ def test_a_report_of_one_epoch_of_a_deep_network_is_drawn(run, tmp_path):
 def test_a_report_without_an_epoch_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match="no epoch has been logged yet"):
         report.draw(tmp_path)
+
+
+def test_tensorboard_gets_every_curve(recipe, tmp_path):
+    train(replace(recipe, epochs=1, output=str(tmp_path), trackers=("tensorboard",)))
+    (events,) = tmp_path.rglob("events.out.tfevents.*")
+    found = EventAccumulator(str(events))
+    found.Reload()
+    tags = found.Tags()["scalars"]
+    assert {"loss", "test_accuracy", "head_weight", "head_accuracies.0"} <= set(tags)
+    assert "firing_rates.stages.2.2.spike2" in tags

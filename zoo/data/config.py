@@ -35,7 +35,7 @@ class DataConfig:
     memory; imagenet reads train/CLASS and val/CLASS, of any size, during training; *_dvs and dvs_*
     are event streams."""
     root: str = "data"
-    """Where it lies: a folder, or for image_folder also a .tar, .tar.gz or .tar.xz."""
+    """The folder where it lies."""
     download: bool = False
     """Let torchvision or tonic download the data set into root."""
     size: int = 224

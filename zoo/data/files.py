@@ -3,11 +3,7 @@
 Shapes: B images of a batch, C channels, H height, W width.
 """
 
-import io
-import lzma
-import tarfile
-import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
@@ -87,27 +83,19 @@ def image_files(config: DataConfig, split: Split) -> ImageFiles:
 
 
 def image_folder(config: DataConfig, split: Split) -> ImageSet:
-    """A split of small images of one size, from a folder or a tar archive, decoded into memory."""
-    root = Path(config.root)
-    read = _read_archive if root.is_file() else _read_folder
-    found: list[tuple[str, str, Tensor]] = []
-    for name, file, content in watched(read(root, split), f"decoding {split} images"):
-        place = f"{split}/{name}/{file}"
-        image = decode(io.BytesIO(content), "data.root", place).convert("RGB")
-        image = v2.functional.pil_to_tensor(image)
-        if found and image.shape != found[0][2].shape:
+    """A split of small images of one size, decoded into memory."""
+    samples, classes = list_images(Path(config.root) / split)
+    images: list[Tensor] = []
+    for path, _ in watched(samples, f"decoding {split} images"):
+        with open(path, "rb") as file:
+            image = v2.functional.pil_to_tensor(decode(file, "data.root", path).convert("RGB"))
+        if images and image.shape != images[0].shape:
             raise ValueError(
-                f"data.root: expected images of one size in {str(root)!r}, got {[*image.shape]} in "
-                f"{place} and {[*found[0][2].shape]} before; data.name: imagenet takes any size"
+                f"data.root: expected images of one size, got {[*image.shape]} in {path} and "
+                f"{[*images[0].shape]} before; data.name: imagenet takes any size"
             )
-        found.append((name, file, image))
-    if not found:
-        raise FileNotFoundError(f"data.root: {root} has no images in {split}/CLASS/")
-    # An archive has no order of its own, and which images are held out follows from the order.
-    names, _, images = zip(*sorted(found, key=lambda entry: entry[:2]), strict=True)
-    classes = tuple(sorted(set(names)))
-    labels = torch.tensor([classes.index(name) for name in names])
-    return ImageSet(torch.stack(images), labels, classes)
+        images.append(image)
+    return ImageSet(torch.stack(images), torch.tensor([label for _, label in samples]), classes)
 
 
 def list_images(
@@ -128,23 +116,3 @@ def list_images(
     numbers = {name: label for label, name in enumerate(classes)}
     samples = make_dataset(str(place), numbers, SUFFIXES)
     return sorted(samples, key=lambda s: (s[1], PurePath(s[0]).name)), tuple(classes)
-
-
-def _read_folder(root: Path, split: Split) -> Iterator[tuple[str, str, bytes]]:
-    """Class, file name and content of each image."""
-    samples, classes = list_images(root / split)
-    for path, label in samples:
-        yield classes[label], PurePath(path).name, Path(path).read_bytes()
-
-
-def _read_archive(root: Path, split: Split) -> Iterator[tuple[str, str, bytes]]:
-    """As _read_folder, of a tar archive with split/CLASS/IMAGE at any depth."""
-    try:
-        with tarfile.open(root, "r|*") as archive:
-            for member in archive:
-                folder, name, file = ("", "", "", *PurePath(member.name).parts)[-3:]
-                wanted = folder == split and file.lower().endswith(SUFFIXES)
-                if wanted and member.isfile():
-                    yield name, file, archive.extractfile(member).read()
-    except (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError) as error:
-        raise ValueError(f"data.root: expected a tar archive, got {str(root)!r}: {error}") from None

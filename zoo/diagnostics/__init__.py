@@ -5,6 +5,5 @@ from zoo.diagnostics.operations import (
     Operations,
     count_connections,
     count_operations,
-    part_connections,
 )
 from zoo.diagnostics.rates import firing_rates

@@ -31,12 +31,6 @@ KINDS: tuple[Values, ...] = ("binary", "integer", "real")
 Counts = tuple[int, int, int]  # number of the kind in KINDS, multiply-accumulates, accumulates
 aten = torch.ops.aten
 PRODUCTS = (aten.mm.default, aten.addmm.default, aten.bmm.default, aten.baddbmm.default)
-AVERAGES = (
-    aten.avg_pool2d.default,
-    aten._adaptive_avg_pool2d.default,
-    aten.mean.default,
-    aten.mean.dim,
-)
 
 
 @dataclass(frozen=True)
@@ -98,24 +92,6 @@ def count_connections(model: nn.Module, x: Tensor, padding: bool = True) -> dict
     with _watched_by(counter, model), counter:
         model(x)
     return {layer: multiplied for layer, (_, multiplied, _) in counter.layers.items()}
-
-
-def part_connections(model: nn.Module, x: Tensor) -> tuple[dict[str, int], dict[str, int]]:
-    """The connections of layers on spikes, without padding, and those of all other layers.
-
-    A layer is on spikes if it is given nothing but spikes of LIF layers, their sums and products;
-    others multiply pixels, averages or currents.
-    """
-    model = unwrap_model(model)
-    counter = _SpikeTracker(model)
-    spiking = [m for m in model.modules() if isinstance(m, LIF) and m.levels == 1]
-    marks = hooks(*(m.register_forward_hook(lambda *args: counter.mark(args[2])) for m in spiking))
-    with _watched_by(counter, model), marks, counter:
-        model(x)
-    on_spikes, others = {}, {}
-    for layer, (_, multiplied, _) in counter.layers.items():
-        (others if layer in counter.on_others else on_spikes)[layer] = multiplied
-    return on_spikes, others
 
 
 class _Counter(TorchDispatchMode):
@@ -214,32 +190,6 @@ class _Counter(TorchDispatchMode):
         multiplied = int((_is_no_spike(left) & _is_no_spike(right)).sum())
         # Where one side is 0 or 1 it selects.
         return (max(_kind(left), _kind(right)), multiplied, 0) if multiplied else None
-
-
-class _SpikeTracker(_Counter):
-    """Counts connections, and follows which tensors are made of spikes alone."""
-
-    def __init__(self, model: nn.Module):
-        super().__init__(model, dense=True)
-        self.spikes: dict[int, Tensor] = {}  # by id, and held, as the weights are
-        self.on_others: set[str] = set()
-
-    def mark(self, spikes: Tensor) -> None:
-        self.spikes[id(spikes)] = spikes
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        layer = self.within[-1][0]
-        before = self.layers.get(layer)
-        tensors = _tensors(args)
-        given = [value for value in tensors if id(value) not in self.weights]
-        is_of_spikes = all(id(value) in self.spikes for value in given)
-        self.padding = not is_of_spikes
-        output = super().__torch_dispatch__(func, types, args, kwargs)
-        if self.layers.get(layer) != before and not is_of_spikes:
-            self.on_others.add(layer)
-        if given and is_of_spikes and len(given) == len(tensors) and func not in AVERAGES:
-            self.spikes.update({id(value): value for value in _tensors(output)})
-        return output
 
 
 @contextmanager

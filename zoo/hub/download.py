@@ -2,9 +2,9 @@
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
-from huggingface_hub import _CACHED_NO_EXIST, HfApi, constants, hf_hub_download
+from huggingface_hub import _CACHED_NO_EXIST, hf_hub_download
 from huggingface_hub import try_to_load_from_cache as cached
 from huggingface_hub.errors import (
     GatedRepoError,
@@ -16,7 +16,6 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from zoo.hub.files import is_hidden
 from zoo.hub.folder import CONFIG, REPORT
 
 # What the HTTP client raises when no answer comes. huggingface_hub has changed its client before.
@@ -66,15 +65,6 @@ def pull(
             if name not in (CONFIG, REPORT):
                 download(name, commit)
     return folder
-
-
-def listed(place: str, commit: str) -> set[str]:
-    """Names of all files of a commit except hidden ones; empty when HF_HUB_OFFLINE is set."""
-    if constants.HF_HUB_OFFLINE:
-        return set()
-    with hub_errors(place):
-        info = HfApi().model_info(place.partition("@")[0], revision=commit)
-    return {s.rfilename for s in info.siblings if not is_hidden(PurePosixPath(s.rfilename))}
 
 
 @contextmanager

@@ -24,7 +24,7 @@ from zoo.hub.run_folder import LOG, SEAL
 from zoo.models._backbone import CONFIG, COUNTER, NEEDED
 from zoo.models._build import check_created
 from zoo.neurons import LIF
-from zoo.validation import is_list, plain
+from zoo.validation import plain
 
 WEIGHTS = "model.safetensors"
 UINT8_GRAPH = "onnx/model_uint8.onnx"
@@ -176,7 +176,8 @@ def _problems(config: dict[str, Any]) -> Iterator[str]:
             f"model_args lacks the neuron constants {sorted(missing)}, without which the weights "
             "are another network; zoo.hub.save_pretrained writes them"
         )
-    if (labels := config.get("label_names")) and not is_list(labels, classes, str):
+    labels = config.get("label_names") or ["?"] * classes
+    if len(labels) != classes or not all(isinstance(label, str) for label in labels):
         yield f"expected {classes} label_names, got {labels!r:.100}"
 
 

@@ -17,7 +17,6 @@ from zoo.hub.files import file_sha256, hashes, sync
 LOG = "log.jsonl"
 SEAL = "sha256.json"  # of a checkpoint: the hashes of its files
 NAME = re.compile(r"step_\d+")
-RECIPE = {"model", "model_args", "data", "loss", "epochs"}
 MEASURED = {"holdout_accuracy": "held-out training images", "test_accuracy": "test images"}
 
 
@@ -30,11 +29,6 @@ def all_runs(training: dict[str, Any] | None) -> Iterator[dict[str, Any]]:
     if training:
         yield from all_runs(training.get("began_with", {}).get("training"))
         yield training
-
-
-def is_recipe(training: Any) -> bool:
-    """Whether this is the recipe of a run."""
-    return isinstance(training, dict) and training.keys() >= RECIPE
 
 
 def checkpoints(run: Path) -> list[Path]:

@@ -62,6 +62,8 @@ class Config:
     """DataLoader workers per training process; 0 reads images between the steps."""
     checkpoint_minutes: float = 10.0
     """How often a checkpoint is written inside an epoch; one is written after each epoch anyway."""
+    trackers: tuple[str, ...] = ()
+    """More places for the log, by Accelerate's names: tensorboard, wandb, ..."""
     seed: int = 0
     """Seeds random weights, the order of the images and their augmentation."""
     output: str = ""

@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast
+from rich.console import Console
+from rich.progress import Progress
 from torch import Tensor, nn
 
 from zoo import hub
@@ -21,7 +23,7 @@ from zoo.diagnostics.rates import firing_rates
 from zoo.hub import files as disk
 from zoo.hub import run_folder as runs
 from zoo.training.checkpoint import load_checkpoint, save_checkpoint
-from zoo.training.config import Config
+from zoo.training.config import Config, flat
 from zoo.training.feed import Feed, measured_batches
 from zoo.training.learner import LOG_EVERY, Learner
 from zoo.training.machine import machine, peak_memory
@@ -130,6 +132,8 @@ class Run:
         config = self.config
         if self.accelerator.is_main_process:
             write_log(self.folder, self.position.log)
+        if config.trackers:
+            self.accelerator.init_trackers(self.folder.name)
         self._print_start()
         self.saved = time.perf_counter()
         for epoch in range(self.position.epoch, config.epochs):
@@ -151,14 +155,17 @@ class Run:
         began = time.perf_counter() - position.seconds
         sums = self._tensor(position.sums or [0.0] * (2 + learner.heads))
         first, shown = position.step, self.accelerator.is_main_process
-        with closing(feed.epoch(epoch, first)) as steps:
-            bar = watched(steps, f"epoch {epoch + 1}", feed.steps - first, shown)
-            for step, chunks in enumerate(bar, first):
+        with closing(feed.epoch(epoch, first)) as steps, loss_bar(shown) as bar:
+            task = bar.add_task("", total=feed.steps)
+            for step, chunks in enumerate(steps, first):
                 iteration = epoch * feed.steps + step
                 sums += learner.step(chunks, iteration, feed.images_of(step))
                 last = step + 1 == feed.steps  # a checkpoint follows the measurement
                 if not (cheap or last or step % LOG_EVERY == 0):
                     continue
+                seen = (step + 1) * config.batch_size / self.accelerator.num_processes
+                title = f"epoch {epoch + 1}/{config.epochs}  loss {sums[0] / seen:.3f}"
+                bar.update(task, completed=step + 1, description=title)
                 due = time.perf_counter() - self.saved > 60 * config.checkpoint_minutes
                 due, self.stopping = agreed(
                     self.accelerator, due and not last, bool(self.stop.came)
@@ -199,6 +206,7 @@ class Run:
                 f"warning: no neuron fires in {len(silent)} of {len(rates)} layers: "
                 f"{', '.join(silent[:3])}"
             )
+        self.accelerator.log(flat(entry), step=entry["epoch"])
         self.position = Position(epoch=entry["epoch"], log=[*position.log, entry])
         self._save()
         (self.stopping,) = agreed(self.accelerator, bool(self.stop.came))
@@ -259,6 +267,13 @@ class Run:
     def _print(self, line: str) -> None:
         if self.accelerator.is_main_process:
             print(line, flush=True)
+
+
+def loss_bar(shown: bool) -> Progress:
+    """A progress bar whose title may change, on stderr if that is a terminal."""
+    console = Console(stderr=True)
+    disable = not (shown and console.is_terminal)
+    return Progress(console=console, transient=True, disable=disable)
 
 
 @torch.inference_mode()

@@ -1,6 +1,7 @@
 """The training processes, as torchrun or accelerate launched them."""
 
 from datetime import timedelta
+from pathlib import Path
 
 import torch
 from accelerate import Accelerator
@@ -17,7 +18,7 @@ def make_accelerator(config: Config) -> Accelerator:
     """This process among all.
 
     Raises:
-        ValueError: The config needs CUDA, and there is none.
+        ValueError: The config needs CUDA or a tracker, and there is none.
     """
     if config.device == "cuda" and not torch.cuda.is_available():
         raise ValueError("device: cuda needs a CUDA device, and there is none")
@@ -27,7 +28,11 @@ def make_accelerator(config: Config) -> Accelerator:
         dynamo_backend="no",  # the recipe's compile decides, not accelerate's launcher
         cpu=config.device == "cpu" or not torch.cuda.is_available(),
         kwargs_handlers=[PATIENCE],
+        log_with=list(config.trackers) or None,
+        project_dir=Path(config.output).parent,  # trackers get the run's name
     )
+    if missing := {*config.trackers} - {*map(str, accelerator.log_with)}:
+        raise ValueError(f"trackers: {sorted(missing)} are not installed")
     if accelerator.device.type == "cuda":  # batches of two or three sizes only
         torch.backends.cudnn.benchmark = True
     return accelerator

@@ -21,7 +21,8 @@ FREE = (  # keys that may differ when a run resumes
     "checkpoint_minutes",
     "data.root",
     "data.download",
-    *("keep_large_buffers", "sync_batchnorm", "trackers"),  # options of older versions
+    "trackers",
+    *("keep_large_buffers", "sync_batchnorm"),  # options of older versions
 )
 WHOLE = "training_images"  # number of training images, with those that are held out
 FOUND = ("began_with", "built_with", "log", WHOLE)  # keys of "training" that no recipe has
