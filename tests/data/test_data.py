@@ -125,9 +125,7 @@ def test_a_file_that_is_no_image_is_named(folder):
 
 def test_images_of_two_sizes_are_refused(folder):
     to_pil_image(torch.zeros(3, 9, 9, dtype=torch.uint8)).save(folder / "train" / "ant" / "odd.png")
-    with pytest.raises(
-        ValueError, match=r"images of one size, got \[3, 9, 9\] in .*train/ant/odd\.png"
-    ):
+    with pytest.raises(ValueError, match=r"one size, got \[3, 9, 9\] in .*train/ant/odd\.png"):
         load_images(config(folder), "train")
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from huggingface_hub import _CACHED_NO_EXIST, hf_hub_download
+from huggingface_hub import _CACHED_NO_EXIST, constants, hf_hub_download
 from huggingface_hub import try_to_load_from_cache as cached
 from huggingface_hub.errors import (
     GatedRepoError,
