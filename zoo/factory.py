@@ -13,7 +13,7 @@ from torch import nn
 
 from zoo import hub, models
 from zoo.models._backbone import OtherWeightsError
-from zoo.models._build import check_weights_alone
+from zoo.models._build import UNTRAINED, arguments_of
 from zoo.validation import plain
 
 
@@ -82,9 +82,10 @@ def create_model(
     check_name(name)
     kwargs = plain(kwargs)
     architecture, _, tag = name.partition(".")
-    _check_checkpoint(kwargs.get("checkpoint_path"))
+    if checkpoint := kwargs.get("checkpoint_path"):
+        _check_checkpoint(checkpoint)
     misfit = f"{name}: expected arguments that its weights fit, got {sorted(kwargs)}"
-    if not pretrained and tag in ("", hub.UNTRAINED) and ":" not in name:
+    if not pretrained and tag in ("", UNTRAINED) and ":" not in name:
         return _build(architecture, False, kwargs, misfit)
     # A tag stands for its arguments too, with or without weights.
     files = (hub.CONFIG, hub.WEIGHTS) if pretrained else (hub.CONFIG,)
@@ -119,6 +120,7 @@ def _build(source: str, pretrained: bool, kwargs: dict[str, Any], misfit: str) -
         misfit: The error for weights that do not fit.
     """
     try:
+        kwargs = arguments_of(kwargs.get("checkpoint_path")) | kwargs
         return timm.create_model(source, pretrained=pretrained, **kwargs)
     except (OtherWeightsError, SafetensorError, RuntimeError) as error:
         if type(error) is RuntimeError and "loading state_dict" not in str(error):
@@ -126,10 +128,8 @@ def _build(source: str, pretrained: bool, kwargs: dict[str, Any], misfit: str) -
         raise ValueError(f"{misfit}: {shorten(str(error), 300)}") from None  # it names all tensors
 
 
-def _check_checkpoint(checkpoint: str | Path | None) -> None:
-    """Raise unless a checkpoint_path is a .safetensors file apart from its config.json."""
-    if not checkpoint:
-        return
+def _check_checkpoint(checkpoint: str | Path) -> None:
+    """Raise unless a checkpoint_path is a .safetensors file."""
     if not Path(checkpoint).is_file():
         raise FileNotFoundError(
             f"checkpoint_path: expected a file of weights, found none at {str(checkpoint)!r}"
@@ -139,4 +139,3 @@ def _check_checkpoint(checkpoint: str | Path | None) -> None:
             f"checkpoint_path: expected a .safetensors file, got {str(checkpoint)!r}; if you trust "
             "it, save its state_dict with safetensors.torch.save_file"
         )
-    check_weights_alone("checkpoint_path", checkpoint)

@@ -6,7 +6,6 @@ import pickle
 import shutil
 import subprocess
 import sys
-from functools import partial
 
 import pytest
 import timm
@@ -386,34 +385,25 @@ def test_neurons_that_do_not_share_their_constants_are_not_saved(made, found, tm
     assert not any(tmp_path.iterdir())
 
 
-def test_timms_scripts_load_no_weights_without_their_neurons():
-    name = "short_bp_resnet20_slim"
+def test_timms_scripts_load_weights_with_their_neurons():
+    name, x = "short_bp_resnet20_slim", torch.randn(2, 3, 32, 32)
     weights = hub.find_pretrained(f"{name}.cifar10") / hub.WEIGHTS
     overlay = {"file": str(weights), "num_classes": -1}  # of train.py --pretrained-path
     arguments = timm.models.resolve_model_input_args(name, pretrained_cfg_overlay=overlay)
-    with pytest.raises(ValueError, match="pretrained_cfg: expected weights alone, got those of"):
-        timm.create_model(pretrained=True, **arguments)
+    model = timm.create_model(pretrained=True, **arguments).eval()
+    with torch.inference_mode():
+        expected = zoo.create_model(name, pretrained=True).eval().forward_features(x)
+        assert torch.equal(model.forward_features(x), expected)  # the classifier is new
 
 
-def test_a_part_of_the_neurons_constants_is_not_all_of_them(tmp_path):
-    part, all_of_them = {"surrogate": "arctan"}, zoo.LIF(surrogate="arctan").constants()
-    model = zoo.create_model("short_bp_resnet20_slim", pretrained=True, spike_layer=part)
-    timm.models.save_for_hf(model, tmp_path, safe_serialization=True)  # with what was named alone
-    with pytest.raises(ValueError, match=r"got none of \['decay', .*hub\.save_pretrained writes"):
-        timm.create_model(f"local-dir:{tmp_path}", pretrained=True)
-    for given in (all_of_them, partial(zoo.LIF, surrogate="arctan")):
-        timm.create_model(f"local-dir:{tmp_path}", pretrained=True, spike_layer=given)
-
-
-def test_a_network_saved_by_timm_alone_is_told_what_saves_it(tmp_path):
-    model = zoo.create_model("short_bp_resnet20_slim")
+@pytest.mark.parametrize("given", [{}, {"spike_layer": {"surrogate": "arctan"}}])
+def test_a_network_saved_by_timm_alone_keeps_its_neurons(given, tmp_path):
+    model = zoo.create_model("short_bp_resnet20_slim", pretrained=True, **given)
     timm.models.save_for_hf(model, tmp_path, safe_serialization=True)
-    with pytest.raises(ValueError, match=r"neuron constants.*hub\.save_pretrained writes them"):
-        zoo.create_model(f"local-dir:{tmp_path}", pretrained=True)
-    hub.save_pretrained(model, tmp_path)
     x = torch.randn(2, 3, 32, 32)
     with torch.inference_mode():
         assert torch.equal(load(tmp_path).eval()(x), model.eval()(x))
+    assert hub.neuron_constants(load(tmp_path)) == hub.neuron_constants(model)
 
 
 def test_a_tag_is_never_dropped(folder, monkeypatch):

@@ -255,7 +255,8 @@ def test_every_tensor_of_the_backbone_is_loaded_and_heads_stay():
     names = spikingjelly_names(model)
     assert {*names.values()} == {*weights}
     for name, tensor in model.state_dict().items():
-        expected = before[name] if name.startswith("shortcut_heads.") else weights[names[name]]
+        kept = name.startswith(("shortcut_heads.", "neurons"))
+        expected = before[name] if kept else weights[names[name]]
         assert torch.equal(tensor, expected)
 
 

@@ -339,20 +339,17 @@ def test_a_file_of_something_else_than_its_weights_is_refused(content, name, mes
         zoo.create_model("short_bp_resnet20_slim", checkpoint_path=tmp_path / name)
 
 
-def test_a_link_to_weights_beside_their_neurons_is_refused(tmp_path):
+@pytest.mark.parametrize("by", ["a file", "a link"])
+def test_weights_beside_their_config_bring_their_neurons(by, tmp_path):
     folder = hub.find_pretrained("short_bp_resnet20_slim.cifar10")
-    (tmp_path / "w.safetensors").symlink_to(folder / hub.WEIGHTS)
-    with pytest.raises(ValueError, match=f"expected weights alone, got those of {folder}"):
-        zoo.create_model("short_bp_resnet20_slim", checkpoint_path=tmp_path / "w.safetensors")
-
-
-def test_weights_beside_their_neurons_are_not_loaded_without():
-    folder = hub.find_pretrained("short_bp_resnet20_slim.cifar10")
-    for name, pretrained in [("slim", False), ("slim", True), ("slim.cifar10", False)]:
-        with pytest.raises(ValueError, match=r"checkpoint_path: expected weights alone, got those"):
-            zoo.create_model(
-                f"short_bp_resnet20_{name}", pretrained, checkpoint_path=folder / hub.WEIGHTS
-            )
+    place, x = folder / hub.WEIGHTS, torch.randn(2, 3, 32, 32)
+    if by == "a link":
+        place = tmp_path / "w.safetensors"
+        place.symlink_to(folder / hub.WEIGHTS)
+    model = zoo.create_model("short_bp_resnet20_slim", checkpoint_path=place).eval()
+    with torch.inference_mode():
+        expected = zoo.create_model("short_bp_resnet20_slim", pretrained=True).eval()(x)
+        assert torch.equal(model(x), expected)
     with pytest.raises(FileNotFoundError, match="checkpoint_path: expected a file of weights, fou"):
         zoo.create_model("short_bp_resnet20_slim", checkpoint_path=folder / "none.safetensors")
 

@@ -22,14 +22,14 @@ from torch import nn
 
 from zoo.hub.run_folder import LOG, SEAL
 from zoo.models._backbone import CONFIG, COUNTER, NEEDED
-from zoo.models._build import check_created
+from zoo.models._build import UNTRAINED, check_created
+from zoo.models._neurons import KEY, neurons_of
 from zoo.neurons import LIF
 from zoo.validation import plain
 
 WEIGHTS = "model.safetensors"
 UINT8_GRAPH = "onnx/model_uint8.onnx"
 REPORT = "verification.json"  # of a published folder: its checks, and the hashes of its files
-UNTRAINED = "untrained"  # the tag of every architecture in timm's registry
 
 
 def neuron_constants(model: nn.Module) -> dict[str, Any]:
@@ -100,7 +100,8 @@ def save_pretrained(
                 )
         content = config.read_bytes()
     tensors = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
-    _replace(folder, content, save(tensors, metadata={"format": "pt"}))
+    metadata = {"format": "pt", KEY: json.dumps(neurons_of(model))}
+    _replace(folder, content, save(tensors, metadata=metadata))
 
 
 def _replace(folder: Path, config: bytes, weights: bytes) -> None:

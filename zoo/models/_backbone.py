@@ -15,6 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 from zoo.layers.conv import ConvNorm
 from zoo.layers.shortcut_heads import ShortcutHeads
+from zoo.models._neurons import KEY, decisive, from_tensor, neurons_of, to_tensor
 from zoo.neurons import LIF
 from zoo.validation import flag, one_of, whole
 
@@ -75,6 +76,7 @@ class SpikingBackbone(nn.Module):
         self.in_chans = stem[0].conv.in_channels
         self.drop_rate = drop_rate
         self.grad_checkpointing = False
+        self._given_args: dict[str, Any] = {}
 
         self.stem = stem
         self.stages = stages
@@ -91,10 +93,38 @@ class SpikingBackbone(nn.Module):
         exits = [feature_info[i]["num_chs"] for i in self.head_stages]
         self.shortcut_heads = ShortcutHeads(exits, num_classes, **dd) if shortcut_heads else None
         self.head = head  # last: timm takes the last two parameters for the classifier's
+        self.register_buffer(KEY, to_tensor(neurons_of(self)).to(device))
 
     @property
     def time_steps(self) -> int:
         return self.stem[0].time_steps
+
+    @property
+    def _model_args(self) -> dict[str, Any]:
+        """What timm writes into config.json: the arguments that were given, and all constants."""
+        return self._given_args | neurons_of(self)
+
+    @_model_args.setter
+    def _model_args(self, given: dict[str, Any]) -> None:
+        self._given_args = given
+
+    def _save_to_state_dict(self, destination, prefix, keep_vars) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        destination[prefix + KEY] = to_tensor(neurons_of(self)).to(self.neurons.device)
+
+    def _load_from_state_dict(self, state_dict, prefix, *args) -> None:
+        """Refuse the weights of other neurons; older files do not say which they had."""
+        *_, errors = args
+        ours, found = neurons_of(self), state_dict.get(prefix + KEY)
+        if found is not None:
+            theirs = from_tensor(found)
+            if decisive(theirs) != decisive(ours):
+                errors.append(
+                    f"neurons: expected {decisive(ours)}, got weights of {decisive(theirs)}; build "
+                    f"the network with {theirs}, or delete {prefix + KEY!r} from the weights"
+                )
+        state_dict[prefix + KEY] = self.neurons = to_tensor(ours).to(self.neurons.device)
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def _stage_outputs(self, x: Tensor) -> Iterator[Tensor]:
         """The output of each stage in turn, [T, B, C, H, W]."""

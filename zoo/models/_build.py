@@ -1,23 +1,34 @@
 """Build one architecture with timm: its configuration, and which weights fit."""
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from timm.models import build_model_with_cfg
+from safetensors import safe_open
+from timm.models import (
+    DefaultCfg,
+    build_model_with_cfg,
+    generate_default_cfgs,
+    get_pretrained_cfg,
+)
 from torch import Tensor, nn
 
 from zoo.models._backbone import (
     CONFIG,
     COUNTER,
-    NEEDED,
     Backbone,
     OtherWeightsError,
     SpikingBackbone,
     forget_classes,
     stages_with_heads,
 )
+from zoo.models._neurons import KEY, from_tensor
+from zoo.neurons.lif import changed_constants
 from zoo.validation import sizes
+
+UNTRAINED = "untrained"  # the tag of random weights
+WEIGHTS = Path(__file__).parent.parent / "weights"
 
 
 def checkpoint_filter_fn(state_dict: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
@@ -33,11 +44,12 @@ def checkpoint_filter_fn(state_dict: dict[str, Tensor], model: nn.Module) -> dic
     prefix = "shortcut_heads."
     backbone = {k: v for k, v in state_dict.items() if not k.startswith(prefix)}
     here, there = (
-        {name for name in names if not name.startswith((prefix, "head.fc."))}
+        {name for name in names if name != KEY and not name.startswith((prefix, "head.fc."))}
         for names in (model.state_dict(), state_dict)
     )
     missing, others = sorted(here - there), sorted(there - here)
     missing = [name for name in missing if not name.endswith(COUNTER)]
+    backbone.pop(KEY, None)  # whoever loads by name or folder may ask for other neurons
     if missing or others:
         raise OtherWeightsError(
             f"weights: expected the tensors of this network, got {len(missing)} less "
@@ -69,29 +81,27 @@ def build(
         kwargs: The user's, which come before those.
 
     Raises:
-        ValueError: A config.json has only some of the neuron constants, pretrained_cfg names a
-            weight file that lies beside a config.json, or feature_cls is not timm's getter.
+        ValueError: feature_cls is not timm's getter.
     """
-    saved = kwargs.get("pretrained_model_args", {}).get("spike_layer")
-    if saved and isinstance(given := kwargs.get("spike_layer"), Mapping):
-        constants = saved | given  # what it leaves out is as it was trained
-        if missing := NEEDED - constants.keys():
-            raise ValueError(
-                "spike_layer: expected all constants of its neurons in config.json, got none of "
-                f"{sorted(missing)}, as timm alone saves it; zoo.hub.save_pretrained writes them, "
-                "or name them here"
-            )
-        kwargs = kwargs | {"spike_layer": constants}
-    overlay = kwargs.get("pretrained_cfg_overlay") or {}
-    if pretrained:
-        source = kwargs.get("pretrained_cfg")  # timm's scripts make one with a file in it
-        if not isinstance(source, Mapping):
-            source = getattr(source, "__dict__", {})
-        check_weights_alone("pretrained_cfg", source.get("file"))
-        if "input_size" in overlay and "input_size" in source:
-            # timm adapts the stem from the channels of the weights.
-            size = (source["input_size"][0], *overlay["input_size"][1:])
-            kwargs = kwargs | {"pretrained_cfg_overlay": overlay | {"input_size": size}}
+    overlay, source = kwargs.get("pretrained_cfg_overlay") or {}, kwargs.get("pretrained_cfg")
+    if source is None and not pretrained:
+        kwargs["pretrained_cfg"] = source = UNTRAINED
+    if not isinstance(source, Mapping):  # a tag, timm's PretrainedCfg, or the default one
+        tag = f".{source}" if isinstance(source, str) else ""
+        found = get_pretrained_cfg(variant + tag) if source is None or tag else source
+        source = found.to_dict() if found else {}
+    saved = kwargs.get("pretrained_model_args") or arguments_of(
+        overlay.get("file") or source.get("file")
+    )
+    if saved:
+        kwargs = saved | kwargs | {"pretrained_model_args": saved}
+    given = changed_constants(kwargs.get("spike_layer"))
+    if given is not None:  # what it leaves out is as it was trained
+        kwargs["spike_layer"] = saved.get("spike_layer", {}) | given
+    if pretrained and "input_size" in overlay and "input_size" in source:
+        # timm adapts the stem from the channels of the weights.
+        size = (source["input_size"][0], *overlay["input_size"][1:])
+        kwargs["pretrained_cfg_overlay"] = overlay | {"input_size": size}
     args = model_args | kwargs
     stages = len(sizes("depths", args["depths"])) if "depths" in args else network.usual_stages
     if kwargs.get("features_only"):
@@ -116,6 +126,25 @@ def build(
     return model
 
 
+def arguments_of(weights: str | Path | None) -> dict[str, Any]:
+    """The arguments of the network that a weight file belongs to, as create_model takes them.
+
+    They stand in the config.json beside it, or its neurons in the file itself; empty for a file
+    that has neither.
+    """
+    if not weights:
+        return {}
+    path = Path(weights)
+    for folder in (path.parent, path.resolve().parent):  # a link may lie elsewhere
+        if (folder / CONFIG).is_file():
+            args = json.loads((folder / CONFIG).read_text())["model_args"]
+            return {key: value for key, value in args.items() if key != "shortcut_heads"}
+    if path.suffix != ".safetensors":
+        return {}
+    with safe_open(path, framework="pt") as file:
+        return from_tensor(file.get_tensor(KEY)) if KEY in file.keys() else {}  # noqa: SIM118
+
+
 def check_created(model: nn.Module) -> None:
     """Raise ValueError for a network that zoo.create_model did not build; only timm's build gives
     it a pretrained_cfg.
@@ -126,18 +155,18 @@ def check_created(model: nn.Module) -> None:
         )
 
 
-def check_weights_alone(argument: str, file: str | Path | None) -> None:
-    """Raise ValueError for a weight file beside its config.json: timm reads the weights alone, and
-    with other neurons they are another network.
+def with_releases(cfgs: dict[str, dict[str, Any]]) -> dict[str, DefaultCfg]:
+    """timm's default_cfgs of a family, with a tag for each weight file in the package.
+
+    Args:
+        cfgs: pretrained_cfg by ``arch.untrained``.
     """
-    if not (file and Path(file).is_file()):
-        return
-    for folder in (Path(file).parent, Path(file).resolve().parent):  # a link may lie elsewhere
-        if (folder / CONFIG).is_file():
-            raise ValueError(
-                f"{argument}: expected weights alone, got those of {folder}, whose config.json has "
-                f"their neurons; use create_model('local-dir:{folder}', pretrained=True)"
-            )
+    known, released = {name.partition(".")[0] for name in cfgs}, {}
+    for path in sorted(WEIGHTS.glob(f"*/{CONFIG}")):
+        if path.parent.name.partition(".")[0] in known:
+            found = json.loads(path.read_text())["pretrained_cfg"]
+            released[path.parent.name] = found | {"file": str(path.parent / "model.safetensors")}
+    return generate_default_cfgs(released | cfgs)
 
 
 def cfg(**kwargs) -> dict[str, Any]:

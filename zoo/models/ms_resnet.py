@@ -13,13 +13,13 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Literal
 
-from timm.models import generate_default_cfgs, register_model
+from timm.models import register_model
 from torch import Tensor, nn
 
 from zoo.layers.attention import ChannelSpatialAttention, GatedSpikes
 from zoo.layers.conv import ConvNorm, DirectCoding, conv_spike, spikes_for
 from zoo.models._backbone import SpikingBackbone
-from zoo.models._build import build, cfg, cfg_imagenet
+from zoo.models._build import build, cfg, cfg_imagenet, with_releases
 from zoo.models._resnet import make_shortcut, resnet_stages
 from zoo.neurons import LIF, SpikeLayer, spike_layer_factory
 from zoo.validation import flag, one_of, whole
@@ -91,8 +91,9 @@ class MSResNet(SpikingBackbone):
         gated: Code the image as spikes times a gate, GAC's attention. The gate fixes T.
         avg_down: Downsample shortcuts by average pooling instead of a strided convolution.
         time_steps: How often a still image is shown, T. Event frames bring their own.
-        spike_layer: Builds one spiking layer: MS_LIF, or a mapping of LIF's arguments. Constants
-            that it leaves out are LIF's defaults. Norms start with a gain of its v_threshold.
+        spike_layer: Changes the neuron, MS_LIF: a mapping of LIF's arguments or
+            ``partial(LIF, decay=0.25)``. Another callable builds each spiking layer. Norms start
+            with a gain of its v_threshold.
         kwargs: Arguments of SpikingBackbone: shortcut_heads, head_stages, memory, num_classes, ...
     """
 
@@ -114,7 +115,7 @@ class MSResNet(SpikingBackbone):
     ):
         kind = BLOCKS[one_of("block", BLOCKS, block)]
         dd = {"device": device, "dtype": dtype}
-        spike = spike_layer_factory(spike_layer)
+        spike = spike_layer_factory(spike_layer, MS_LIF)
         kernel_size, stride, first_stride = STEMS[one_of("stem", STEMS, stem)]
         stem_width = whole("stem_width", stem_width, 1)
         flag("gated", gated)
@@ -147,7 +148,7 @@ MS = {"paper_ids": "arXiv:2112.08954", "paper_name": "MS-ResNet"}
 ATT = {"paper_ids": "arXiv:2209.13929", "paper_name": "Attention Spiking Neural Networks"}
 GAC = {"paper_ids": "arXiv:2308.06582", "paper_name": "Gated Attention Coding"}
 
-default_cfgs = generate_default_cfgs(
+default_cfgs = with_releases(
     {
         "ms_resnet18.untrained": cfg_imagenet(**MS),
         "ms_resnet34.untrained": cfg_imagenet(**MS),

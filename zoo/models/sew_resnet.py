@@ -10,12 +10,12 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Literal
 
-from timm.models import generate_default_cfgs, register_model
+from timm.models import register_model
 from torch import Tensor, nn
 
 from zoo.layers.conv import ConvNorm, ConvSpike, conv_spike
 from zoo.models._backbone import SpikingBackbone
-from zoo.models._build import build, cfg, cfg_imagenet
+from zoo.models._build import build, cfg, cfg_imagenet, with_releases
 from zoo.models._resnet import STEM_REDUCTION, Block, Stem, make_stem, resnet_stages
 from zoo.neurons import LIF, SpikeLayer, spike_layer_factory
 from zoo.validation import flag, one_of, sizes
@@ -135,8 +135,8 @@ class SEWResNet(SpikingBackbone):
             never fires, or for "and" always. The surrogate needs a slope at v = 0, as the default
             has; a triangle of width 1 and rates have none there.
         time_steps: How often a still image is shown, T. Event frames bring their own.
-        spike_layer: Builds one spiking layer: IF, ``partial(LIF, decay=0.25)``, or a mapping of
-            LIF's arguments. Constants that it leaves out are LIF's defaults, not IF's.
+        spike_layer: Changes the neuron, IF: a mapping of LIF's arguments or
+            ``partial(LIF, decay=0.25)``. Another callable builds each spiking layer.
         kwargs: Arguments of SpikingBackbone: shortcut_heads, head_stages, memory, num_classes, ...
     """
 
@@ -159,7 +159,7 @@ class SEWResNet(SpikingBackbone):
         kind = BLOCKS[one_of("block", BLOCKS, block)]
         flag("zero_init_last", zero_init_last)
         dd = {"device": device, "dtype": dtype}
-        spike = spike_layer_factory(spike_layer)
+        spike = spike_layer_factory(spike_layer, IF)
         first = make_stem(stem, in_chans, sizes("widths", widths)[0], time_steps, spike, **dd)
 
         def make(in_chs: int, chs: int, stride: int) -> SEWBlock:
@@ -174,7 +174,7 @@ class SEWResNet(SpikingBackbone):
         super().__init__(first, stages, feature_info, **dd, **kwargs)
 
 
-default_cfgs = generate_default_cfgs(
+default_cfgs = with_releases(
     {
         **{f"sew_resnet{n}.untrained": cfg_imagenet(**PAPER) for n in (18, 34, 50, 101, 152)},
         "sew_resnet18_cifar.untrained": cfg(**PAPER),

@@ -9,12 +9,12 @@ Shapes: T time steps, B batch, C channels, H height, W width.
 from collections.abc import Sequence
 
 import torch
-from timm.models import generate_default_cfgs, register_model
+from timm.models import register_model
 from torch import Tensor, nn
 
 from zoo.layers.conv import ConvNorm, conv_spike
 from zoo.models._backbone import SpikingBackbone
-from zoo.models._build import build, cfg, cfg_imagenet
+from zoo.models._build import build, cfg, cfg_imagenet, with_releases
 from zoo.models._resnet import STEM_REDUCTION, Block, Stem, make_shortcut, make_stem, resnet_stages
 from zoo.neurons import LIF, SpikeLayer, spike_layer_factory
 from zoo.validation import flag, one_of, positive, sizes
@@ -91,8 +91,8 @@ class ShortBPResNet(SpikingBackbone):
             brings a neuron exactly to its threshold, so that any negative current removes a spike.
             Half of v_threshold / levels, or of v_threshold / time_steps, leaves a margin.
         time_steps: How often a still image is shown, T. Event frames bring their own.
-        spike_layer: Builds one spiking layer: LIF, ``partial(LIF, decay=0.25)``, or a mapping of
-            LIF's arguments.
+        spike_layer: Changes the neuron, LIF: a mapping of LIF's arguments or
+            ``partial(LIF, decay=0.25)``. Another callable builds each spiking layer.
         kwargs: Arguments of SpikingBackbone: shortcut_heads, head_stages, memory, num_classes, ...
     """
 
@@ -140,7 +140,7 @@ class ShortBPResNet(SpikingBackbone):
                     module.weight.mul_(norm_gain)  # zeros stay zeros
 
 
-default_cfgs = generate_default_cfgs(
+default_cfgs = with_releases(
     {
         **{f"short_bp_resnet{n}.untrained": cfg(**PAPER) for n in (18, 34, 50, 101, 152)},
         **{

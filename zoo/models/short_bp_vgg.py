@@ -9,12 +9,12 @@ Shapes: T time steps, B batch, C channels, H height, W width.
 
 from collections.abc import Sequence
 
-from timm.models import generate_default_cfgs, register_model
+from timm.models import register_model
 from torch import Tensor, nn
 
 from zoo.layers.conv import ConvNorm, DirectCoding, TimeFold, conv_spike
 from zoo.models._backbone import SpikingBackbone
-from zoo.models._build import build, cfg
+from zoo.models._build import build, cfg, with_releases
 from zoo.neurons import LIF, SpikeLayer, spike_layer_factory
 from zoo.validation import sizes_of_stages
 
@@ -43,8 +43,8 @@ class ShortBPVGG(SpikingBackbone):
         depths: Convolutions in each stage; at least 2 in the first, of which one is the stem.
         widths: Channels of each stage.
         time_steps: How often a still image is shown, T. Event frames bring their own.
-        spike_layer: Builds one spiking layer: LIF, ``partial(LIF, decay=0.25)``, or a mapping of
-            LIF's arguments.
+        spike_layer: Changes the neuron, LIF: a mapping of LIF's arguments or
+            ``partial(LIF, decay=0.25)``. Another callable builds each spiking layer.
         kwargs: Arguments of SpikingBackbone: shortcut_heads, head_stages, memory, num_classes, ...
     """
 
@@ -78,7 +78,7 @@ class ShortBPVGG(SpikingBackbone):
         super().__init__(stem, stages, feature_info, **dd, **kwargs)
 
 
-default_cfgs = generate_default_cfgs(
+default_cfgs = with_releases(
     {"short_bp_vgg16.untrained": cfg(**PAPER, pool_size=(2, 2))},
 )
 

@@ -8,13 +8,13 @@ Shapes: T time steps, B batch, C channels, H height, W width; a token is a pixel
 from collections.abc import Sequence
 from functools import partial
 
-from timm.models import generate_default_cfgs, register_model
+from timm.models import register_model
 from torch import Tensor, nn
 
 from zoo.layers.attention import SpikeAttention
 from zoo.layers.conv import ConvSpike, DirectCoding, TimeFold
 from zoo.models._backbone import SpikingBackbone
-from zoo.models._build import build, cfg
+from zoo.models._build import build, cfg, with_releases
 from zoo.neurons import LIF, SpikeLayer, spike_layer_factory
 from zoo.validation import positive, sizes, whole
 
@@ -101,8 +101,8 @@ class Spikformer(SpikingBackbone):
         num_heads: Attention heads.
         mlp_ratio: Hidden channels of a block's MLP, as a multiple of embed_dim.
         time_steps: How often a still image is shown, T. Event frames bring their own.
-        spike_layer: Builds one spiking layer: NEURON, ``partial(LIF, decay=0.25)``, or a mapping of
-            LIF's arguments. Constants that it leaves out are LIF's defaults, not NEURON's.
+        spike_layer: Changes the neuron, NEURON: a mapping of LIF's arguments or
+            ``partial(LIF, decay=0.25)``. Another callable builds each spiking layer.
         kwargs: Arguments of SpikingBackbone: shortcut_heads, head_stages, memory, num_classes, ...
     """
 
@@ -128,7 +128,7 @@ class Spikformer(SpikingBackbone):
                 f"embed_dim: expected a multiple of 8 and of {num_heads} num_heads, got {embed_dim}"
             )
         dd = {"device": device, "dtype": dtype}
-        spike = spike_layer_factory(spike_layer)
+        spike = spike_layer_factory(spike_layer, NEURON)
         stages, feature_info = nn.Sequential(), []
         for i, depth in enumerate(depths):
             blocks = (Block(embed_dim, num_heads, mlp_ratio, spike, **dd) for _ in range(depth))
@@ -138,7 +138,7 @@ class Spikformer(SpikingBackbone):
         super().__init__(stem, stages, feature_info, **dd, **kwargs)
 
 
-default_cfgs = generate_default_cfgs(
+default_cfgs = with_releases(
     {"spikformer_4_384.untrained": cfg(**PAPER, pool_size=(8, 8))},
 )
 

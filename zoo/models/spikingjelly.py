@@ -16,6 +16,7 @@ from timm.utils import unwrap_model
 from torch import Tensor, nn
 
 from zoo.models._backbone import SpikingBackbone
+from zoo.models._neurons import KEY
 from zoo.models.ms_resnet import MSResNet
 from zoo.models.sew_resnet import SEWResNet
 from zoo.models.short_bp_resnet import ShortBPResNet
@@ -97,7 +98,7 @@ def spikingjelly_names(model: nn.Module) -> dict[str, str]:
         )
     names = {}
     for ours in model.state_dict():
-        if not ours.startswith("shortcut_heads."):
+        if ours != KEY and not ours.startswith("shortcut_heads."):
             names[ours] = ours
             for part, replacement in rules:
                 names[ours] = re.sub(part, replacement, names[ours])

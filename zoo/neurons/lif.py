@@ -58,9 +58,8 @@ def lif_step(
 class LIF(nn.Module):
     """Leaky integrate-and-fire over a whole sequence, [T, B, ...] -> [T, B, ...].
 
-    Every call starts from v = 0. Nothing is kept between calls, so there is nothing to reset, and
-    nothing but weights in a network's state dict. The membrane potential is at least fp32, whatever
-    the type of x.
+    Every call starts from v = 0. Nothing is kept between calls, so there is nothing to reset. The
+    membrane potential is at least fp32, whatever the type of x.
 
     Args:
         decay: Fraction of the membrane potential that survives a step, in [0, 1].
@@ -162,21 +161,32 @@ class LIF(nn.Module):
 SpikeLayer = Callable[[], nn.Module] | Mapping[str, Any]
 
 
-def spike_layer_factory(spike_layer: SpikeLayer) -> Callable[[], nn.Module]:
+def spike_layer_factory(
+    spike_layer: SpikeLayer, family: Callable[..., LIF] = LIF
+) -> Callable[[], nn.Module]:
     """A function that builds one spiking layer.
 
     Args:
-        spike_layer: ``LIF``, ``partial(LIF, decay=0.25)``, or a mapping of LIF's arguments, as
-            config.json and recipes write it.
+        spike_layer: A mapping of LIF's arguments, as config.json and recipes write it, or
+            ``partial(LIF, decay=0.25)``: the family's neuron with these changes. Any other
+            callable builds the layer alone.
+        family: Builds the family's own neuron.
 
     Raises:
         ValueError: It builds nothing, such as a layer itself.
     """
-    if isinstance(spike_layer, Mapping):
-        return partial(LIF, **spike_layer)
+    if (changes := changed_constants(spike_layer)) is not None:
+        return partial(family, **changes)
     if isinstance(spike_layer, nn.Module) or not callable(spike_layer):
         raise ValueError(
             "spike_layer: expected LIF, partial(LIF, decay=0.25) or a mapping of its arguments, "
             f"got {spike_layer!r}"
         )
     return spike_layer
+
+
+def changed_constants(spike_layer: SpikeLayer) -> Mapping[str, Any] | None:
+    """The arguments of LIF that a mapping or ``partial(LIF, ...)`` names; None for other layers."""
+    if isinstance(spike_layer, partial) and spike_layer.func is LIF and not spike_layer.args:
+        return spike_layer.keywords
+    return spike_layer if isinstance(spike_layer, Mapping) else None
