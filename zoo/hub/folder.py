@@ -98,10 +98,11 @@ def save_pretrained(
                     f"model: {differ[:3]} and {len(differ[3:])} more differ from a network of its "
                     "name and arguments, which would be loaded instead"
                 )
-        content = config.read_bytes()
+        content = json.loads(config.read_text())
+        del content["model_args"]["num_classes"]  # stands beside them; transformers takes it once
     tensors = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
     metadata = {"format": "pt", KEY: json.dumps(neurons_of(model))}
-    _replace(folder, content, save(tensors, metadata=metadata))
+    _replace(folder, json.dumps(content, indent=2).encode(), save(tensors, metadata=metadata))
 
 
 def _replace(folder: Path, config: bytes, weights: bytes) -> None:
