@@ -24,16 +24,9 @@ def load_source(source: str) -> Source:
     """Load a trained network for export, in eval mode.
 
     Args:
-        source: A run folder (its newest checkpoint is taken), a checkpoint or any other folder
-            with config.json and model.safetensors, or a name for create_model: a name of weights,
-            local-dir:FOLDER or hf-hub:org/name.
+        source: A name for create_model: ``arch``, ``arch.tag``, a run, a checkpoint or another
+            folder, or ``hf-hub:org/name[@revision]``.
     """
-    if Path(source).is_dir():
-        source = f"local-dir:{source}"
-    elif ":" not in source:
-        if "/" in source:
-            raise FileNotFoundError(f"{source}: no such folder, and no name of a network")
-        create_model(source)  # raises for an unknown name
     folder = hub.locate(source, (hub.CONFIG, hub.WEIGHTS))
     model = create_model(f"local-dir:{folder}", pretrained=True).eval()
     return Source(folder, hub.read_config(folder), model)

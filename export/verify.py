@@ -147,7 +147,7 @@ def failures(report: dict[str, Any]) -> str:
 @dataclass(frozen=True, kw_only=True)
 class Options:
     folder: Annotated[str, tyro.conf.Positional]
-    """An exported folder, by its path or as local-dir:FOLDER, or hf-hub:org/name[@revision]."""
+    """An exported folder, arch.tag of the package, or hf-hub:org/name[@revision]."""
     data_root: str = ""
     """The data set that the network was trained on; without it, random images, or for digits
     scikit-learn's own."""
@@ -162,9 +162,7 @@ def published_folder(name: str) -> Path:
     if name.startswith("hf-hub:"):
         named = read_report(hub.locate(name, (hub.CONFIG,))).get("sha256", {})
         return hub.locate(name, (hub.CONFIG, *sorted(named.keys() - {hub.CONFIG})))
-    if not (folder := Path(name.removeprefix("local-dir:"))).is_dir():
-        raise FileNotFoundError(f"{folder}: no such folder")
-    return folder
+    return hub.locate(name, ())
 
 
 def check_files(folder: Path) -> None:

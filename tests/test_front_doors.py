@@ -1,5 +1,8 @@
 """What users of timm, transformers, Lightning and torch try first."""
 
+import shutil
+from functools import partial
+
 import lightning
 import pytest
 import safetensors.torch
@@ -12,7 +15,11 @@ from torchvision.transforms.functional import to_pil_image
 from transformers import AutoModelForImageClassification, pipeline
 
 import zoo
+from export.strip import load_source
+from export.verify import published_folder
 from zoo import hub
+from zoo.training.config import Config
+from zoo.training.prepare import start_folder
 
 SLIM = "short_bp_resnet20_slim"
 FOLDER = hub.find_pretrained(f"{SLIM}.cifar10")
@@ -170,3 +177,37 @@ def test_features_only_gives_the_stages_of_a_release_in_timm(images):
     with torch.inference_mode():
         maps = timm.create_model(SLIM, pretrained=True, features_only=True)(images[:2])
     assert [tuple(x.shape[1:]) for x in maps] == [(16, 32, 32), (32, 16, 16), (64, 8, 8)]
+
+
+FAMILIES = (
+    "short_bp_resnet20_slim",
+    "short_bp_vgg16",
+    "sew_resnet18_cifar",
+    "ms_resnet18_cifar",
+    "att_ms_resnet18",
+    "gac_ms_resnet18",
+    "spikformer_4_384",
+)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_what_spike_layer_leaves_out_is_the_familys(family):
+    with torch.device("meta"):
+        own = hub.neuron_constants(zoo.create_model(family))
+        assert (
+            hub.neuron_constants(zoo.create_model(family, spike_layer={"backend": "eager"})) == own
+        )
+        for change in ({"v_threshold": 0.75}, partial(zoo.LIF, v_threshold=0.75)):
+            found = hub.neuron_constants(zoo.create_model(family, spike_layer=change))
+            assert found == own | {"v_threshold": 0.75}
+
+
+def test_every_command_takes_every_name_of_a_network(run, tmp_path):
+    plain = shutil.copytree(FOLDER, tmp_path / "plain")
+    for name in (SLIM, f"{SLIM}.cifar10", str(plain), f"local-dir:{plain}", str(run)):
+        model = zoo.create_model(name, pretrained=True)
+        assert load_source(name).model.time_steps == model.time_steps
+        assert start_folder(Config(model=SLIM, start_from=name)).is_dir()
+        if name != str(run):  # it has no graph
+            assert zoo.load_onnx(name).size == (3, 32, 32)
+            assert published_folder(name).is_dir()

@@ -1,6 +1,5 @@
 """Create and list models; a thin wrapper over timm's registry."""
 
-import difflib
 from collections.abc import Sequence
 from fnmatch import fnmatch
 from pathlib import Path
@@ -11,7 +10,7 @@ import timm
 from safetensors import SafetensorError
 from torch import nn
 
-from zoo import hub, models
+from zoo import hub
 from zoo.models._backbone import OtherWeightsError
 from zoo.models._build import UNTRAINED, arguments_of
 from zoo.validation import plain
@@ -34,10 +33,7 @@ def list_models(
     Raises:
         FileNotFoundError: pretrained, and $SHORT_BP_ZOO_WEIGHTS names no folder.
     """
-    if pretrained:
-        names = hub.pretrained_names()
-    else:
-        names = [name for family in models.__all__ for name in timm.list_models(module=family)]
+    names = hub.pretrained_names() if pretrained else hub.architectures()
     return sorted(
         name
         for name in names
@@ -57,8 +53,8 @@ def create_model(
     """Build a spiking network, with random or pretrained weights.
 
     Args:
-        name: ``arch`` or ``arch.tag`` of the zoo, ``local-dir:FOLDER``, or ``hf-hub:org/name``
-            with an optional ``@revision``. A run folder stands for its newest checkpoint.
+        name: ``arch`` or ``arch.tag`` of the zoo, a folder, also as ``local-dir:FOLDER``, or
+            ``hf-hub:org/name[@revision]``. A run stands for its newest checkpoint.
         pretrained: Load spiking weights, or raise.
         cache_dir: For downloads; huggingface_hub's own cache if None.
         kwargs: Arguments of the network: time_steps, spike_layer, shortcut_heads, num_classes, ...
@@ -79,13 +75,12 @@ def create_model(
         TypeError: The network, or LIF, takes no such argument.
         AssertionError: timm's, for an unknown global_pool, or a pretrained_cfg beside a folder.
     """
-    check_name(name)
     kwargs = plain(kwargs)
     architecture, _, tag = name.partition(".")
     if checkpoint := kwargs.get("checkpoint_path"):
         _check_checkpoint(checkpoint)
     misfit = f"{name}: expected arguments that its weights fit, got {sorted(kwargs)}"
-    if not pretrained and tag in ("", UNTRAINED) and ":" not in name:
+    if not pretrained and tag in ("", UNTRAINED) and hub.is_architecture(name):
         return _build(architecture, False, kwargs, misfit)
     # A tag stands for its arguments too, with or without weights.
     files = (hub.CONFIG, hub.WEIGHTS) if pretrained else (hub.CONFIG,)
@@ -97,20 +92,6 @@ def create_model(
     if not kwargs:
         misfit = f"{weights}: expected the weights of its {hub.CONFIG}, got others"
     return _build(f"local-dir:{folder}", pretrained, kwargs, misfit)
-
-
-def check_name(name: str) -> None:
-    """Raise ValueError for an unknown name; the message has the closest ones."""
-    architecture = name.partition(".")[0]
-    if ":" in name or architecture in list_models():
-        return
-    if "/" in name:
-        advice = f"a folder is local-dir:{name}, a repository hf-hub:{name}"
-    elif close := difflib.get_close_matches(architecture, list_models(), n=3):
-        advice = f"closest names: {close}"
-    else:
-        advice = f"`python -m zoo list` names all; a folder is local-dir:{name}"
-    raise ValueError(f"unknown model {name!r}, {advice}")
 
 
 def _build(source: str, pretrained: bool, kwargs: dict[str, Any], misfit: str) -> nn.Module:

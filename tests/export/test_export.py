@@ -58,7 +58,8 @@ def test_the_folder_holds_the_network_without_heads(run, exported):
     }
     assert not [k for k in load_file(exported / "model.safetensors") if "shortcut_heads" in k]
     with safe_open(exported / "model.safetensors", framework="pt") as weights:
-        assert weights.metadata() == {"format": "pt"}
+        assert weights.metadata()["format"] == "pt"
+        assert json.loads(weights.metadata()["neurons"])["time_steps"] == 2
     trained = load(checkpoints(run)[-1])
     with torch.inference_mode():
         assert torch.equal(load(exported)(IMAGES), trained(IMAGES))

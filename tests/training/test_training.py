@@ -183,7 +183,10 @@ def test_a_run_may_start_from_the_weights_of_another(run, recipe, tmp_path):
     config = replace(recipe, output=str(tmp_path), epochs=1, model_args=args, start_from=str(run))
     train(replace(config, optim=replace(config.optim, lr=0.0)))
     before, after = weights(run), weights(tmp_path)
-    assert same(*({k: v for k, v in w.items() if "norm" not in k} for w in (before, after)))
+    still = (
+        {k: v for k, v in w.items() if "norm" not in k and k != "neurons"} for w in (before, after)
+    )
+    assert same(*still)
     assert config_of(tmp_path)["model_args"]["time_steps"] == 3
 
 
@@ -256,7 +259,7 @@ def test_a_run_that_has_not_finished_is_not_started_from(run, recipe, tmp_path):
 @pytest.mark.parametrize(
     ("model", "start", "message"),
     [
-        ("short_bp_resnet20_slim", "nothing", "start_from: no checkpoint and no model.safetensors"),
+        ("short_bp_resnet20_slim", "nothing", "start_from: .*nothing: no such folder"),
         ("short_bp_resnet18", "", "start_from: expected short_bp_resnet18, got short_bp_resnet20"),
     ],
 )

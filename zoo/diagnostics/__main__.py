@@ -22,7 +22,7 @@ from zoo.hub.files import write
 HELP = {
     "prog": "python -m zoo.diagnostics MODEL",
     "description": "Gradients, firing rates, operations and energy of a network, layer by layer. "
-    "MODEL is a run folder or a name for zoo.create_model: a run, arch.tag, local-dir:FOLDER and "
+    "MODEL is a name for zoo.create_model: arch.tag, a run, another folder and "
     "hf-hub:org/name have weights; a bare architecture has random ones, and norms of the images.",
 }
 BATCH = 50
@@ -51,8 +51,6 @@ def short_name(name: str) -> str:
 
 def pretrained_name(name: str) -> str | None:
     """The name of weights for zoo.create_model, or None for a bare architecture."""
-    if Path(name).is_dir():
-        return f"local-dir:{name}"
     return None if name.removesuffix(f".{hub.UNTRAINED}") in zoo.list_models() else name
 
 

@@ -1,11 +1,15 @@
 """Find the folder of a network by its name: in the package, on the disk or on the Hub."""
 
+import difflib
 import json
 import os
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
+import timm
+
+from zoo import models
 from zoo.hub.download import pull
 from zoo.hub.files import file_sha256
 from zoo.hub.folder import CONFIG, REPORT, WEIGHTS, is_ours
@@ -20,29 +24,50 @@ def locate(name: str, files: Iterable[str], cache_dir: str | Path | None = None)
     """The folder of a network, after the sha256 of the files has been checked.
 
     Args:
-        name: ``arch``, ``arch.tag``, ``local-dir:FOLDER`` or ``hf-hub:org/name[@revision]``. A run
-            folder stands for its newest checkpoint.
+        name: ``arch``, ``arch.tag``, a folder, also as ``local-dir:FOLDER``, or
+            ``hf-hub:org/name[@revision]``. A run stands for its newest checkpoint.
         files: Names of the files that will be used, such as CONFIG and WEIGHTS.
         cache_dir: For downloads; huggingface_hub's own cache if None.
 
     Raises:
-        ValueError: There is no network of that name, or a file has another sha256.
+        ValueError: There is no network of that name (the message has the closest ones), or a file
+            has another sha256.
         FileNotFoundError: There is no such folder, or the run has no checkpoint yet.
         PullError: The Hub does not give it; the message says why and what to do.
     """
-    source, _, place = name.partition(":")
-    if place and source == "local-dir":
-        folder = Path(place)
+    if name.startswith("hf-hub:"):
+        return _pull_and_check(name.removeprefix("hf-hub:"), files, cache_dir)
+    if is_architecture(name):
+        folder = find_pretrained(name)
+    else:
+        folder = Path(name.removeprefix("local-dir:"))
         if not folder.is_dir():
-            raise FileNotFoundError(f"{folder}: no such folder")
+            raise unknown(name)
         if not (folder / WEIGHTS).is_file():
             folder = pretrained_folder(folder)
-    elif place and source == "hf-hub":
-        return _pull_and_check(place, files, cache_dir)
-    else:
-        folder = find_pretrained(name)
     check_hashes(folder, files)
     return folder
+
+
+def architectures() -> list[str]:
+    """Names of all networks of the zoo."""
+    return [name for family in models.__all__ for name in timm.list_models(module=family)]
+
+
+def is_architecture(name: str) -> bool:
+    """Whether this is ``arch`` or ``arch.tag`` of the zoo."""
+    return name.partition(".")[0] in architectures()
+
+
+def unknown(name: str) -> ValueError | FileNotFoundError:
+    """The error for a name that is neither an architecture nor a folder."""
+    folder = name.removeprefix("local-dir:")
+    if folder != name or "/" in name:
+        return FileNotFoundError(f"{folder}: no such folder; a repository is hf-hub:org/name")
+    close = difflib.get_close_matches(name.partition(".")[0], architectures(), n=3)
+    return ValueError(
+        f"unknown model {name!r}, closest names: {close or 'none; `python -m zoo list` has all'}"
+    )
 
 
 def _pull_and_check(place: str, files: Iterable[str], cache_dir: str | Path | None) -> Path:

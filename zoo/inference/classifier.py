@@ -15,7 +15,6 @@ from PIL import Image
 from torchvision.transforms import v2
 
 from zoo import hub
-from zoo.factory import check_name
 from zoo.inference.image import decode, middle, upright
 from zoo.validation import whole
 
@@ -93,7 +92,7 @@ def load_onnx(name: str, cache_dir: str | Path | None = None) -> Classifier:
     >>> zoo.load_onnx("hf-hub:org/name").classify("cat.jpg")
 
     Args:
-        name: As for create_model: ``arch``, ``arch.tag``, ``local-dir:FOLDER`` or
+        name: As for create_model: ``arch``, ``arch.tag``, a folder, or
             ``hf-hub:org/name[@revision]``.
         cache_dir: For downloads; huggingface_hub's own cache if None.
 
@@ -103,7 +102,6 @@ def load_onnx(name: str, cache_dir: str | Path | None = None) -> Classifier:
     Raises:
         ValueError, FileNotFoundError, PullError: As create_model, for the graph.
     """
-    check_name(name)
     folder = hub.locate(name, (hub.CONFIG, hub.UINT8_GRAPH), cache_dir)
     config = hub.read_config(folder)
     path = folder / hub.UINT8_GRAPH

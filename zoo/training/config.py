@@ -41,8 +41,8 @@ class Config:
     model_args: dict[str, Any] = field(default_factory=dict)
     """Arguments of the network: time_steps, spike_layer: {decay: 0.25}, ..."""
     start_from: str = ""
-    """Weights to start from, random if empty: the folder of a finished run, of a checkpoint, or any
-    folder with config.json and model.safetensors."""
+    """Weights to start from, random if empty: a finished run, a checkpoint or another folder,
+    arch.tag, or hf-hub:org/name."""
     data: DataConfig = field(default_factory=DataConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     loss: LossConfig = field(default_factory=LossConfig)

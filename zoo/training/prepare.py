@@ -68,7 +68,7 @@ def check_network(config: Config) -> None:
     if not config.start_from:
         return
     folder = start_folder(config)
-    if folder != Path(config.start_from):  # a run, and not a checkpoint
+    if folder.parent.parent == Path(config.start_from):  # a run, and not a checkpoint
         epoch = read_state(folder)["position"]["epoch"]
         epochs = hub.read_config(folder)["training"]["epochs"]
         if epoch < epochs:
@@ -127,12 +127,10 @@ def start_folder(config: Config) -> Path:
         FileNotFoundError: There is none.
         ValueError: It holds another architecture.
     """
-    folder = Path(config.start_from)
-    folder = runs.newest_checkpoint(folder) or folder
-    if not (folder / hub.WEIGHTS).is_file():
-        raise FileNotFoundError(
-            f"start_from: no checkpoint and no {hub.WEIGHTS} in {folder}; train it first"
-        )
+    try:
+        folder = hub.locate(config.start_from, (hub.CONFIG, hub.WEIGHTS))
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"start_from: {error}; train it first") from None
     if (found := hub.read_config(folder)["architecture"]) != config.model:
         raise ValueError(f"start_from: expected {config.model}, got {found} in {folder}")
     return folder

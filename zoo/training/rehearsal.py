@@ -26,7 +26,9 @@ def rehearse(config: Config) -> list[float]:
     Raises:
         ValueError, FloatingPointError: As train.
     """
-    start = config.start_from if Path(config.start_from).exists() else ""  # may not be trained yet
+    start = config.start_from
+    if start and ":" not in start and "/" in start and not Path(start).is_dir():
+        start = ""  # a run that is not trained yet
     config = dataclasses.replace(config, start_from=start)
     check_network(config)
     check_run_folder(config)
