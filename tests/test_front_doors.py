@@ -9,7 +9,7 @@ import safetensors.torch
 import timm
 import torch
 from PIL import Image
-from timm.utils import ModelEmaV3
+from timm.utils import CheckpointSaver, ModelEmaV3
 from torch import nn
 from torchvision.transforms.functional import to_pil_image
 from transformers import AutoModelForImageClassification, pipeline
@@ -135,6 +135,18 @@ def test_safetensors_loads_a_file_into_its_neurons_alone(trained, images, tmp_pa
     assert gives_the_logits_of(model, trained, images)
     by_path = zoo.create_model(SLIM, checkpoint_path=path)  # takes the neurons from the file
     assert gives_the_logits_of(by_path, trained, images)
+
+
+def test_timms_train_and_validate_keep_the_neurons(trained, images, tmp_path):
+    # What its scripts use: train.py saves by CheckpointSaver, validate.py reads by load_checkpoint.
+    model = timm.create_model(SLIM, pretrained=True)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    saver = CheckpointSaver(model, optimizer, checkpoint_dir=tmp_path, recovery_dir=tmp_path)
+    saver.save_checkpoint(0, metric=1.0)
+    again = timm.create_model(f"{SLIM}.cifar10", checkpoint_path=tmp_path / "last.pth.tar")
+    assert gives_the_logits_of(again, trained, images[:8])
+    with pytest.raises(RuntimeError, match="got weights of"):
+        timm.create_model(SLIM, checkpoint_path=tmp_path / "last.pth.tar")
 
 
 def test_files_of_before_load_as_they_did(trained, images):
