@@ -24,8 +24,8 @@ from export.folder import (
     check_target,
     move_into_place,
     scratch_beside,
+    write_graphs,
 )
-from export.graph.writer import write_graphs
 from export.strip import load_source, write_stripped
 from export.verify import deploy_by_rule, failures, print_report, verify
 from zoo.console import said_in_a_line
