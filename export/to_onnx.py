@@ -106,8 +106,8 @@ def export(options: Options) -> Path:
     return output
 
 
-def main() -> None:
-    options = tyro.cli(Options, description=__doc__)
+def main(prog: str | None = None) -> None:
+    options = tyro.cli(Options, prog=prog, description=__doc__)
     with said_in_a_line(stopped="stopped, nothing was written"):
         try:
             print(f"wrote {export(options)}")

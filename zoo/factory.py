@@ -108,7 +108,7 @@ def check_name(name: str) -> None:
     elif close := difflib.get_close_matches(architecture, list_models(), n=3):
         advice = f"closest names: {close}"
     else:
-        advice = f"`python -m zoo list` names all; a folder is local-dir:{name}"
+        advice = f"`short-bp-zoo list` names all; a folder is local-dir:{name}"
     raise ValueError(f"unknown model {name!r}, {advice}")
 
 
