@@ -19,7 +19,7 @@ from torch import nn
 
 import zoo
 from export.checks.check import session
-from export.graph.writer import write_graph
+from zoo.deployment.writer import write_graph
 from zoo.training.allocator import keep_large_buffers
 
 CASES = (("short_bp_resnet18", 16), ("short_bp_resnet18", 1), ("short_bp_resnet20_slim", 16))

@@ -5,15 +5,13 @@ python docs/networks.py
 
 from pathlib import Path
 
-import timm
 import torch
 import tyro
 
 import zoo
 from export.releases import with_part
+from short_bp_zoo.networks import in_short, networks
 from zoo import hub
-from zoo.__main__ import entry, in_short
-from zoo.console import watched
 
 PAGE = Path(__file__).with_suffix(".md")
 BEGIN, END = "<!-- python docs/networks.py writes this -->", "<!-- as far as here -->"
@@ -31,17 +29,15 @@ SAID = (
 def page(text: str) -> str:
     """The page with a table of today's networks in it."""
     lines = [HEAD, "|---" * (HEAD.count("|") - 1) + "|"]
-    for name in watched(zoo.list_models(), "networks"):
-        found, cfg = entry(name), timm.get_pretrained_cfg(name)
-        arxiv = cfg.paper_ids.removeprefix("arXiv:")
+    for name, found in networks().items():
         cells = [
             f"`{name}`",
             in_short(found.parameters),
             in_short(found.macs),
             str(found.time_steps),
             "x".join(map(str, found.input_size)),
-            "yes" if found.is_exact else "no",
-            f"[{cfg.paper_name}](https://arxiv.org/abs/{arxiv})",
+            "no" if found.why_not_exact else "yes",
+            f"[{found.paper}](https://arxiv.org/abs/{found.arxiv})",
         ]
         lines.append("| " + " | ".join(cells) + " |")
     text = with_part(text, *NEURONS, neurons())

@@ -17,9 +17,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import onnx
+from torch import fx
+
 from export.card.browser import PREPROCESSOR
 from export.card.history import CURVES
 from zoo.console import check_output
+from zoo.deployment.writer import write_graph
 from zoo.hub import CONFIG, REPORT, UINT8_GRAPH, WEIGHTS
 from zoo.hub.files import file_sha256, hashes, locked, sync
 
@@ -28,6 +32,14 @@ GRAPHS = (GRAPH, UINT8_GRAPH)
 OLD_GRAPH = "onnx/model_readable.onnx"  # in folders that were exported before
 CARD = "README.md"
 NAMES = {CARD, CONFIG, WEIGHTS, PREPROCESSOR, CURVES, *GRAPHS, OLD_GRAPH}  # and REPORT
+
+
+def write_graphs(deployed: fx.GraphModule) -> dict[str, onnx.ModelProto]:
+    """All graphs of a published folder, by their paths in it."""
+    return {
+        GRAPH: write_graph(deployed),
+        UINT8_GRAPH: write_graph(deployed, pixels="uint8"),
+    }
 
 
 def read_report(folder: Path) -> dict[str, Any]:

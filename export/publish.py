@@ -240,8 +240,8 @@ def _commit(api: HfApi, folder: Path, repo_id: str, found: Plan) -> str:
     ).oid
 
 
-def main() -> None:
-    options = tyro.cli(Options, description=__doc__)
+def main(prog: str | None = None) -> None:
+    options = tyro.cli(Options, prog=prog, description=__doc__)
     if bool(options.to) == bool(options.to_folder):
         sys.exit(f"error: expected --to or --to-folder, got {'both' if options.to else 'neither'}")
     stopped = "stopped; the same command goes on from what is there"

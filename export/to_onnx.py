@@ -24,8 +24,8 @@ from export.folder import (
     check_target,
     move_into_place,
     scratch_beside,
+    write_graphs,
 )
-from export.graph.writer import write_graphs
 from export.strip import load_source, write_stripped
 from export.verify import deploy_by_rule, failures, print_report, verify
 from zoo.console import said_in_a_line
@@ -106,8 +106,8 @@ def export(options: Options) -> Path:
     return output
 
 
-def main() -> None:
-    options = tyro.cli(Options, description=__doc__)
+def main(prog: str | None = None) -> None:
+    options = tyro.cli(Options, prog=prog, description=__doc__)
     with said_in_a_line(stopped="stopped, nothing was written"):
         try:
             print(f"wrote {export(options)}")

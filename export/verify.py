@@ -195,8 +195,8 @@ def verify_folder(options: Options) -> dict[str, Any]:
     return report
 
 
-def main() -> None:
-    options = tyro.cli(Options, description=__doc__)
+def main(prog: str | None = None) -> None:
+    options = tyro.cli(Options, prog=prog, description=__doc__)
     with said_in_a_line(*NOT_A_GRAPH):
         report = verify_folder(options)
     if not report["passed"]:

@@ -6,7 +6,7 @@ from onnx import numpy_helper
 from torch import Tensor, fx, nn
 
 from export.checks.check import session
-from export.graph.writer import write_graph
+from zoo.deployment.writer import write_graph
 
 
 def awaken(model: nn.Module, seed: int = 0) -> nn.Module:

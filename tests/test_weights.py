@@ -16,10 +16,10 @@ import zoo
 from export.checks.certificate import check_certificate
 from export.checks.check import session
 from export.checks.metadata import check_metadata
-from export.folder import read_report
-from export.graph.writer import write_graph, write_graphs
+from export.folder import read_report, write_graphs
 from zoo import hub
 from zoo.data import DataConfig, load_images
+from zoo.deployment.writer import write_graph
 from zoo.hub import files as disk
 from zoo.hub.run_folder import all_runs
 from zoo.training.config import Config, filled_up, flat, load_config

@@ -7,7 +7,7 @@ import onnx
 from torch import fx
 
 from export.checks.check import Check
-from export.graph.writer import write_graphs
+from export.folder import write_graphs
 
 
 @dataclass(frozen=True, kw_only=True)

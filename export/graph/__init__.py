@@ -1,1 +1,1 @@
-"""The ONNX graph of a deployed network, and the proof that its sums are exact."""
+"""The proof that the sums of an ONNX graph are exact."""

@@ -9,8 +9,8 @@ Two kinds of values may be rounded. An addition of two numbers has only one orde
 its result, unless a runtime merges it into the long sum before it. An average over any number of
 pixels is rounded in some way, and the graph undoes it with a Round.
 
-The proof knows the operators that export.graph.writer emits, as it emits them. It is written apart
-from zoo.deployment, whose result it checks.
+The proof knows the operators that zoo.deployment.writer emits, as it emits them. It shares no code
+with zoo.deployment, whose result it checks, but a test of powers of two.
 Shapes: C channels.
 """
 
@@ -25,9 +25,6 @@ import onnx
 from onnx import helper, numpy_helper
 
 from zoo.deployment.grid import BITS, SMALLEST, NotExactError, is_power_of_two
-
-OPSET = 20
-
 
 LONG_SUMS = {"Conv", "Gemm", "MatMul", "AveragePool", "ReduceSum", "Sum"}
 # A runtime merges no later addition into a sum that one of these separates from it.
@@ -81,7 +78,7 @@ SPIKES = Range(np.zeros(1), np.ones(1), np.zeros(1))
 
 
 def certify(model: onnx.ModelProto) -> list[Row]:
-    """Prove that a graph of export.graph.writer is exact.
+    """Prove that a graph of zoo.deployment.writer is exact.
 
     Args:
         model: The graph.

@@ -18,11 +18,11 @@ import zoo
 from export.checks.check import session
 from export.checks.images import random_images
 from export.graph.proof import certify
-from export.graph.writer import write_graph
 from zoo.data import normalise
 from zoo.deployment.fold import why_not_exact
 from zoo.deployment.grid import whole_pixels
 from zoo.deployment.layers import FoldedLIF, PixelConv, inexact_mode
+from zoo.deployment.writer import write_graph
 from zoo.layers.conv import ConvNorm
 from zoo.models.short_bp_resnet import ShortBPResNet
 

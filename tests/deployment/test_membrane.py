@@ -15,10 +15,10 @@ from torch import nn
 
 import zoo
 from export.graph.proof import certify
-from export.graph.writer import write_graph
 from export.to_onnx import Options, export
 from zoo import hub
 from zoo.deployment.layers import MembraneConv
+from zoo.deployment.writer import write_graph
 from zoo.models.ms_resnet import MSResNet
 
 PIXELS = {"mean": (125 / 255, 123 / 255, 114 / 255), "std": (63 / 255, 62 / 255, 67 / 255)}

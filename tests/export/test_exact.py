@@ -10,7 +10,7 @@ from onnx import helper, numpy_helper
 
 import zoo
 from export.graph.proof import Proof, certify
-from export.graph.writer import write_graph
+from zoo.deployment.writer import write_graph
 
 
 def create(name="short_bp_resnet20_slim", size=16, **kwargs):

@@ -12,8 +12,8 @@ from torch import Tensor, fx, nn
 import zoo
 import zoo.deployment.grid
 from export.graph.proof import certify
-from export.graph.writer import write_graph
 from zoo.deployment.layers import FoldedLIF, PixelConv
+from zoo.deployment.writer import write_graph
 from zoo.models.sew_resnet import SEWResNet
 from zoo.models.short_bp_resnet import ShortBPResNet
 from zoo.models.short_bp_vgg import ShortBPVGG

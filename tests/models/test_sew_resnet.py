@@ -7,7 +7,7 @@ from exact_networks import awaken, pixels, that_differ, ways_to_run
 
 import zoo
 from export.graph.proof import certify
-from export.graph.writer import write_graph
+from zoo.deployment.writer import write_graph
 from zoo.models.sew_resnet import BLOCKS, BasicBlock, Bottleneck
 
 RESIDUALS = ["add", "and", "iand"]

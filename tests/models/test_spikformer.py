@@ -13,9 +13,9 @@ from torch.nn import functional as F
 import zoo
 from export.checks.agreement import check_agreement
 from export.graph.proof import certify
-from export.graph.writer import write_graph
 from zoo.data import normalise
 from zoo.deployment.fold import why_not_exact
+from zoo.deployment.writer import write_graph
 from zoo.diagnostics import count_operations, firing_rates
 from zoo.models.spikformer import NEURON, SCALE, ConvSpike, SelfAttention
 

@@ -1,4 +1,5 @@
-"""From a trained network to one whose sums are exact: norms folded, weights on a grid.
+"""From a trained network to one whose sums are exact: norms folded, weights on a grid; and
+its ONNX graph.
 
 The function is ``zoo.deploy``; a package of that name would hide behind it.
 """

@@ -19,12 +19,11 @@ from zoo.diagnostics import count_operations, firing_rates, gradients
 from zoo.diagnostics.report import Report
 from zoo.hub.files import write
 
-HELP = {
-    "prog": "python -m zoo.diagnostics MODEL",
-    "description": "Gradients, firing rates, operations and energy of a network, layer by layer. "
+DESCRIPTION = (
+    "Gradients, firing rates, operations and energy of a network, layer by layer. "
     "MODEL is a name for zoo.create_model: arch.tag, a run, another folder and "
-    "hf-hub:org/name have weights; a bare architecture has random ones, and norms of the images.",
-}
+    "hf-hub:org/name have weights; a bare architecture has random ones, and norms of the images."
+)
 BATCH = 50
 HEAD_WEIGHT = 0.25  # of the loss whose gradients are shown beside those without heads
 
@@ -121,11 +120,12 @@ def _settle(model: nn.Module, x: Tensor) -> None:
     model.eval()
 
 
-def main() -> None:
-    name = named_first(Options, "the network", **HELP)
+def main(prog: str = "python -m zoo.diagnostics") -> None:
+    shown = {"prog": f"{prog} MODEL", "description": DESCRIPTION}
+    name = named_first(Options, "the network", **shown)
     with said_in_a_line():
         default = Options(data=trained_on(name))
-        options = tyro.cli(Options, default=default, args=sys.argv[2:], **HELP)
+        options = tyro.cli(Options, default=default, args=sys.argv[2:], **shown)
         folder = Path(options.output or f"runs/diagnostics/{short_name(name)}")
         check_output(folder)
         report = diagnose(name, options)

@@ -66,7 +66,7 @@ def unknown(name: str) -> ValueError | FileNotFoundError:
         return FileNotFoundError(f"{folder}: no such folder; a repository is hf-hub:org/name")
     close = difflib.get_close_matches(name.partition(".")[0], architectures(), n=3)
     return ValueError(
-        f"unknown model {name!r}, closest names: {close or 'none; `python -m zoo list` has all'}"
+        f"unknown model {name!r}, closest names: {close or 'none; `short-bp-zoo list` has all'}"
     )
 
 

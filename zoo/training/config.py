@@ -14,6 +14,9 @@ from zoo.data import DataConfig
 from zoo.training.augment import AugmentConfig
 from zoo.training.losses import LossConfig
 
+FOLDER = Path(__file__).parent / "recipes"  # in the repository a link to configs/
+RECIPES = {path.stem: path for path in sorted(FOLDER.glob("*.yaml"))}
+
 
 @dataclass(frozen=True, kw_only=True)
 class OptimConfig:
@@ -78,6 +81,18 @@ class Config:
         check_range("checkpoint_minutes", self.checkpoint_minutes, 0)
         if self.data.streams and self.augment.auto != "none":
             raise ValueError(f"augment.auto: expected none for {self.data.name}, an event data set")
+
+
+def find_recipe(name: str) -> Path:
+    """The path of a recipe: a file, or one that comes with the package by its name.
+
+    Raises:
+        FileNotFoundError: There is neither; the message has the names.
+    """
+    path = Path(name) if Path(name).is_file() else RECIPES.get(name)
+    if path is None:
+        raise FileNotFoundError(f"{name}: no such file; recipes in the package: {[*RECIPES]}")
+    return path
 
 
 def load_config(path: Path, stage: str = "") -> Config:

@@ -18,8 +18,6 @@ from timm.layers import to_2tuple
 from torch import Tensor, fx, nn
 
 import zoo
-from export.folder import GRAPH
-from export.graph.proof import OPSET
 from zoo.deployment.layers import (
     FoldedAttention,
     FoldedLIF,
@@ -30,20 +28,12 @@ from zoo.deployment.layers import (
     SpikeCountHead,
     SumPool2d,
 )
-from zoo.hub import UINT8_GRAPH
 from zoo.layers.attention import Gate
 
+OPSET = 20
 IR_VERSION = 10
 FUNCTIONS = {operator.add: "Add", operator.sub: "Sub", operator.mul: "Mul"}
 Pixels = Literal["float", "uint8"]
-
-
-def write_graphs(deployed: fx.GraphModule) -> dict[str, onnx.ModelProto]:
-    """All graphs of a published folder, by their paths in it."""
-    return {
-        GRAPH: write_graph(deployed),
-        UINT8_GRAPH: write_graph(deployed, pixels="uint8"),
-    }
 
 
 def write_graph(deployed: fx.GraphModule, pixels: Pixels = "float") -> onnx.ModelProto:
