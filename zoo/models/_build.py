@@ -78,7 +78,7 @@ def build(
         if missing := NEEDED - constants.keys():
             raise ValueError(
                 "spike_layer: expected all constants of its neurons in config.json, got none of "
-                f"{sorted(missing)}, as timm alone saves it; zoo.hub.save_pretrained writes them, "
+                f"{sorted(missing)}, as timm alone saves it; zoo.save_pretrained writes them, "
                 "or name them here"
             )
         kwargs = kwargs | {"spike_layer": constants}
