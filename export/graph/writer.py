@@ -5,7 +5,6 @@ apart, and one Concat behind the neuron puts it together. Values are named after
 Shapes: T time steps, B batch, C channels, H height, W width.
 """
 
-import json
 import math
 import operator
 from collections.abc import Callable
@@ -40,22 +39,11 @@ Pixels = Literal["float", "uint8"]
 
 
 def write_graphs(deployed: fx.GraphModule) -> dict[str, onnx.ModelProto]:
-    """All graphs of a published folder, by their paths in it, with their metadata."""
-    graphs = {GRAPH: write_graph(deployed), UINT8_GRAPH: write_graph(deployed, pixels="uint8")}
-    for graph in graphs.values():
-        helper.set_model_props(graph, metadata(deployed))
-    return graphs
-
-
-def metadata(deployed: fx.GraphModule) -> dict[str, str]:
-    """Title, time steps, labels, and mean and std in fractions of 255; all but the title JSON."""
-    cfg = deployed.pretrained_cfg
-    (head,) = (module for module in deployed.modules() if isinstance(module, SpikeCountHead))
-    found = {key: cfg[key] for key in ("mean", "std")} | {"time_steps": head.time_steps}
-    if labels := cfg.get("label_names"):
-        found["labels"] = labels
-    title = ".".join(filter(None, (cfg["architecture"], cfg.get("tag"))))
-    return {"title": title} | {key: json.dumps(value) for key, value in found.items()}
+    """All graphs of a published folder, by their paths in it."""
+    return {
+        GRAPH: write_graph(deployed),
+        UINT8_GRAPH: write_graph(deployed, pixels="uint8"),
+    }
 
 
 def write_graph(deployed: fx.GraphModule, pixels: Pixels = "float") -> onnx.ModelProto:
