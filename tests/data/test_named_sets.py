@@ -1,6 +1,7 @@
 """Sets by timm's names: folders, shards of WebDataset, tables of datasets, torchvision's."""
 
 import io
+import signal
 import tarfile
 from dataclasses import replace
 from functools import partial
@@ -8,15 +9,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from image_sets import CLASSES, encoded, write_folder, write_shards
 from PIL import Image
-from sets import CLASSES, encoded, write_folder, write_shards
 
 from zoo import hub
 from zoo.data import DataConfig, load_images
 from zoo.hub import run_folder as runs
 from zoo.training.augment import AugmentConfig
 from zoo.training.engine import train
-from zoo.training.run_folder import read_log
+from zoo.training.learner import Learner
 
 RGB = {"mean": (124, 116, 104), "std": (58, 57, 57), "size": 32}
 SPLITS = {"train": ("train", 16), "validation": ("val", 8)}
@@ -84,7 +85,9 @@ def test_every_kind_has_the_same_images_with_their_labels(data):
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_run_trains_and_resumes_with_the_same_bits(recipe, data, tmp_path, workers):
+def test_a_run_that_is_stopped_resumes_with_the_same_bits(
+    recipe, data, tmp_path, workers, monkeypatch
+):
     recipe = replace(
         recipe,
         model_args=recipe.model_args | {"depths": [1, 1], "widths": [8, 16]},
@@ -94,15 +97,29 @@ def test_a_run_trains_and_resumes_with_the_same_bits(recipe, data, tmp_path, wor
         batch_size=6,
         workers=workers,
     )
-    whole = replace(recipe, output=str(tmp_path / "whole"))
-    train(whole)
-    found = runs.newest_checkpoint(tmp_path / "whole")
-    config = hub.read_config(found)
+    train(replace(recipe, output=str(tmp_path / "whole")))
+    whole = runs.newest_checkpoint(tmp_path / "whole")
+    step = Learner.step
+
+    def stopped(self, chunks, iteration, total):
+        sums = step(self, chunks, iteration, total)
+        if iteration == 2:
+            signal.raise_signal(signal.SIGTERM)
+        return sums
+
+    broken = replace(recipe, output=str(tmp_path / "broken"))
+    with monkeypatch.context() as patch:
+        patch.setattr(Learner, "step", stopped)
+        train(broken)
+    assert [path.name[-1] for path in runs.checkpoints(tmp_path / "broken")] == ["2", "3"]
+    train(broken)
+    resumed = runs.newest_checkpoint(tmp_path / "broken")
+    assert (resumed / hub.WEIGHTS).read_bytes() == (whole / hub.WEIGHTS).read_bytes()
+    config = hub.read_config(whole)
     assert config["label_names"] == [*CLASSES]
     assert config["training"]["data"]["name"] == data.name
     assert config["pretrained_cfg"]["tag"] == "set"
     assert config["pretrained_cfg"]["crop_pct"] == 0.875
-    assert [entry["epoch"] for entry in read_log(tmp_path / "whole")] == [1, 2]
 
 
 def test_a_set_may_be_the_root_itself(data):
