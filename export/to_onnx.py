@@ -26,6 +26,7 @@ from export.folder import (
     scratch_beside,
     write_graphs,
 )
+from export.graph.metadata import add_metadata
 from export.strip import load_source, write_stripped
 from export.verify import deploy_by_rule, failures, print_report, verify
 from zoo.console import said_in_a_line
@@ -90,6 +91,7 @@ def export(options: Options) -> Path:
         stripped = write_stripped(source, folder, options.license, options.notes)
         deployed, _ = deploy_by_rule(stripped)
         for path, graph in write_graphs(deployed).items():
+            add_metadata(graph, deployed)
             (folder / path).write_bytes(graph.SerializeToString(deterministic=True))
         report = verify(folder, stripped, images)
         if model.shortcut_heads is not None:

@@ -8,6 +8,7 @@ from zoo.deployment.fold import deploy
 from zoo.deployment.grid import NotExactError
 from zoo.factory import create_model, list_models
 from zoo.hub.download import PullError
+from zoo.hub.folder import save_pretrained
 from zoo.inference.classifier import load_onnx
 from zoo.layers.shortcut_heads import strip_heads
 from zoo.models.spikingjelly import load_spikingjelly
@@ -24,5 +25,6 @@ __all__ = [
     "list_models",
     "load_onnx",
     "load_spikingjelly",
+    "save_pretrained",
     "strip_heads",
 ]

@@ -8,6 +8,7 @@ from torch import fx
 
 from export.checks.check import Check
 from export.folder import write_graphs
+from export.graph.metadata import add_metadata
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +25,8 @@ def check_graphs(folder: Path, deployed: fx.GraphModule) -> Graphs:
     for path, expected in write_graphs(deployed).items():
         found = onnx.load(folder / path)
         expected.producer_version = found.producer_version
+        if found.metadata_props:  # older exports have none
+            add_metadata(expected, deployed)
         if found != expected:
             wrong += [f"{path}: {name}" for name in different_parts(found, expected)] or [path]
     return Graphs(that_differ=wrong)

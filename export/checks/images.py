@@ -3,6 +3,7 @@
 Shapes: N images, C channels, H height, W width.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -13,10 +14,13 @@ from torch.nn import functional as F
 
 from zoo.data import DataConfig, load_images, normalise, pixel_values
 
+ON_THE_HUB = re.compile(r"\w[\w.-]*/\w[\w.-]*")  # and no folder
 DATASETS = {  # names on the Hub and for people
     "cifar10": ("uoft-cs/cifar10", "CIFAR-10"),
     "cifar100": ("uoft-cs/cifar100", "CIFAR-100"),
     "fashion_mnist": ("zalando-datasets/fashion_mnist", "Fashion-MNIST"),
+    "kmnist": (None, "KMNIST"),
+    "mnist": ("ylecun/mnist", "MNIST"),
     "digits": (None, "scikit-learn digits"),
     "image_folder": (None, "an image folder"),
     "imagenet": ("ILSVRC/imagenet-1k", "ImageNet"),
@@ -56,7 +60,10 @@ def dataset_names(data: Mapping[str, Any], classes: int) -> tuple[str | None, st
         return None, data["title"]
     if data["name"] == "imagenet" and classes != 1000:
         return None, "a folder in ImageNet's layout"
-    return DATASETS.get(data["name"], (None, data["name"]))
+    kind, _, name = data["name"].partition("/")
+    if kind == "hfds" and ON_THE_HUB.fullmatch(name):
+        return name, name
+    return DATASETS.get(kind, (None, name or kind))
 
 
 def check_asked(count: int, data_root: str = "", random: bool = False) -> None:

@@ -88,7 +88,7 @@ def test_a_run_learns_from_files_that_a_worker_reads(recipe, folder, tmp_path):
 
 def test_no_file_is_both_held_out_and_trained_on(recipe, folder):
     data = load_data(replace(recipe, data=config(folder, holdout=5)))
-    train, held_out = ({*images.paths} for images in (data.train, data.measured))
+    train, held_out = ({*images.numbers.tolist()} for images in (data.train, data.measured))
     assert (len(train), len(held_out), len(train | held_out)) == (11, 5, 16)
 
 

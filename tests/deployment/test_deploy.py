@@ -167,6 +167,24 @@ def test_a_compiled_network_deploys_as_it_is():
     assert why_not_exact(compiled) is None
 
 
+@pytest.mark.slow
+def test_a_deployed_network_compiles_as_one_graph_of_the_same_bits():
+    model = create(depths=(1, 1), widths=(8, 8), time_steps=2)
+    deployed, x = zoo.deploy(model), pixels(model, 4)
+    assert torch.equal(torch.compile(deployed, fullgraph=True)(x), deployed(x))
+
+
+def test_a_compiled_deployed_network_still_refuses_what_is_inexact():
+    deployed, x = zoo.deploy(create()), torch.zeros(1, 3, 16, 16)
+    compiled = torch.compile(deployed, backend="eager", fullgraph=True)
+    assert torch.equal(compiled(x), deployed(x))
+    with (
+        torch.autocast("cpu", torch.bfloat16),
+        pytest.raises(Exception, match="expected exact convolutions, got autocast"),
+    ):
+        compiled(x)
+
+
 @torch.inference_mode()
 def test_the_grid_moves_a_potential_by_little():
     model = create()

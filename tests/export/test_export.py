@@ -84,6 +84,20 @@ def test_a_graph_takes_any_batch_and_holds_no_local_path(exported, name):
             assert torch.equal(torch.from_numpy(logits), deployed(IMAGES[:batch]))
 
 
+def test_a_graph_carries_its_labels_and_how_images_are_normalised(exported):
+    config = json.loads((exported / "config.json").read_text())
+    for name in ("model.onnx", "model_uint8.onnx"):
+        found = onnxruntime.InferenceSession(exported / "onnx" / name).get_modelmeta()
+        told = found.custom_metadata_map
+        assert told.pop("title") == "short_bp_resnet20_slim.digits"
+        assert {key: json.loads(value) for key, value in told.items()} == {
+            "labels": config["label_names"],
+            "mean": config["pretrained_cfg"]["mean"],
+            "std": config["pretrained_cfg"]["std"],
+            "time_steps": config["model_args"]["time_steps"],
+        }
+
+
 def test_the_report_has_every_check_and_the_hash_of_every_file(exported, run):
     report = json.loads((exported / REPORT).read_text())
     assert report["passed"] is True

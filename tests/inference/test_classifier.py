@@ -61,6 +61,15 @@ def test_a_picture_is_turned_as_its_camera_says(session, tmp_path):
         assert session.classify(image) == expected
 
 
+def test_a_list_of_images_gives_a_list_of_results(session, tmp_path):
+    first, second = (PIXELS[i, 0].numpy() for i in (3, 4))
+    Image.fromarray(second).save(tmp_path / "digit.png")
+    expected = [session.classify(pixels, top=2) for pixels in (first, second)]
+    for images in ([first, tmp_path / "digit.png"], (Image.fromarray(first), second)):
+        assert session.classify(images, top=2) == expected
+    assert session.classify([]) == []
+
+
 @pytest.mark.parametrize(
     ("image", "found"),
     [

@@ -1,6 +1,7 @@
 """The contract of every registered network."""
 
 import pickle
+import re
 import subprocess
 import sys
 
@@ -10,7 +11,9 @@ import timm
 import torch
 from exact_networks import awaken
 from networks import assert_it_sees, awake, create, images
+from PIL import Image
 from safetensors.torch import save
+from torchvision.models.feature_extraction import create_feature_extractor
 
 import zoo
 from zoo import hub
@@ -232,6 +235,58 @@ def test_features_are_the_means_over_time_of_what_stages_give_off(name):
         behind = model.forward_intermediates(x, norm=True, intermediates_only=True)
     assert torch.equal(behind[-1], last)
     assert any(len(output.unique(dim=0)) > 1 for output in outputs), "steps that differ"
+
+
+def test_the_logits_of_steps_have_those_of_the_image_as_their_mean(name):
+    model = awake(name, shortcut_heads=True)
+    x = images(model)
+    assert_it_sees(model, x)
+    with torch.no_grad():
+        steps, logits = model.forward_steps(x), model(x)
+    assert steps.shape == (2, 2, model.num_classes)
+    torch.testing.assert_close(steps.mean(0), logits)
+
+
+def test_the_logits_of_a_step_depend_on_no_later_one():
+    model = awake("short_bp_resnet20_slim")
+    frames = torch.randn(3, 2, 3, 16, 16)
+    other = torch.cat([frames[:2], torch.randn(1, 2, 3, 16, 16)])
+    with torch.no_grad():
+        steps, others = model.forward_steps(frames), model.forward_steps(other)
+    assert torch.equal(steps[:2], others[:2])
+    assert not torch.equal(steps[2], others[2])
+
+
+def test_pixels_in_place_of_floats_are_answered_by_the_call_to_type():
+    model = awake("short_bp_resnet20_slim")
+    pixels = torch.randint(256, (2, 3, 32, 32), dtype=torch.uint8)
+    with pytest.raises(
+        TypeError, match=r"got torch\.uint8; of pixels call ([^;]*) after"
+    ) as raised:
+        model(pixels)
+    call = re.search(r"zoo\.data\.normalise\(.*\)\)", str(raised.value)).group()
+    assert model(eval(call, {"zoo": zoo, "x": pixels})).shape == (2, 10)
+
+    image = Image.fromarray(pixels[0].permute(1, 2, 0).numpy())
+    with pytest.raises(TypeError, match="got Image; of a PIL image call ") as raised:
+        model(image)
+    line = str(raised.value).partition(" image call ")[2]
+    call, _, transform = line.partition(" with transform = ")
+    known = {"timm": timm, "model": model, "image": image}
+    assert model(eval(call, known | {"transform": eval(transform, known)})).shape == (1, 10)
+
+
+@pytest.mark.parametrize("heads", [False, True])
+def test_torchvision_extracts_features_with_time(name, heads):
+    model = awake(name, shortcut_heads=heads)
+    x, outputs = images(model), []
+    extract = create_feature_extractor(model, {"stages.1": "middle"}, suppress_diff_warning=True)
+    with torch.no_grad():
+        found = extract.eval()(x)["middle"]
+        model.stages[1].register_forward_hook(lambda *args: outputs.append(args[2]))
+        model(x)
+    assert found.any()
+    assert torch.equal(found, outputs[0])
 
 
 def test_pruning_leaves_the_features_it_keeps():

@@ -23,11 +23,12 @@ def test_every_snippet_runs_as_it_stands(tmp_path):
     noise = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
     Image.fromarray(noise).save(tmp_path / "cat.png")
     code = "\n".join(re.findall(r"```python\n(.*?)```", PAGE.read_text(), flags=re.S))
-    shown = "print(label, pooled.shape, side_logits.shape)"
+    shown = "print(label, pooled.shape, side_logits.shape, cam.shape, bool(cam.any()))"
     run = subprocess.run(
         [sys.executable, "-c", f"{code}\n{shown}"], cwd=tmp_path, capture_output=True, text=True
     )
     assert run.returncode == 0, run.stderr
     *stages, last = run.stdout.splitlines()
     assert stages == [f"torch.Size([1, {c}, {s}, {s}])" for c, s in ((16, 32), (32, 16), (64, 8))]
-    assert re.fullmatch(r"\w+ torch\.Size\(\[1, 64\]\) torch\.Size\(\[3, 1, 10\]\)", last)
+    assert re.fullmatch(r"\w+ torch\.Size\(\[1, 64\]\) torch\.Size\(\[3, 1, 10\]\) .*", last)
+    assert last.endswith("torch.Size([1, 8, 8]) True")

@@ -9,12 +9,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from image_sets import write_shards
 from waiting import end_of, wait_for_a_checkpoint
 
 import zoo
 from zoo.data import load_images, normalise
 from zoo.hub import WEIGHTS
 from zoo.hub import run_folder as runs
+from zoo.training.config import load_config
 from zoo.training.engine import train
 from zoo.training.run_folder import read_log
 
@@ -53,11 +55,11 @@ Learner.step = asked
 RECIPE = Path(__file__).parent.parent.parent / "configs" / "digits_demo.yaml"
 
 
-def launch(script: Path, run: Path, epochs: int) -> subprocess.Popen:
+def launch(script: Path, run: Path, epochs: int, recipe: Path = RECIPE) -> subprocess.Popen:
     line = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     options = ["--epochs", str(epochs), "--device", "cpu", "--output", str(run)]
     return subprocess.Popen(
-        [*line, str(script), str(RECIPE), *options],
+        [*line, str(script), str(recipe), *options],
         env=os.environ | {"OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -92,6 +94,38 @@ def test_two_processes_learn_what_one_with_two_accumulations_learns(unbroken, re
     right = 100 * (logits.argmax(1) == images.labels).float().mean().item()
     assert read_log(two)[1]["test_accuracy"] == pytest.approx(right, abs=0.3)  # an image of 360
     assert runs.newest_checkpoint(two).name == runs.newest_checkpoint(one).name
+
+
+SHARDS = """
+model: short_bp_resnet20_slim
+model_args: {{time_steps: 2, depths: [1, 1], widths: [8, 16]}}
+data: {{name: wds/set, root: {root}, size: 32, holdout: 8}}
+augment: {{crop_padding: 0, auto: randaugment}}
+batch_size: 8
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_learn_from_shards_what_one_learns(tmp_path):
+    write_shards(tmp_path / "set", 40)
+    (tmp_path / "shards.yaml").write_text(SHARDS.format(root=tmp_path))
+    (tmp_path / "watched.py").write_text(WATCHED)
+    process = launch(tmp_path / "watched.py", tmp_path / "two", 2, tmp_path / "shards.yaml")
+    _, errors = end_of(process)
+    assert process.returncode == 0, errors
+    recipe = load_config(tmp_path / "shards.yaml")
+    one = {
+        "gradient_accumulation": 2,
+        "epochs": 2,
+        "device": "cpu",
+        "output": str(tmp_path / "one"),
+    }
+    train(replace(recipe, **one))
+    single, double = read_log(tmp_path / "one"), read_log(tmp_path / "two")
+    for key in ("loss", "accuracy", "head_accuracies", "learning_rate"):
+        assert double[0][key] == pytest.approx(single[0][key], abs=1e-5)
+    # The norms' statistics are the first process's, so that what is measured may differ.
+    assert [entry["epoch"] for entry in double] == [1, 2]
 
 
 @pytest.mark.slow

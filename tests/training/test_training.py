@@ -3,6 +3,7 @@
 import json
 import math
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -82,7 +83,10 @@ def test_a_run_folder_loads_as_its_newest_checkpoint(run):
 def test_a_finished_run_does_nothing_more(run, recipe, tmp_path, capsys):
     copy = shutil.copytree(run, tmp_path / "slim[lr=0.1]")
     assert train(replace(recipe, output=str(copy)))["epoch"] == 3
-    assert f"{copy}: has finished all 3 epochs" in capsys.readouterr().out
+    printed = capsys.readouterr()
+    assert f"{copy}: has finished all 3 epochs" in printed.out
+    command = shlex.split(printed.out.partition("export it: ")[2])
+    assert command == ["python", "-m", "export.to_onnx", str(copy), "--output", "FOLDER"]
     assert same(weights(copy), weights(run))
 
 

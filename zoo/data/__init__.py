@@ -9,7 +9,9 @@ from torch import Tensor
 from zoo.data.config import DataConfig, Split, pixel_values
 from zoo.data.events import event_frames
 from zoo.data.files import ImageFiles, image_files, image_folder
+from zoo.data.hfds import image_table
 from zoo.data.sets import ImageSet, normalise
+from zoo.data.shards import image_shards
 from zoo.data.small import digits, torchvision_set
 
 
@@ -18,21 +20,25 @@ def load_images(config: DataConfig, split: Split) -> ImageSet | ImageFiles:
 
     Raises:
         FileNotFoundError: The data set is not at config.root; the message says what to do.
-        ValueError: Images of several sizes, or mean and std for other channels.
+        ImportError: The library that reads it is not installed.
+        ValueError: Images of several sizes, labels that are missing, or mean and std for other
+            channels.
     """
-    match config.name:
+    match config.kind:
         case "digits":
             found = digits(split)
         case "image_folder":
             found = image_folder(config, split)
-        case "imagenet":
+        case "imagenet" | "folder":
             found = image_files(config, split)
+        case "wds":
+            found = image_shards(config, split)
+        case "hfds":
+            found = image_table(config, split)
         case "cifar10_dvs" | "dvs_gesture":
             found = event_frames(config, split)
-        case "cifar10" | "cifar100" | "fashion_mnist":
-            found = torchvision_set(config, split)
         case _:
-            raise ValueError(f"data.name: unknown data set {config.name!r:.100}")
+            found = torchvision_set(config, split)
     config.check_channels(found.shape[-3])
     return found
 

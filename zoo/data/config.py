@@ -3,43 +3,45 @@
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from zoo.console import check_range
 
-DatasetName = Literal[
-    "digits",
-    "cifar10",
-    "cifar100",
-    "fashion_mnist",
-    "image_folder",
-    "imagenet",
-    "cifar10_dvs",
-    "dvs_gesture",
-]
+TORCHVISION = ("cifar10", "cifar100", "fashion_mnist", "kmnist", "mnist")
 EVENTS = ("cifar10_dvs", "dvs_gesture")
+NAMES = ("digits", *TORCHVISION, "image_folder", "imagenet", *EVENTS)
+KINDS = ("folder", "hfds", "wds")  # before a slash, as in timm
+ANY_SIZE = ("imagenet", *KINDS)  # read during training
 SENSOR = 128  # pixels a side, of both event cameras
 FOR = {  # data sets that an option has an effect on
-    "size": ("imagenet", *EVENTS),
+    "size": (*ANY_SIZE, *EVENTS),
     "frames": EVENTS,
-    "download": ("cifar10", "cifar100", "fashion_mnist", *EVENTS),
+    "download": (*TORCHVISION, *EVENTS),
 }
 Split = Literal["train", "test"]
+SPLITS = {  # their names elsewhere, the first that is found is taken
+    "train": ("train", "training"),
+    "test": ("val", "validation", "valid", "eval", "test"),
+}
 CENTRE = 0.875  # of the shorter side of an ImageNet image is measured
 
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
-    name: DatasetName = "cifar10"
-    """The data set. image_folder reads train/CLASS/*.jpg and test/CLASS/*.jpg of one size into
-    memory; imagenet reads train/CLASS and val/CLASS, of any size, during training; *_dvs and dvs_*
-    are event streams."""
+    name: str = "cifar10"
+    """digits, cifar10, cifar100, fashion_mnist, kmnist or mnist, also as torch/NAME; image_folder:
+    train/CLASS/*.jpg and test/CLASS/*.jpg of one size, held in memory; of any size and read during
+    training imagenet or folder/NAME: train/CLASS and val/CLASS, wds/NAME: shards of WebDataset,
+    hfds/REPO: a data set of the Hub or of its library; cifar10_dvs, dvs_gesture: event streams."""
     root: str = "data"
-    """The folder where it lies."""
+    """The folder where it lies; of folder/NAME, wds/NAME and hfds/NAME also the folder around
+    NAME, and for hfds/REPO where a download is cached."""
     download: bool = False
     """Let torchvision or tonic download the data set into root."""
     size: int = 224
-    """Height and width of ImageNet images and of event frames, in pixels; at most 128 for these."""
+    """Height and width of images of any size and of event frames, in pixels; at most 128 for
+    these."""
     frames: int = 10
     """Frames of an event stream: the time steps of the network."""
     mean: tuple[int, ...] = (125, 123, 114)
@@ -54,6 +56,13 @@ class DataConfig:
     """The data set's name on model cards, if it differs: "CIFAR-10 (JPEG)"."""
 
     def __post_init__(self):
+        object.__setattr__(self, "name", self.name.removeprefix("torch/"))  # one name for each set
+        if self.name not in NAMES and self.kind not in KINDS:
+            raise ValueError(
+                f"data.name: expected one of {', '.join(NAMES)}, torch/NAME of these, folder/NAME, "
+                f"wds/NAME or hfds/NAME, got {self.name!r}; streams (hfids/, tfds/) have no order "
+                "that a run could resume in"
+            )
         for key, least in (("holdout", 0), ("limit", 0), ("size", 1), ("frames", 1)):
             check_range(f"data.{key}", getattr(self, key), least)
         for key, least in (("mean", 0), ("std", 1)):
@@ -62,7 +71,7 @@ class DataConfig:
         if self.streams:
             check_range("data.size", self.size, 1, SENSOR + 1)
         for key, names in FOR.items():
-            if self.name not in names and getattr(self, key) != getattr(DataConfig, key):
+            if self.kind not in names and getattr(self, key) != getattr(DataConfig, key):
                 raise ValueError(
                     f"data.{key}: has no effect on {self.name}; it is for {', '.join(names)}"
                 )
@@ -87,9 +96,20 @@ class DataConfig:
             raise ValueError(f"{name}: expected the {self.frames} of data.frames, got {time_steps}")
 
     @property
+    def kind(self) -> str:
+        """What stands before the slash, or the whole name."""
+        return self.name.partition("/")[0]
+
+    @property
+    def place(self) -> Path:
+        """The folder of a set: that of its name in root, or root itself."""
+        named = Path(self.root, self.name.partition("/")[2])
+        return named if named.is_dir() else Path(self.root)
+
+    @property
     def tag(self) -> str:
         """The data set in ``arch.tag``: cifar10 for "CIFAR-10 (JPEG)"."""
-        return re.sub(r"\(.*?\)|\W", "", self.title or self.name).lower()
+        return re.sub(r"\(.*?\)|\W", "", self.title or self.name.rpartition("/")[2]).lower()
 
     @property
     def streams(self) -> bool:
@@ -97,14 +117,14 @@ class DataConfig:
         return self.name in EVENTS
 
     @property
-    def folders(self) -> bool:
-        """Whether the classes are folders, of any number."""
-        return self.name in ("image_folder", "imagenet")
+    def any_classes(self) -> bool:
+        """Whether there may be any number of classes."""
+        return self.kind in ("image_folder", *ANY_SIZE)
 
     @property
     def preprocessing(self) -> dict[str, Any]:
         """How images are prepared for measuring, by pretrained_cfg's keys."""
-        crop = (CENTRE, "bicubic") if self.name == "imagenet" else (1.0, "bilinear")
+        crop = (CENTRE, "bicubic") if self.kind in ANY_SIZE else (1.0, "bilinear")
         return {
             "mean": tuple(value / 255 for value in self.mean),
             "std": tuple(value / 255 for value in self.std),
@@ -115,14 +135,17 @@ class DataConfig:
     @property
     def usual(self) -> tuple[tuple[int, ...], int]:
         """Shape of a sample and number of classes; your own images may have others."""
+        if self.kind in ANY_SIZE:
+            return (3, self.size, self.size), 1000
         frames = (self.frames, 2, self.size, self.size)
         return {
             "digits": ((1, 8, 8), 10),
             "cifar10": ((3, 32, 32), 10),
             "cifar100": ((3, 32, 32), 100),
             "fashion_mnist": ((1, 28, 28), 10),
+            "kmnist": ((1, 28, 28), 10),
+            "mnist": ((1, 28, 28), 10),
             "image_folder": ((3, 32, 32), 10),
-            "imagenet": ((3, self.size, self.size), 1000),
             "cifar10_dvs": (frames, 10),
             "dvs_gesture": (frames, 11),
         }[self.name]

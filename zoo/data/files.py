@@ -1,12 +1,13 @@
-"""Images in CLASS/IMAGE folders: decoded once into memory, or read during training (ImageNet).
+"""Images in files: decoded once into memory, or read during training (ImageNet).
 
 Shapes: B images of a batch, C channels, H height, W width.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path, PurePath
-from typing import Any
+from typing import IO, Any
 
 import torch
 from timm.utils.misc import natural_key
@@ -15,7 +16,7 @@ from torchvision.datasets.folder import make_dataset
 from torchvision.transforms import v2
 
 from zoo.console import watched
-from zoo.data.config import CENTRE, DataConfig, Split
+from zoo.data.config import CENTRE, SPLITS, DataConfig, Split
 from zoo.data.sets import ImageSet
 from zoo.inference.image import decode, middle
 
@@ -25,15 +26,23 @@ BICUBIC = v2.InterpolationMode.BICUBIC
 
 @dataclass(frozen=True)
 class ImageFiles:
-    """Images that stay in their files; the counterpart of ImageSet."""
+    """Images of any size that stay in their files; the counterpart of ImageSet.
 
-    paths: tuple[str, ...]
+    Args:
+        open: The file of an image by its number in the data set, and its place for errors.
+        numbers: Of these images, [N].
+        labels: Theirs, [N].
+        size: Height and width to which they are brought.
+    """
+
+    open: Callable[[int], tuple[IO[bytes], str]]
+    numbers: Tensor
     labels: Tensor
     classes: tuple[str, ...]
     size: int
 
     def __len__(self) -> int:
-        return len(self.paths)
+        return len(self.labels)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -42,8 +51,7 @@ class ImageFiles:
 
     def subset(self, indices: Tensor) -> "ImageFiles":
         """The images at int64 indices [N]."""
-        paths = tuple(self.paths[index] for index in indices.tolist())
-        return ImageFiles(paths, self.labels[indices], self.classes, self.size)
+        return replace(self, numbers=self.numbers[indices], labels=self.labels[indices])
 
     def take(
         self, indices: Sequence[int], seed: Callable[[int], None] | None = None
@@ -62,8 +70,9 @@ class ImageFiles:
         """
         images = []
         for index in indices:
-            with open(self.paths[index], "rb") as file:
-                image = decode(file, "data.root", self.paths[index]).convert("RGB")
+            file, place = self.open(int(self.numbers[index]))
+            with file:
+                image = decode(file, "data.root", place).convert("RGB")
             if seed is None:
                 image = middle(image, self.size, self.size, CENTRE, BICUBIC)
             else:
@@ -75,11 +84,33 @@ class ImageFiles:
 
 def image_files(config: DataConfig, split: Split) -> ImageFiles:
     """A split in ImageNet's layout: train/CLASS/IMAGE and val/CLASS/IMAGE."""
-    place = Path(config.root) / ("train" if split == "train" else "val")
+    places = [config.place / name for name in SPLITS[split]]
+    place = next(filter(Path.is_dir, places), places[0])
     # timm's order of classes: class2 comes before class10.
     samples, classes = list_images(place, key=lambda name: (natural_key(name), name))
     paths, labels = zip(*samples, strict=True)
-    return ImageFiles(paths, torch.tensor(labels), classes, config.size)
+    numbers = torch.arange(len(paths))
+    return ImageFiles(partial(_opened, paths), numbers, torch.tensor(labels), classes, config.size)
+
+
+def _opened(paths: Sequence[str], number: int) -> tuple[IO[bytes], str]:
+    return open(paths[number], "rb"), paths[number]
+
+
+def class_names(labels: Tensor, names: Sequence[str] | None, place: str) -> tuple[str, ...]:
+    """The names of the classes, by default their numbers.
+
+    Raises:
+        ValueError: A label is no number of a class.
+    """
+    low, high = int(labels.min()), int(labels.max())
+    classes = tuple(map(str, range(high + 1)) if names is None else names)
+    if not 0 <= low <= high < len(classes):
+        raise ValueError(
+            f"data.root: expected labels from 0 to {len(classes) - 1} in {place}, got {low} to "
+            f"{high}"
+        )
+    return classes
 
 
 def image_folder(config: DataConfig, split: Split) -> ImageSet:
@@ -92,7 +123,7 @@ def image_folder(config: DataConfig, split: Split) -> ImageSet:
         if images and image.shape != images[0].shape:
             raise ValueError(
                 f"data.root: expected images of one size, got {[*image.shape]} in {path} and "
-                f"{[*images[0].shape]} before; data.name: imagenet takes any size"
+                f"{[*images[0].shape]} before; data.name: folder takes any size"
             )
         images.append(image)
     return ImageSet(torch.stack(images), torch.tensor([label for _, label in samples]), classes)

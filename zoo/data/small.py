@@ -10,6 +10,8 @@ TORCHVISION = {
     "cifar10": datasets.CIFAR10,
     "cifar100": datasets.CIFAR100,
     "fashion_mnist": datasets.FashionMNIST,
+    "kmnist": datasets.KMNIST,
+    "mnist": datasets.MNIST,
 }
 
 
@@ -26,7 +28,7 @@ def digits(split: Split) -> ImageSet:
 
 
 def torchvision_set(config: DataConfig, split: Split) -> ImageSet:
-    """A split of CIFAR-10, CIFAR-100 or Fashion-MNIST."""
+    """A split of CIFAR-10, CIFAR-100, or a set in the manner of MNIST."""
     kind = TORCHVISION[config.name]
     try:
         found = kind(config.root, train=split == "train", download=config.download)

@@ -197,6 +197,7 @@ PRECISIONS = {  # torch's switches for fewer bits of fp32, by device
 }
 
 
+@torch.compiler.assume_constant_result  # torch.compile cannot trace the switches
 def inexact_mode(device: str) -> str | None:
     """The mode in which convolutions on a device may round more than fp32 must, and the way out."""
     if torch.is_autocast_enabled(device):

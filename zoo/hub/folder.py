@@ -176,7 +176,7 @@ def _problems(config: dict[str, Any]) -> Iterator[str]:
     if missing:
         yield (
             f"model_args lacks the neuron constants {sorted(missing)}, without which the weights "
-            "are another network; zoo.hub.save_pretrained writes them"
+            "are another network; zoo.save_pretrained writes them"
         )
     labels = config.get("label_names") or ["?"] * classes
     if len(labels) != classes or not all(isinstance(label, str) for label in labels):

@@ -4,6 +4,7 @@ Shapes: C channels, H height, W width, K classes.
 """
 
 import json
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
@@ -26,6 +27,7 @@ from zoo.hub.files import write
 from zoo.inference.image import decode, middle, upright
 from zoo.validation import whole
 
+Picture = Image.Image | Path | str | np.ndarray
 MODES = {1: "L", 3: "RGB"}  # Pillow's, by the number of channels
 
 
@@ -48,19 +50,22 @@ class Classifier:
     labels: tuple[str, ...]
 
     def classify(
-        self, image: Image.Image | Path | str | np.ndarray, top: int = 5
-    ) -> list[tuple[str, float]]:
+        self, image: Picture | Sequence[Picture], top: int = 5
+    ) -> list[tuple[str, float]] | list[list[tuple[str, float]]]:
         """The most likely labels and their softmax probabilities, best first.
 
         Args:
             image: A PIL image, the path of a JPEG, PNG or WebP file, or uint8 pixels [H, W, 3] or
-                [H, W], of any size. EXIF orientation is applied and transparency is dropped.
+                [H, W], of any size. EXIF orientation is applied and transparency is dropped. A
+                sequence of these gives a list of such results.
             top: How many labels.
 
         Raises:
             FileNotFoundError: There is no file of that path.
             ValueError: It is no image with 8 bits per channel, or top is below 1.
         """
+        if isinstance(image, list | tuple):
+            return [self.classify(one, top) for one in image]
         whole("top", top, 1)
         (logits,) = self.session.run(["logits"], {"pixel_values": self.pixels(image)})
         scores = np.exp(logits[0].astype(np.float64) - logits[0].max())
@@ -68,7 +73,7 @@ class Classifier:
         best = np.argsort(-scores, kind="stable")[:top]
         return [(self.labels[i], float(scores[i])) for i in best]
 
-    def pixels(self, image: Image.Image | Path | str | np.ndarray) -> np.ndarray:
+    def pixels(self, image: Picture) -> np.ndarray:
         """What the network sees of an image: its middle, uint8 [1, C, H, W].
 
         Raises:
@@ -80,7 +85,7 @@ class Classifier:
         return np.asarray(image).reshape(1, height, width, channels).transpose(0, 3, 1, 2).copy()
 
 
-def _opened(image: Image.Image | Path | str | np.ndarray) -> Image.Image:
+def _opened(image: Picture) -> Image.Image:
     if isinstance(image, str | Path):
         with open(image, "rb") as file:
             return decode(file, "image", image)

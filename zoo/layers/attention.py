@@ -5,7 +5,9 @@ Shapes: T time steps, B batch, C channels, H height, W width.
 
 import torch
 from timm.layers import register_notrace_module
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
+
+from zoo.neurons.lif import traced_whole
 
 
 class ChannelSpatialAttention(nn.Module):
@@ -60,6 +62,8 @@ class Gate(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
+        if isinstance(x, fx.Proxy):
+            return traced_whole(self, x)
         if len(x) != self.time_steps:
             raise ValueError(
                 f"x: expected {self.time_steps} time steps, got {len(x)}; the gate has weights for "

@@ -6,10 +6,11 @@ Shapes: T time steps, B batch, C channels, H height, W width.
 from collections import OrderedDict
 
 from timm.layers import register_notrace_module
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from zoo.layers.recompute import can_recompute, neuron_spikes, norm_spike, spike_conv
 from zoo.neurons import LIF
+from zoo.neurons.lif import traced_whole
 from zoo.validation import whole
 
 
@@ -101,6 +102,8 @@ class DirectCoding(nn.Sequential):
         self.time_steps = whole("time_steps", time_steps, 1)
 
     def forward(self, x: Tensor) -> Tensor:
+        if isinstance(x, fx.Proxy):
+            return traced_whole(self, x)
         if x.ndim not in (4, 5):
             raise ValueError(
                 f"x: expected [B, C, H, W] or [T, B, C, H, W], got shape {tuple(x.shape)}"

@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeVar, get_args
 import torch
 from timm.layers import ClassifierHead, get_device_dtype
 from timm.models._features import feature_take_indices
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.utils.checkpoint import checkpoint
 
 from zoo.layers.conv import ConvNorm
@@ -128,6 +128,21 @@ class SpikingBackbone(nn.Module):
 
     def _stage_outputs(self, x: Tensor) -> Iterator[Tensor]:
         """The output of each stage in turn, [T, B, C, H, W]."""
+        if not isinstance(x, Tensor | fx.Proxy):
+            raise TypeError(
+                f"x: expected normalised floats [B, C, H, W], got {type(x).__name__}; of a PIL "
+                "image call transform(image)[None] with transform = timm.data.create_transform("
+                "**timm.data.resolve_data_config(model=model))"
+            )
+        if isinstance(x, Tensor) and not x.is_floating_point():
+            mean, std = (
+                tuple(round(255 * value) for value in self.pretrained_cfg[key])
+                for key in ("mean", "std")
+            )
+            raise TypeError(
+                f"x: expected normalised floats, got {x.dtype}; of pixels call "
+                f"zoo.data.normalise(x, {mean}, {std}) after import zoo.data"
+            )
         x = self.stem(x)
         for stage in self.stages:
             if self.grad_checkpointing:
@@ -150,6 +165,15 @@ class SpikingBackbone(nn.Module):
         """
         # The classifier is linear: the logits of the mean over time are the mean of the logits.
         return self.head(x, pre_logits=True) if pre_logits else self.head(x)
+
+    def forward_steps(self, x: Tensor) -> Tensor:
+        """Logits of each time step, [T, B, K], as for the TET loss; without shortcut heads.
+
+        In eval mode with average pooling their mean over T is forward's output but for rounding.
+        """
+        *_, x = self._stage_outputs(x)
+        x = self.last_spike(x)
+        return self.head(x.flatten(0, 1)).unflatten(0, x.shape[:2])
 
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         if not (self.training and self.shortcut_heads is not None and self.shortcut_heads.heads):

@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 
 import torch
 from timm.layers import register_notrace_module
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from zoo.neurons.kernels.dispatch import Backend, choose_kernel
 from zoo.neurons.kernels.operator import lif
@@ -129,6 +129,8 @@ class LIF(nn.Module):
         return ", ".join(f"{name}={value}" for name, value in self.constants().items())
 
     def forward(self, x: Tensor) -> Tensor:
+        if isinstance(x, fx.Proxy) and type(self).forward is LIF.forward:
+            return traced_whole(self, x)
         if choose_kernel(self.backend, x, self.kernel_limitation()):
             slope = self.surrogate, self.width, self.detach_reset
             return lif(x, self.decay, self.v_threshold, self.reset, *slope, self.levels)
@@ -156,6 +158,12 @@ class LIF(nn.Module):
             return "it knows no spike_fn of a subclass"
         tensors = [name for name, value in self.constants().items() if isinstance(value, Tensor)]
         return f"it knows no tensor for {' and '.join(tensors)}" if tensors else None
+
+
+def traced_whole(module: nn.Module, x: fx.Proxy) -> fx.Proxy:
+    """A node for a whole module, whose Python torch.fx cannot trace."""
+    path = x.tracer.path_of_module(module)
+    return x.tracer.create_proxy("call_module", path, (x,), {})
 
 
 SpikeLayer = Callable[[], nn.Module] | Mapping[str, Any]

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shlex
 import signal
 import time
 from contextlib import closing
@@ -22,7 +23,7 @@ from zoo.data import ImageFiles, ImageSet, normalise
 from zoo.diagnostics.rates import firing_rates
 from zoo.hub import files as disk
 from zoo.hub import run_folder as runs
-from zoo.training.checkpoint import load_checkpoint, save_checkpoint
+from zoo.training.checkpoint import load_checkpoint, read_state, save_checkpoint
 from zoo.training.config import Config, flat
 from zoo.training.feed import Feed, measured_batches
 from zoo.training.learner import LOG_EVERY, Learner
@@ -71,19 +72,36 @@ def train(config: Config, data: Data | None = None) -> dict[str, Any]:
     """
     run = Path(config.output)
     check_run_folder(config)
-    if not runs.checkpoints(run):  # resuming needs no weights to start from
+    found = runs.newest_checkpoint(run)
+    if not found:  # resuming needs no weights to start from
         check_network(config)
     accelerator = make_accelerator(config)
-    if data is None:
-        with accelerator.main_process_first():  # it may download them
-            data = load_data(config)
-    with alone(run, accelerator), StopSignal() as stop:
-        accelerator.wait_for_everyone()
-        log = Run(config, data, accelerator, stop).train()
+    is_main = accelerator.is_main_process
+    log = read_state(found)["position"]["log"] if found else []
+    if len(log) < config.epochs:  # a finished run needs no data
+        if data is None:
+            with accelerator.main_process_first():  # it may download them
+                data = load_data(config)
+        with alone(run, accelerator), StopSignal() as stop:
+            accelerator.wait_for_everyone()
+            log = Run(config, data, accelerator, stop).train()
+            end(accelerator)
+        if stop.came is signal.SIGINT:  # so that a script does not go on as if it had finished
+            raise KeyboardInterrupt
+    else:
+        if is_main:
+            write_log(run, log)
         end(accelerator)
-    if stop.came is signal.SIGINT:  # so that a script does not go on as if the run had finished
-        raise KeyboardInterrupt
+    if len(log) == config.epochs and is_main:
+        print(f"{run}: has finished all {config.epochs} epochs\n{next_command(config)}", flush=True)
     return log[-1] if log else {}
+
+
+def next_command(config: Config) -> str:
+    """What to type after a finished run."""
+    if config.data.streams:  # cannot be exported
+        return f'load it: zoo.create_model("local-dir:{config.output}", pretrained=True)'
+    return f"export it: python -m export.to_onnx {shlex.quote(config.output)} --output FOLDER"
 
 
 class Run:
@@ -134,7 +152,8 @@ class Run:
             write_log(self.folder, self.position.log)
         if config.trackers:
             self.accelerator.init_trackers(self.folder.name)
-        self._print_start()
+        if self.found:
+            self._print(f"{self.folder}: resuming {self._so_far}")
         self.saved = time.perf_counter()
         for epoch in range(self.position.epoch, config.epochs):
             self._take_steps(epoch)
@@ -253,16 +272,6 @@ class Run:
     @property
     def _so_far(self) -> str:
         return f"after epoch {self.position.epoch}, step {self.position.step}"
-
-    def _print_start(self) -> None:
-        if self.position.epoch == self.config.epochs:
-            self._print(
-                f"{self.folder}: has finished all {self.config.epochs} epochs; start another run "
-                f"from its weights with --output and --start-from {self.folder}"
-            )
-            return
-        if self.found:
-            self._print(f"{self.folder}: resuming {self._so_far}")
 
     def _print(self, line: str) -> None:
         if self.accelerator.is_main_process:

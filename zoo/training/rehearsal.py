@@ -36,7 +36,7 @@ def rehearse(config: Config) -> list[float]:
     if config.data.name == "image_folder":  # may have larger images
         side = max(shape[-1], config.augment.crop_size)
         shape = (shape[0], side, side)
-    if start and config.data.folders:  # as many classes as folders
+    if start and config.data.any_classes:
         num_classes = hub.read_config(start_folder(config))["num_classes"]
     config.data.check_channels(shape[-3])
     accelerator = make_accelerator(config)
