@@ -123,9 +123,10 @@ def test_hidden_files_do_not_belong_to_a_folder(folder):
     assert changed_files(folder) == []
 
 
-def test_a_release_without_all_graphs_says_how_to_make_them():
-    error = ends_with(BUNDLED / "short_bp_resnet18.cifar10")
-    assert "to_onnx.py short_bp_resnet18.cifar10 --output FOLDER --random-images" in error
+@pytest.mark.parametrize("name", zoo.list_models(pretrained=True))
+def test_a_release_verifies_as_it_lies_in_the_package(name):
+    for place in (name, BUNDLED / name):
+        assert ends_with(place, "--random-images", "--num-images", 2) == ""
 
 
 def test_unknown_folders_and_bad_options_end_in_one_line(folder, tmp_path):
