@@ -59,11 +59,6 @@ def releases() -> dict[str, Path]:
     }
 
 
-def tags_of(name: str) -> list[str]:
-    """Tags of the weights of an architecture."""
-    return sorted(tag for arch, _, tag in (n.partition(".") for n in releases()) if arch == name)
-
-
 def list_networks(filters: list[str], pretrained: bool) -> str:
     """A table of networks, a line each.
 
@@ -76,10 +71,10 @@ def list_networks(filters: list[str], pretrained: bool) -> str:
         ValueError: No network fits.
     """
     rows = [("name", "params", "MACs", "T", "input", "exact", "weights")]
+    found = sorted(releases())
     for network in networks().values():
-        tags = tags_of(network.name)
-        names = [network.name, *(f"{network.name}.{tag}" for tag in tags)]
-        if (pretrained and not tags) or not (not filters or _fit(filters, names)):
+        weights = [name for name in found if name.partition(".")[0] == network.name]
+        if (pretrained and not weights) or not fit(filters, [network.name, *weights]):
             continue
         rows.append(
             (
@@ -89,7 +84,7 @@ def list_networks(filters: list[str], pretrained: bool) -> str:
                 str(network.time_steps),
                 "x".join(map(str, network.input_size)),
                 "no" if network.why_not_exact else "yes",
-                ", ".join(tags) or "-",
+                ", ".join(name.partition(".")[2] for name in weights) or "-",
             )
         )
     if len(rows) == 1:
@@ -104,9 +99,10 @@ def list_networks(filters: list[str], pretrained: bool) -> str:
     return "\n".join([*lines, "", said])
 
 
-def _fit(filters: list[str], names: list[str]) -> bool:
+def fit(filters: list[str], names: list[str]) -> bool:
+    """Whether a filter fits a name, or there is none."""
     patterns = [f if set(f) & set("*?[") else f"*{f}*" for f in filters]
-    return any(fnmatch(name, pattern) for name in names for pattern in patterns)
+    return not filters or any(fnmatch(name, p) for name in names for p in patterns)
 
 
 def in_short(count: int) -> str:
@@ -125,14 +121,14 @@ def describe(name: str) -> str:
         ValueError: There is no network of that name; the message has the closest ones.
         OSError: There is no such folder, or the Hub does not give it.
     """
-    known, config, report = networks(), {}, {}
+    known, found, config, report = networks(), releases(), {}, {}
     if name not in known:
-        folder = folder_of(name)
+        folder = found.get(name) or folder_of(name)
         config = json.loads((folder / "config.json").read_text())
         if (folder / "verification.json").is_file():
             report = json.loads((folder / "verification.json").read_text())
     network = known[config.get("architecture", name)]
-    weights = [f"{network.name}.{tag}" for tag in tags_of(network.name)]
+    weights = sorted(release for release in found if release.partition(".")[0] == network.name)
     lines = {
         "parameters": f"{in_short(network.parameters)} with {network.num_classes} classes",
         "MACs": f"{in_short(network.macs)}, of one time step, without spikes",
@@ -173,23 +169,20 @@ def describe(name: str) -> str:
 
 
 def folder_of(name: str) -> Path:
-    """The folder of weights by their name.
+    """The folder of weights that are not known by their name alone.
 
     Raises:
         ValueError, OSError: As describe.
     """
-    found = releases()
-    if name in found:
-        return found[name]
-    if ":" in name:
-        from zoo import hub  # needs torch, which takes seconds to import
+    if ":" not in name:
+        close = difflib.get_close_matches(name, [*networks(), *releases()], n=3)
+        advice = f"closest names: {close}" if close else "`short-bp-zoo list` shows all"
+        raise ValueError(f"unknown model {name!r}, {advice}")
+    from zoo import hub  # needs torch, which takes seconds to import
 
-        folder = hub.locate(name, (hub.CONFIG,))
-        hub.read_config(folder)  # raises unless it is one of the zoo
-        return folder
-    close = difflib.get_close_matches(name, [*networks(), *found], n=3)
-    advice = f"closest names: {close}" if close else "`short-bp-zoo list` shows all"
-    raise ValueError(f"unknown model {name!r}, {advice}")
+    folder = hub.locate(name, (hub.CONFIG,))
+    hub.read_config(folder)  # raises unless it is one of the zoo
+    return folder
 
 
 def constants(neuron: dict[str, Any]) -> str:
