@@ -123,10 +123,15 @@ def test_hidden_files_do_not_belong_to_a_folder(folder):
     assert changed_files(folder) == []
 
 
-@pytest.mark.parametrize("name", zoo.list_models(pretrained=True))
+@pytest.mark.parametrize(
+    "name",
+    [
+        "short_bp_resnet20_slim.cifar10",
+        pytest.param("short_bp_resnet18.cifar10", marks=pytest.mark.release),
+    ],
+)
 def test_a_release_verifies_as_it_lies_in_the_package(name):
-    for place in (name, BUNDLED / name):
-        assert ends_with(place, "--random-images", "--num-images", 2) == ""
+    assert ends_with(BUNDLED / name, "--random-images", "--num-images", 2) == ""
 
 
 def test_unknown_folders_and_bad_options_end_in_one_line(folder, tmp_path):
