@@ -399,7 +399,7 @@ def test_a_part_of_the_neurons_constants_is_not_all_of_them(tmp_path):
     part, all_of_them = {"surrogate": "arctan"}, zoo.LIF(surrogate="arctan").constants()
     model = zoo.create_model("short_bp_resnet20_slim", pretrained=True, spike_layer=part)
     timm.models.save_for_hf(model, tmp_path, safe_serialization=True)  # with what was named alone
-    with pytest.raises(ValueError, match=r"got none of \['decay', .*hub\.save_pretrained writes"):
+    with pytest.raises(ValueError, match=r"got none of \['decay', .*zoo\.save_pretrained writes"):
         timm.create_model(f"local-dir:{tmp_path}", pretrained=True)
     for given in (all_of_them, partial(zoo.LIF, surrogate="arctan")):
         timm.create_model(f"local-dir:{tmp_path}", pretrained=True, spike_layer=given)
@@ -408,7 +408,7 @@ def test_a_part_of_the_neurons_constants_is_not_all_of_them(tmp_path):
 def test_a_network_saved_by_timm_alone_is_told_what_saves_it(tmp_path):
     model = zoo.create_model("short_bp_resnet20_slim")
     timm.models.save_for_hf(model, tmp_path, safe_serialization=True)
-    with pytest.raises(ValueError, match=r"neuron constants.*hub\.save_pretrained writes them"):
+    with pytest.raises(ValueError, match=r"neuron constants.*zoo\.save_pretrained writes them"):
         zoo.create_model(f"local-dir:{tmp_path}", pretrained=True)
     hub.save_pretrained(model, tmp_path)
     x = torch.randn(2, 3, 32, 32)
