@@ -26,11 +26,11 @@ from export.folder import (
     scratch_beside,
     write_graphs,
 )
-from export.graph.metadata import add_metadata
 from export.strip import load_source, write_stripped
 from export.verify import deploy_by_rule, failures, print_report, verify
 from zoo.console import said_in_a_line
 from zoo.data.config import EVENTS
+from zoo.deployment.metadata import add_metadata
 from zoo.hub.files import hashes
 from zoo.inference.classifier import MODES
 

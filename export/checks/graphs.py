@@ -8,7 +8,7 @@ from torch import fx
 
 from export.checks.check import Check
 from export.folder import write_graphs
-from export.graph.metadata import add_metadata
+from zoo.deployment.metadata import add_metadata
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,11 +4,15 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+from safetensors import safe_open
+
 from export.card.browser import BROWSER_KEYS, PREPROCESSOR, browser_config, preprocessor
 from export.checks.certificate import Certificate
 from export.checks.check import Check, figures_by_id
 from export.folder import REPORT, read_report
 from zoo import hub
+from zoo.models._neurons import KEY, to_tensor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +33,10 @@ def check_metadata(folder: Path, rule: str, certificate: Certificate | None) -> 
     if (path.read_text() if path.is_file() else None) != expected:
         wrong.append(PREPROCESSOR)
     config = hub.read_config(folder)
+    neurons = {key: config["model_args"][key] for key in ("time_steps", "spike_layer")}
+    with safe_open(folder / hub.WEIGHTS, framework="pt") as weights:
+        if KEY in weights.keys() and not torch.equal(weights.get_tensor(KEY), to_tensor(neurons)):  # noqa: SIM118
+            wrong.append(f"{hub.WEIGHTS}: {KEY}")  # older weights have none
     browser = browser_config(config.get("label_names", []))
     wrong += [f"{hub.CONFIG}: {key}" for key in BROWSER_KEYS if config.get(key) != browser.get(key)]
     if (folder / REPORT).is_file():

@@ -23,7 +23,6 @@ from torch import nn
 from zoo.hub.run_folder import LOG, SEAL
 from zoo.models._backbone import CONFIG, COUNTER, NEEDED
 from zoo.models._build import UNTRAINED, check_created
-from zoo.models._neurons import KEY, neurons_of
 from zoo.neurons import LIF
 from zoo.validation import plain
 
@@ -101,8 +100,9 @@ def save_pretrained(
         content = json.loads(config.read_text())
         del content["model_args"]["num_classes"]  # stands beside them; transformers takes it once
     tensors = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
-    metadata = {"format": "pt", KEY: json.dumps(neurons_of(model))}
-    _replace(folder, json.dumps(content, indent=2).encode(), save(tensors, metadata=metadata))
+    # One entry of metadata: safetensors writes several in an order that changes from run to run.
+    weights = save(tensors, metadata={"format": "pt"})
+    _replace(folder, json.dumps(content, indent=2).encode(), weights)
 
 
 def _replace(folder: Path, config: bytes, weights: bytes) -> None:

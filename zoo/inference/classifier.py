@@ -21,6 +21,7 @@ from torchvision.transforms import v2
 
 from zoo import hub
 from zoo.deployment.fold import deploy
+from zoo.deployment.metadata import add_metadata
 from zoo.deployment.writer import write_graph
 from zoo.factory import create_model
 from zoo.hub.files import write
@@ -146,10 +147,13 @@ def _graph_of_weights(folder: Path, cache_dir: str | Path | None) -> bytes:
         content = _cached(folder, cache_dir).read_bytes()
         if sha256(content).hexdigest() == report["sha256"][hub.UINT8_GRAPH]:
             return content
-    model = create_model(f"local-dir:{folder}", pretrained=True).eval()
-    graph = write_graph(deploy(model), pixels="uint8")
+    deployed = deploy(create_model(f"local-dir:{folder}", pretrained=True).eval())
+    graph = write_graph(deployed, pixels="uint8")
     graph.producer_version = report["made_with"]["short-bp-zoo"]
     content = graph.SerializeToString(deterministic=True)
+    if sha256(content).hexdigest() != report["sha256"][hub.UINT8_GRAPH]:  # older ones have none
+        add_metadata(graph, deployed)
+        content = graph.SerializeToString(deterministic=True)
     with suppress(OSError):  # no folder that can be written to
         write(_cached(folder, cache_dir), content)
     return content

@@ -129,9 +129,10 @@ def start_folder(config: Config) -> Path:
     """
     try:
         folder = hub.locate(config.start_from, (hub.CONFIG, hub.WEIGHTS))
+        found = hub.read_config(folder)["architecture"]
     except FileNotFoundError as error:
         raise FileNotFoundError(f"start_from: {error}; train it first") from None
-    if (found := hub.read_config(folder)["architecture"]) != config.model:
+    if found != config.model:
         raise ValueError(f"start_from: expected {config.model}, got {found} in {folder}")
     return folder
 
