@@ -257,12 +257,19 @@ def test_rule_and_certificate_of_a_report_are_compared(folder):
 
 @pytest.mark.parametrize("name", zoo.list_models(pretrained=True))
 def test_another_preprocessing_is_caught(name, tmp_path):
-    for file in (CONFIG, "preprocessor_config.json"):
+    for file in (CONFIG, WEIGHTS, "preprocessor_config.json"):
         shutil.copy(BUNDLED / name / file, tmp_path)
     assert check_metadata(tmp_path, "exact", None).passed
     change_json(tmp_path / "preprocessor_config.json", lambda p: p.update(image_std=[1, 1, 1]))
     found = check_metadata(tmp_path, "exact", None)
     assert found.that_differ == ["preprocessor_config.json"]
+
+
+def test_neurons_in_the_weights_that_are_not_those_of_the_config_are_caught(folder):
+    weights = load_file(folder / WEIGHTS)
+    weights["neurons"][-3] ^= 1
+    save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})
+    assert failed(folder)["metadata"] == {"that_differ": [f"{WEIGHTS}: neurons"]}
 
 
 def test_swapped_labels_for_browsers_are_caught(folder):
