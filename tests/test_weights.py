@@ -61,7 +61,7 @@ def test_a_release_makes_its_graphs_anew_to_the_last_bit(name):
 
 
 def test_a_release_matches_its_report_and_preprocessor(name, tmp_path):
-    for file in (hub.CONFIG, hub.REPORT, "preprocessor_config.json"):
+    for file in (hub.CONFIG, hub.REPORT, hub.WEIGHTS, "preprocessor_config.json"):
         shutil.copy(hub.find_pretrained(name) / file, tmp_path)
     graphs = write_graphs(zoo.deploy(zoo.create_model(name, pretrained=True).eval()))
     for path, graph in graphs.items():

@@ -101,7 +101,7 @@ def next_command(config: Config) -> str:
     """What to type after a finished run."""
     if config.data.streams:  # cannot be exported
         return f'load it: zoo.create_model("local-dir:{config.output}", pretrained=True)'
-    return f"export it: python -m export.to_onnx {shlex.quote(config.output)} --output FOLDER"
+    return f"export it: short-bp-zoo export {shlex.quote(config.output)} --output FOLDER"
 
 
 class Run:
