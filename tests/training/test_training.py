@@ -86,7 +86,7 @@ def test_a_finished_run_does_nothing_more(run, recipe, tmp_path, capsys):
     printed = capsys.readouterr()
     assert f"{copy}: has finished all 3 epochs" in printed.out
     command = shlex.split(printed.out.partition("export it: ")[2])
-    assert command == ["python", "-m", "export.to_onnx", str(copy), "--output", "FOLDER"]
+    assert command == ["short-bp-zoo", "export", str(copy), "--output", "FOLDER"]
     assert same(weights(copy), weights(run))
 
 
