@@ -115,7 +115,7 @@ def describe(name: str) -> str:
     """What is known of a network, and the next command to type.
 
     Args:
-        name: ``arch``, ``arch.tag``, ``local-dir:FOLDER`` or ``hf-hub:org/name[@revision]``.
+        name: ``arch``, ``arch.tag``, a run or another folder, or ``hf-hub:org/name[@revision]``.
 
     Raises:
         ValueError: There is no network of that name; the message has the closest ones.
@@ -174,7 +174,7 @@ def folder_of(name: str) -> Path:
     Raises:
         ValueError, OSError: As describe.
     """
-    if ":" not in name:
+    if ":" not in name and not Path(name).is_dir():
         close = difflib.get_close_matches(name, [*networks(), *releases()], n=3)
         advice = f"closest names: {close}" if close else "`short-bp-zoo list` shows all"
         raise ValueError(f"unknown model {name!r}, {advice}")

@@ -17,6 +17,7 @@ from transformers import AutoModelForImageClassification, pipeline
 import zoo
 from export.strip import load_source
 from export.verify import published_folder
+from short_bp_zoo.networks import describe
 from zoo import hub
 from zoo.training.config import Config
 from zoo.training.prepare import start_folder
@@ -218,6 +219,7 @@ def test_every_command_takes_every_name_of_a_network(run, tmp_path):
     plain = shutil.copytree(FOLDER, tmp_path / "plain")
     for name in (SLIM, f"{SLIM}.cifar10", str(plain), f"local-dir:{plain}", str(run)):
         model = zoo.create_model(name, pretrained=True)
+        assert f"time steps  {model.time_steps}" in describe(name)
         assert load_source(name).model.time_steps == model.time_steps
         assert start_folder(Config(model=SLIM, start_from=name)).is_dir()
         if name != str(run):  # it has no graph
