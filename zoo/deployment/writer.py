@@ -8,16 +8,17 @@ Shapes: T time steps, B batch, C channels, H height, W width.
 import math
 import operator
 from collections.abc import Callable
-from typing import Literal
 
 import numpy as np
 import onnx
 import torch
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 from timm.layers import to_2tuple
 from torch import Tensor, fx, nn
 
 import zoo
+from zoo.deployment.integer import CountingLIF
+from zoo.deployment.integer_writer import IntegerWriter
 from zoo.deployment.layers import (
     FoldedAttention,
     FoldedLIF,
@@ -28,12 +29,12 @@ from zoo.deployment.layers import (
     SpikeCountHead,
     SumPool2d,
 )
+from zoo.deployment.nodes import Nodes, Pixels
 from zoo.layers.attention import Gate
 
 OPSET = 20
 IR_VERSION = 10
 FUNCTIONS = {operator.add: "Add", operator.sub: "Sub", operator.mul: "Mul"}
-Pixels = Literal["float", "uint8"]
 
 
 def write_graph(deployed: fx.GraphModule, pixels: Pixels = "float") -> onnx.ModelProto:
@@ -47,9 +48,10 @@ def write_graph(deployed: fx.GraphModule, pixels: Pixels = "float") -> onnx.Mode
     Returns:
         A checked model, pixel_values [batch, C, H, W] -> logits [batch, num_classes].
     """
-    writer = _Writer(pixels)
-    writer.write(deployed)
     modules = list(deployed.modules())
+    is_whole = any(isinstance(module, CountingLIF) for module in modules)
+    writer = (IntegerWriter if is_whole else _Writer)(pixels)
+    writer.write(deployed)
     (size,) = (module.size for module in modules if isinstance(module, PixelConv))
     (head,) = (module for module in modules if isinstance(module, SpikeCountHead))
     kind = TensorProto.FLOAT if pixels == "float" else TensorProto.UINT8
@@ -73,13 +75,8 @@ def write_graph(deployed: fx.GraphModule, pixels: Pixels = "float") -> onnx.Mode
     return model
 
 
-class _Writer:
-    """Collects nodes and constants; one method writes each kind of layer."""
-
-    def __init__(self, pixels: Pixels):
-        self.pixels = pixels
-        self.nodes: list[onnx.NodeProto] = []
-        self.constants: dict[str, onnx.TensorProto] = {}
+class _Writer(Nodes):
+    """One method writes each kind of layer."""
 
     def write(self, deployed: fx.GraphModule) -> None:
         names: dict[fx.Node, str] = {}
@@ -101,11 +98,7 @@ class _Writer:
             x = self._node("Cast", [x], f"{name}.pixels", to=TensorProto.FLOAT)
             x = self._node("Sub", [x, self._tensor(f"{name}.mean", stem.mean)], f"{name}.centred")
         else:
-            x = self._node("Mul", [x, self._tensor(f"{name}.std", stem.std)], f"{name}.scaled")
-            x = self._node("Round", [x], f"{name}.rounded")
-            least = self._tensor(f"{name}.least", -stem.mean)
-            most = self._tensor(f"{name}.most", 255 - stem.mean)
-            x = self._clip(x, least, most, f"{name}.at_least", f"{name}.centred")
+            x = self._centred(name, stem, x)
         if stem.steps is None:
             return self.conv(f"{name}.conv", stem.conv, x)
         parts = [
@@ -299,35 +292,6 @@ class _Writer:
             counts = self._node("Sum", steps, f"{name}.all_counts")
         inputs = [counts, *self._parameters(f"{name}.fc", head.fc)]
         return self._node("Gemm", inputs, name, transB=1)
-
-    def _clip(self, x: str, low: str, high: str, not_below: str, not_above: str) -> str:
-        return self._node("Min", [self._node("Max", [x, low], not_below), high], not_above)
-
-    def _split(self, x: str, parts: int, name: str, axis: int = 0) -> list[str]:
-        if parts == 1:
-            return [x]
-        outputs = [f"{name}_{i}" for i in range(parts)]
-        self._add("Split", [x], outputs, axis=axis, num_outputs=parts)
-        return outputs
-
-    def _node(self, op: str, inputs: list[str], output: str, **attributes) -> str:
-        self._add(op, inputs, [output], **attributes)
-        return output
-
-    def _add(self, op: str, inputs: list[str], outputs: list[str], **attributes) -> None:
-        self.nodes.append(helper.make_node(op, inputs, outputs, name=outputs[0], **attributes))
-
-    def _parameters(self, name: str, layer: nn.Module) -> list[str]:
-        return [self._tensor(f"{name}.{key}", p) for key, p in layer.named_parameters()]
-
-    def _number(self, value: float) -> str:
-        number = np.array(value, dtype=np.float32)
-        return self._tensor(f"number_{float(number)!r}", number)
-
-    def _tensor(self, name: str, value: Tensor | np.ndarray) -> str:
-        array = value.detach().numpy() if isinstance(value, Tensor) else value
-        self.constants.setdefault(name, numpy_helper.from_array(array, name))
-        return name
 
 
 LAYERS: dict[type[nn.Module], Callable[..., str]] = {
