@@ -6,7 +6,9 @@ model.safetensors    the weights, without heads
 preprocessor_config.json  for @huggingface/transformers, if images are square and RGB
 training.png         loss and accuracy by epoch, if there is a log and matplotlib
 onnx/model.onnx      the graph, for normalised floats
-onnx/model_uint8.onnx  the same for uint8 pixels
+onnx/model_int8.onnx  in whole numbers, for uint8 pixels; not of every network
+onnx/model_quantized.onnx  the same, for normalised floats
+onnx/model_uint8.onnx  in place of these two, the first graph for uint8 pixels
 verification.json    the checks, and the sha256 of every other file
 """
 
@@ -17,29 +19,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import onnx
-from torch import fx
-
 from export.card.browser import PREPROCESSOR
 from export.card.history import CURVES
 from zoo.console import check_output
-from zoo.deployment.writer import write_graph
-from zoo.hub import CONFIG, REPORT, UINT8_GRAPH, WEIGHTS
+from zoo.hub import CONFIG, INT8_GRAPH, REPORT, UINT8_GRAPH, WEIGHTS
 from zoo.hub.files import file_sha256, hashes, locked, sync
 
 GRAPH = "onnx/model.onnx"
-GRAPHS = (GRAPH, UINT8_GRAPH)
+QUANTIZED_GRAPH = "onnx/model_quantized.onnx"  # the name that transformers.js looks for
+GRAPHS = (GRAPH, UINT8_GRAPH, INT8_GRAPH, QUANTIZED_GRAPH)
 OLD_GRAPH = "onnx/model_readable.onnx"  # in folders that were exported before
 CARD = "README.md"
 NAMES = {CARD, CONFIG, WEIGHTS, PREPROCESSOR, CURVES, *GRAPHS, OLD_GRAPH}  # and REPORT
-
-
-def write_graphs(deployed: fx.GraphModule) -> dict[str, onnx.ModelProto]:
-    """All graphs of a published folder, by their paths in it."""
-    return {
-        GRAPH: write_graph(deployed),
-        UINT8_GRAPH: write_graph(deployed, pixels="uint8"),
-    }
 
 
 def read_report(folder: Path) -> dict[str, Any]:

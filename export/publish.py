@@ -24,7 +24,7 @@ import zoo
 from export.checks.images import check_asked, images_of
 from export.folder import (
     CARD,
-    GRAPHS,
+    GRAPH,
     NAMES,
     REPORT,
     changed_files,
@@ -71,7 +71,7 @@ def check_verified(folder: Path) -> None:
     """Raise PublishError unless the folder passed its verification and has not changed since."""
     if not read_report(folder).get("passed"):
         raise PublishError(f"{folder}: it failed its verification; export it again")
-    missing = {CONFIG, WEIGHTS, *GRAPHS, CARD} - {*files(folder)}
+    missing = {CONFIG, WEIGHTS, GRAPH, CARD} - {*files(folder)}
     if changed := sorted(missing | {*changed_files(folder)}):
         raise PublishError(
             f"{folder}: these files changed since its verification: {changed}; export it again"

@@ -17,7 +17,7 @@ from export.card.measured import (
     describe_operations,
     parameter_count,
 )
-from export.folder import CARD, GRAPHS, read_report
+from export.folder import CARD, read_report
 from zoo import hub
 
 ROOT = Path(__file__).parent.parent
@@ -45,7 +45,7 @@ def facts_of_release(folder: Path) -> dict[str, Any]:
     """Everything that a section shows."""
     config, report = hub.read_config(folder), read_report(folder)
     training, sha256 = config.get("training", {}), report["sha256"][hub.WEIGHTS]
-    missing = [graph for graph in GRAPHS if not (folder / graph).is_file()]
+    missing = [name for name in report["sha256"] if not (folder / name).is_file()]
     return {
         "name": folder.name,
         "config": config,

@@ -18,16 +18,16 @@ import tyro
 from export.card.card import write_card
 from export.checks.images import check_asked, data_images, random_images
 from export.checks.stripping import check_stripping
+from export.deployed import deploy
 from export.folder import (
     GRAPH,
     REPORT,
     check_target,
     move_into_place,
     scratch_beside,
-    write_graphs,
 )
 from export.strip import load_source, write_stripped
-from export.verify import deploy_by_rule, failures, print_report, verify
+from export.verify import failures, print_report, verify
 from zoo.console import said_in_a_line
 from zoo.data.config import EVENTS
 from zoo.deployment.metadata import add_metadata
@@ -89,9 +89,9 @@ def export(options: Options) -> Path:
         folder = scratch / output.name
         (folder / GRAPH).parent.mkdir(parents=True)
         stripped = write_stripped(source, folder, options.license, options.notes)
-        deployed, _ = deploy_by_rule(stripped)
-        for path, graph in write_graphs(deployed).items():
-            add_metadata(graph, deployed)
+        deployed = deploy(stripped)
+        for path, graph in deployed.graphs().items():
+            add_metadata(graph, deployed.of(path))
             (folder / path).write_bytes(graph.SerializeToString(deterministic=True))
         report = verify(folder, stripped, images)
         if model.shortcut_heads is not None:

@@ -32,9 +32,9 @@ from rich.table import Table
 from torch import Tensor, fx, nn
 
 import zoo
-from export.checks.accuracy import check_accuracy, count_sums_cut_off
+from export.checks.accuracy import check_accuracy, check_int8_accuracy, count_sums_cut_off
 from export.checks.agreement import check_agreement, check_other_graphs
-from export.checks.bits import check_bits, check_off_grid_floats
+from export.checks.bits import check_bits, check_int8_bits, check_off_grid_floats
 from export.checks.certificate import check_certificate
 from export.checks.check import Check, batches, logits_of, numbers_in, versions
 from export.checks.firing import check_firing
@@ -42,17 +42,17 @@ from export.checks.graphs import check_graphs
 from export.checks.heads import check_heads
 from export.checks.images import Images, check_asked, describe_images, images_of
 from export.checks.metadata import check_metadata
+from export.deployed import deploy
 from export.folder import (
     GRAPH,
-    GRAPHS,
     OLD_GRAPH,
     REPORT,
     changed_files,
     read_report,
-    write_graphs,
 )
 from zoo import hub
 from zoo.console import said_in_a_line
+from zoo.deployment.metadata import add_metadata
 from zoo.diagnostics import count_operations
 from zoo.diagnostics.operations import SOURCE
 
@@ -69,19 +69,26 @@ def verify(folder: Path, model: nn.Module, images: Images) -> dict[str, Any]:
     Returns:
         The content of verification.json without the hashes.
     """
-    deployed, why_not_exact = deploy_by_rule(model)
-    rule = "agreement" if why_not_exact else "exact"
+    deployed = deploy(model)
+    rule = "agreement" if deployed.why_not_exact else "exact"
     sample = images.values[:SAMPLE]
     graphs = check_graphs(folder, deployed)
     checks = [check_heads(folder), check_firing(model, sample), graphs]
     certificate = None
     if graphs.passed:  # another graph might take all memory, or all time
-        if why_not_exact:
-            checks += check_agreement(model, folder / GRAPH, images.values, images.labels)
-            checks += [check_other_graphs(folder, images)]
+        exact = [graph for graph in deployed.graphs() if deployed.is_exact(graph)]
+        if exact:
+            certificate = check_certificate(folder, exact)
+            checks += [certificate]
+        trained = logits_of(model, images.values, "as trained")
+        if deployed.why_not_exact:
+            checks += check_agreement(trained, folder / GRAPH, images.values, images.labels)
+            if not deployed.int8:
+                checks += [check_other_graphs(folder, images)]
         else:
-            certificate = check_certificate(folder)
-            checks += [certificate, *check_exact(folder, model, deployed, images)]
+            checks += check_exact(folder, trained, deployed.fp32, images)
+        if deployed.int8:
+            checks += check_int8(folder, trained, deployed.int8, images)
         checks += [check_metadata(folder, rule, certificate)]
     report = {
         "passed": all(check.passed for check in checks),
@@ -91,21 +98,21 @@ def verify(folder: Path, model: nn.Module, images: Images) -> dict[str, Any]:
         "energy": measure_energy(model, sample),
         "made_with": versions(),
     }
-    return report | ({"why_not_exact": why_not_exact} if why_not_exact else {})
+    reasons = {"why_not_exact": deployed.why_not_exact, "why_not_int8": deployed.why_not_int8}
+    return report | {key: reason for key, reason in reasons.items() if reason}
 
 
 def check_exact(
-    folder: Path, model: nn.Module, deployed: fx.GraphModule, images: Images
+    folder: Path, trained: Tensor, deployed: fx.GraphModule, images: Images
 ) -> list[Check]:
     """The checks of the exact rule that run the graphs.
 
     Args:
-        model: The network as it was trained.
+        trained: Logits of the network as it was trained, [N, K].
         deployed: The same network on the grid.
     """
     with count_sums_cut_off(deployed) as cut_off:
         exact = logits_of(deployed, images.values, "PyTorch")
-    trained = logits_of(model, images.values, "as trained")
     return [
         check_bits(folder, deployed, images, exact),
         check_off_grid_floats(folder, deployed, images),
@@ -114,14 +121,13 @@ def check_exact(
     ]
 
 
-def deploy_by_rule(model: nn.Module) -> tuple[fx.GraphModule, str | None]:
-    """The deployed network, on the grid if possible, and otherwise the reason why not."""
-    try:
-        return zoo.deploy(model), None
-    except zoo.NotExactError as error:
-        if any(isinstance(module, zoo.LIF) and module.levels > 1 for module in model.modules()):
-            raise zoo.NotExactError(f"{error}; rates can only be exported exactly") from None
-        return zoo.deploy(model, exact=False), str(error)
+def check_int8(folder: Path, trained: Tensor, whole: fx.GraphModule, images: Images) -> list[Check]:
+    """The checks that run the graphs of whole numbers; arguments as check_exact's."""
+    exact = logits_of(whole, images.pixels, "PyTorch, whole numbers")
+    return [
+        check_int8_bits(folder, whole, images, exact),
+        check_int8_accuracy(trained, exact, images.labels),
+    ]
 
 
 def measure_energy(model: nn.Module, images: Tensor) -> dict[str, Any]:
@@ -191,17 +197,20 @@ def check_files(folder: Path) -> None:
 @contextmanager
 def with_graphs(folder: Path) -> Iterator[Path]:
     """A release of the package with the graphs that the package leaves out, in a copy."""
-    missing = [graph for graph in GRAPHS if not (folder / graph).is_file()]
-    if not missing or folder.resolve().parent != hub.BUNDLED:
+    report = read_report(folder) if folder.resolve().parent == hub.BUNDLED else {"sha256": {}}
+    missing = [name for name in report["sha256"] if not (folder / name).is_file()]
+    if not missing:
         yield folder
         return
-    graphs = write_graphs(zoo.deploy(zoo.create_model(str(folder), pretrained=True).eval()))
+    deployed = deploy(zoo.create_model(str(folder), pretrained=True).eval())
     with TemporaryDirectory() as scratch:
         copy = Path(shutil.copytree(folder, Path(scratch) / folder.name))
-        for name in missing:
-            graphs[name].producer_version = read_report(folder)["made_with"]["short-bp-zoo"]
-            (copy / name).parent.mkdir(exist_ok=True)
-            (copy / name).write_bytes(graphs[name].SerializeToString(deterministic=True))
+        for name, graph in deployed.graphs().items():
+            if name in missing:
+                graph.producer_version = report["made_with"]["short-bp-zoo"]
+                add_metadata(graph, deployed.of(name))
+                (copy / name).parent.mkdir(exist_ok=True)
+                (copy / name).write_bytes(graph.SerializeToString(deterministic=True))
         yield copy
 
 

@@ -3,9 +3,10 @@
 Shapes: N images, K classes.
 """
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from torch import Tensor, fx
 
@@ -38,6 +39,32 @@ class Accuracy(Check):
             gap = abs(self.trained_percent - self.onnxruntime_percent)
             kept = kept and gap <= self.allowed_points + 1e-9  # percentages are rounded
         return kept and self.sums_cut_off == 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Int8Accuracy(Accuracy):
+    """Rounding to 7 bits changes many classes, but not how many are right: it may cost no more
+    than ACCURACY_GAP and what chance explains, two standard errors of the difference.
+    """
+
+    id = "int8_accuracy"
+    title = "the accuracy is kept in int8"
+
+    @property
+    def passed(self) -> bool:
+        if self.allowed_points is None:
+            return True
+        return self.trained_percent - self.onnxruntime_percent <= self.allowed_points
+
+
+def check_int8_accuracy(trained: Tensor, int8: Tensor, labels: Tensor | None) -> Int8Accuracy:
+    """As check_accuracy, for the network of whole numbers."""
+    figures = asdict(check_accuracy(trained, int8, labels))
+    if labels is not None:
+        right = [logits.argmax(1) == labels for logits in (trained, int8)]
+        error = 100 * math.sqrt(int((right[0] != right[1]).sum())) / len(labels)
+        figures["allowed_points"] = ACCURACY_GAP + 2 * error
+    return Int8Accuracy(**figures)
 
 
 def check_accuracy(

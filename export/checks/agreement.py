@@ -2,18 +2,19 @@
 
 Their rounding differs, and one flipped spike moves a logit as far as a wrong weight does. So close
 logits are reported but not required.
-Shapes: N images, C channels, H height, W width.
+Shapes: N images, C channels, H height, W width, K classes.
 """
 
 from dataclasses import dataclass
 from pathlib import Path
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from export.checks.accuracy import Accuracy, check_accuracy
-from export.checks.check import Check, Setting, logits_of, run_graph
+from export.checks.check import Check, Setting, run_graph
 from export.checks.images import Images
-from export.folder import GRAPH, UINT8_GRAPH
+from export.folder import GRAPH
+from zoo.hub import UINT8_GRAPH
 
 TOLERANCE = 1e-5  # of a logit
 AGREEMENT = 99.0  # percent of images
@@ -55,16 +56,16 @@ class OtherGraphs(Check):
 
 
 def check_agreement(
-    model: nn.Module, graph: Path, images: Tensor, labels: Tensor | None
+    expected: Tensor, graph: Path, images: Tensor, labels: Tensor | None
 ) -> tuple[Agreement, Accuracy]:
     """Compare the PyTorch network with onnxruntime on its graph.
 
     Args:
-        model: The stripped network, in eval mode.
+        expected: Its logits, [N, K].
         images: Normalised, [N, C, H, W].
         labels: [N], or None.
     """
-    expected, found = logits_of(model, images, "PyTorch"), run_graph(graph, images, SETTING)
+    found = run_graph(graph, images, SETTING)
     finite = expected.isfinite().all(1) & found.isfinite().all(1)
     agreement = Agreement(
         images=len(images),

@@ -4,10 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
-from torch import fx
 
 from export.checks.check import Check
-from export.folder import write_graphs
+from export.deployed import Deployed
 from zoo.deployment.metadata import add_metadata
 
 
@@ -19,14 +18,14 @@ class Graphs(Check):
     that_differ: list[str]
 
 
-def check_graphs(folder: Path, deployed: fx.GraphModule) -> Graphs:
+def check_graphs(folder: Path, deployed: Deployed) -> Graphs:
     """Compare the graphs of a folder with those of its deployed network."""
     wrong = []
-    for path, expected in write_graphs(deployed).items():
+    for path, expected in deployed.graphs().items():
         found = onnx.load(folder / path)
         expected.producer_version = found.producer_version
         if found.metadata_props:  # older exports have none
-            add_metadata(expected, deployed)
+            add_metadata(expected, deployed.of(path))
         if found != expected:
             wrong += [f"{path}: {name}" for name in different_parts(found, expected)] or [path]
     return Graphs(that_differ=wrong)

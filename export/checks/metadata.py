@@ -27,7 +27,7 @@ def check_metadata(folder: Path, rule: str, certificate: Certificate | None) -> 
     """Compare preprocessor, labels, and rule and certificate of a report with what was found.
 
     Args:
-        certificate: None by the agreement rule.
+        certificate: None if no graph is exact.
     """
     path, expected, wrong = folder / PREPROCESSOR, preprocessor(folder), []
     if (path.read_text() if path.is_file() else None) != expected:

@@ -16,6 +16,7 @@ import copy
 import math
 import operator
 from dataclasses import replace
+from typing import Literal
 
 import torch
 from timm.layers import ClassifierHead, unfreeze_batch_norm_2d
@@ -40,6 +41,7 @@ from zoo.deployment.grid import (
     unsupported,
     whole_pixels,
 )
+from zoo.deployment.integer import to_whole_numbers
 from zoo.deployment.layers import (
     FoldedAttention,
     FoldedLIF,
@@ -56,18 +58,21 @@ from zoo.layers.hooks import runs_hooks
 from zoo.layers.shortcut_heads import strip_heads
 from zoo.models._build import check_created
 from zoo.neurons import LIF
+from zoo.validation import one_of
 
 SIGMAS = 64  # deviations from its norm's bias at which a convolution of a current is cut off
 
 
 @torch.no_grad()
-def deploy(model: nn.Module, exact: bool = True) -> fx.GraphModule:
-    """Fold every norm into its convolution and snap the weights to the finest exact grid.
+def deploy(model: nn.Module, exact: bool = True, bits: Literal[8, 24] = 24) -> fx.GraphModule:
+    """Fold every norm into its convolution and put the weights on an exact grid.
 
     Args:
         model: A network of the zoo for still images, also wrapped by torch.compile or
             DistributedDataParallel; shortcut heads are left out.
-        exact: Snap. False leaves the folded weights as they are, whose sums fp32 rounds.
+        exact: False leaves the folded weights as they are, whose sums fp32 rounds.
+        bits: 24 takes the finest grid whose sums fp32 holds. 8 rounds weights to 7 bits and the
+            results of convolutions to 8, see zoo.deployment.integer: for int8 graphs.
 
     Returns:
         uint8 pixels or normalised floats [B, C, H, W], of the size in its pretrained_cfg -> logits
@@ -76,7 +81,7 @@ def deploy(model: nn.Module, exact: bool = True) -> fx.GraphModule:
         fp32 (autocast, TF32, cuDNN, NNPACK).
 
     Raises:
-        NotExactError: A layer cannot be exact in fp32, or is not supported; the message names it.
+        NotExactError: A layer cannot be exact, or is not supported; the message names it.
         ValueError: The network is not from zoo.create_model, its weights are not finite, or it has
             forward hooks.
     """
@@ -85,6 +90,8 @@ def deploy(model: nn.Module, exact: bool = True) -> fx.GraphModule:
     if broken := [k for k, v in model.state_dict().items() if not v.isfinite().all()]:
         raise ValueError(f"model: expected finite weights, got NaN or infinity in {broken}")
     with torch.device("cpu"):  # overrides torch.set_default_device
+        if one_of("bits", bits, (8, 24)) == 8:
+            return to_whole_numbers(_Deployment(model, exact=False, snaps=False).run())
         return _Deployment(model, exact, snaps=exact).run()
 
 

@@ -151,7 +151,7 @@ class Current:
 
 
 @torch.no_grad()
-def deploy_in_whole_numbers(folded: fx.GraphModule) -> fx.GraphModule:
+def to_whole_numbers(folded: fx.GraphModule) -> fx.GraphModule:
     """The network of zoo.deploy(model, exact=False) in whole numbers.
 
     Raises:

@@ -7,6 +7,7 @@ model.safetensors    the weights
 from zoo.hub.download import PullError
 from zoo.hub.folder import (
     CONFIG,
+    INT8_GRAPH,
     REPORT,
     UINT8_GRAPH,
     UNTRAINED,

@@ -27,7 +27,8 @@ from zoo.neurons import LIF
 from zoo.validation import plain
 
 WEIGHTS = "model.safetensors"
-UINT8_GRAPH = "onnx/model_uint8.onnx"
+INT8_GRAPH = "onnx/model_int8.onnx"  # in whole numbers of 8 bits, where a network can be
+UINT8_GRAPH = "onnx/model_uint8.onnx"  # in fp32, where not
 REPORT = "verification.json"  # of a published folder: its checks, and the hashes of its files
 
 

@@ -116,11 +116,12 @@ def load_onnx(name: str, cache_dir: str | Path | None = None) -> Classifier:
     Raises:
         ValueError, FileNotFoundError, PullError: As create_model, for the graph.
     """
-    folder = hub.locate(name, (hub.CONFIG, hub.UINT8_GRAPH), cache_dir)
+    graph = _graph_of_pixels(hub.locate(name, (hub.CONFIG,), cache_dir))
+    folder = hub.locate(name, (hub.CONFIG, graph), cache_dir)
     config = hub.read_config(folder)
-    path = folder / hub.UINT8_GRAPH
+    path = folder / graph
     is_left_out = folder.parent == hub.BUNDLED and not path.is_file()
-    content = _graph_of_weights(folder, cache_dir) if is_left_out else path.read_bytes()
+    content = _graph_of_weights(folder, graph, cache_dir) if is_left_out else path.read_bytes()
     try:
         if any(map(uses_external_data, onnx.load_model_from_string(content).graph.initializer)):
             raise ValueError("it keeps weights in other files, which have no hash")
@@ -137,32 +138,39 @@ def load_onnx(name: str, cache_dir: str | Path | None = None) -> Classifier:
     return Classifier(session, size, crop, interpolation, labels)
 
 
-def _graph_of_weights(folder: Path, cache_dir: str | Path | None) -> bytes:
+def _graph_of_pixels(folder: Path) -> str:
+    """The int8 graph if a folder has one, else the one in fp32."""
+    with suppress(OSError, ValueError, KeyError):  # no report
+        if hub.INT8_GRAPH in json.loads((folder / hub.REPORT).read_text())["sha256"]:
+            return hub.INT8_GRAPH
+    return hub.INT8_GRAPH if (folder / hub.INT8_GRAPH).is_file() else hub.UINT8_GRAPH
+
+
+def _graph_of_weights(folder: Path, name: str, cache_dir: str | Path | None) -> bytes:
     """The graph that the package leaves out of a release: from the cache, or made of its weights.
 
     The cache is huggingface_hub's for assets. A graph in it with another sha256 is written anew.
     """
     report = json.loads((folder / hub.REPORT).read_text())
     with suppress(OSError):  # none yet
-        content = _cached(folder, cache_dir).read_bytes()
-        if sha256(content).hexdigest() == report["sha256"][hub.UINT8_GRAPH]:
+        content = _cached(folder, name, cache_dir).read_bytes()
+        if sha256(content).hexdigest() == report["sha256"][name]:
             return content
-    deployed = deploy(create_model(f"local-dir:{folder}", pretrained=True).eval())
+    model = create_model(f"local-dir:{folder}", pretrained=True).eval()
+    deployed = deploy(model, bits=8 if name == hub.INT8_GRAPH else 24)
     graph = write_graph(deployed, pixels="uint8")
     graph.producer_version = report["made_with"]["short-bp-zoo"]
+    add_metadata(graph, deployed)
     content = graph.SerializeToString(deterministic=True)
-    if sha256(content).hexdigest() != report["sha256"][hub.UINT8_GRAPH]:  # older ones have none
-        add_metadata(graph, deployed)
-        content = graph.SerializeToString(deterministic=True)
     with suppress(OSError):  # no folder that can be written to
-        write(_cached(folder, cache_dir), content)
+        write(_cached(folder, name, cache_dir), content)
     return content
 
 
-def _cached(folder: Path, cache_dir: str | Path | None) -> Path:
+def _cached(folder: Path, name: str, cache_dir: str | Path | None) -> Path:
     """Where the graph of a release is kept."""
     assets = cached_assets_path("short-bp-zoo", folder.name, "onnx", assets_dir=cache_dir)
-    return assets / Path(hub.UINT8_GRAPH).name
+    return assets / Path(name).name
 
 
 def seen_of_an_image(
