@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from export.card.browser import PREPROCESSOR, browser_config, preprocessor
+from export.card.browser import PREPROCESSOR, preprocessor
 from export.card.history import CURVES, change_each_run, draw
 from zoo import create_model, hub, strip_heads
 
@@ -45,7 +45,6 @@ def write_stripped(
         The network as loaded back from that folder, in eval mode.
     """
     extra = {key: source.config[key] for key in ("label_names", "training") if key in source.config}
-    extra |= browser_config(extra.get("label_names", []))
     if "training" in extra:
         extra["training"] = change_each_run(extra["training"], _without_paths)
         draw(extra["training"], folder / CURVES)

@@ -15,6 +15,7 @@ from typing import Annotated
 
 import tyro
 
+from export.card.browser import add_browser_config
 from export.card.card import write_card
 from export.checks.images import check_asked, data_images, random_images
 from export.checks.stripping import check_stripping
@@ -90,6 +91,7 @@ def export(options: Options) -> Path:
         (folder / GRAPH).parent.mkdir(parents=True)
         stripped = write_stripped(source, folder, options.license, options.notes)
         deployed = deploy(stripped)
+        add_browser_config(folder, is_int8=deployed.int8 is not None)
         for path, graph in deployed.graphs().items():
             add_metadata(graph, deployed.of(path))
             (folder / path).write_bytes(graph.SerializeToString(deterministic=True))

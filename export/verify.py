@@ -89,7 +89,7 @@ def verify(folder: Path, model: nn.Module, images: Images) -> dict[str, Any]:
             checks += check_exact(folder, trained, deployed.fp32, images)
         if deployed.int8:
             checks += check_int8(folder, trained, deployed.int8, images)
-        checks += [check_metadata(folder, rule, certificate)]
+        checks += [check_metadata(folder, rule, certificate, deployed.int8 is not None)]
     report = {
         "passed": all(check.passed for check in checks),
         "rule": rule,

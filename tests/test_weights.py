@@ -8,6 +8,7 @@ import shutil
 from dataclasses import asdict
 from pathlib import Path
 
+import onnx
 import pytest
 import torch
 import tyro
@@ -16,9 +17,11 @@ import zoo
 from export.checks.certificate import check_certificate
 from export.checks.check import session
 from export.checks.metadata import check_metadata
-from export.folder import read_report, write_graphs
+from export.deployed import deploy
+from export.folder import read_report
 from zoo import hub
 from zoo.data import DataConfig, load_images
+from zoo.deployment.metadata import add_metadata
 from zoo.deployment.writer import write_graph
 from zoo.hub import files as disk
 from zoo.hub.run_folder import all_runs
@@ -37,6 +40,14 @@ def name(request):
     return request.param
 
 
+def graphs_of(name: str) -> dict[str, onnx.ModelProto]:
+    deployed = deploy(zoo.create_model(name, pretrained=True).eval())
+    graphs = deployed.graphs()
+    for path, graph in graphs.items():
+        add_metadata(graph, deployed.of(path))
+    return graphs
+
+
 @pytest.fixture(scope="module")
 def subset():
     """The 1,000 test images whose indices are committed."""
@@ -53,8 +64,9 @@ def test_a_release_passed_its_verification(name):
 
 
 def test_a_release_makes_its_graphs_anew_to_the_last_bit(name):
-    graphs = write_graphs(zoo.deploy(zoo.create_model(name, pretrained=True).eval()))
+    graphs = graphs_of(name)
     verified = read_report(hub.find_pretrained(name))["sha256"]
+    assert graphs.keys() == {path for path in verified if path.endswith(".onnx")}
     for path, graph in graphs.items():
         content = graph.SerializeToString(deterministic=True)
         assert hashlib.sha256(content).hexdigest() == verified[path]
@@ -63,11 +75,12 @@ def test_a_release_makes_its_graphs_anew_to_the_last_bit(name):
 def test_a_release_matches_its_report_and_preprocessor(name, tmp_path):
     for file in (hub.CONFIG, hub.REPORT, hub.WEIGHTS, "preprocessor_config.json"):
         shutil.copy(hub.find_pretrained(name) / file, tmp_path)
-    graphs = write_graphs(zoo.deploy(zoo.create_model(name, pretrained=True).eval()))
+    graphs = graphs_of(name)
     for path, graph in graphs.items():
         (tmp_path / path).parent.mkdir(exist_ok=True)
         (tmp_path / path).write_bytes(graph.SerializeToString())
-    assert check_metadata(tmp_path, "exact", check_certificate(tmp_path)).passed
+    certificate = check_certificate(tmp_path, graphs)
+    assert check_metadata(tmp_path, "exact", certificate, is_int8=True).passed
 
 
 def test_a_release_takes_a_float_that_is_no_pixel_for_the_nearest_one(name):
@@ -91,7 +104,7 @@ def test_a_release_gives_the_same_bits_in_pytorch_and_onnxruntime(name):
     pixels = torch.randint(256, shape, dtype=torch.uint8, generator=torch.manual_seed(0))
     session = zoo.load_onnx(name).session
     logits = torch.from_numpy(session.run(["logits"], {"pixel_values": pixels.numpy()})[0])
-    assert torch.equal(zoo.deploy(model)(pixels), logits)
+    assert torch.equal(zoo.deploy(model, bits=8)(pixels), logits)
     assert len(logits.unique()) == logits.numel()
 
 

@@ -1,7 +1,7 @@
 """Files and keys that @huggingface/transformers needs beside the graph.
 
-It loads onnx/model.onnx in a browser or in Node with ``AutoModel``, takes labels from config.json
-and resizes images as preprocessor_config.json says.
+It loads a graph in a browser or in Node with ``AutoModel``, takes labels from config.json and
+resizes images as preprocessor_config.json says.
 """
 
 import json
@@ -11,17 +11,29 @@ from typing import Any
 
 from PIL import Image
 
-from zoo.hub import read_config
+from zoo.hub import CONFIG, read_config
 from zoo.inference.classifier import seen_of_an_image
 
 PREPROCESSOR = "preprocessor_config.json"
 BROWSER_KEYS = ("transformers.js_config", "id2label")
 
 
-def browser_config(label_names: list[str]) -> dict[str, Any]:
-    """The keys of config.json for browsers: fp32 is the only type, and the labels if any."""
+def browser_config(label_names: list[str], is_int8: bool) -> dict[str, Any]:
+    """The keys of config.json for browsers: the labels if any, and the graph to load.
+
+    Args:
+        is_int8: There is onnx/model_quantized.onnx, "q8" to transformers.js, else only fp32.
+    """
     labels = {str(number): name for number, name in enumerate(label_names)}
-    return {"transformers.js_config": {"dtype": "fp32"}} | ({"id2label": labels} if labels else {})
+    dtype = {"transformers.js_config": {"dtype": "q8" if is_int8 else "fp32"}}
+    return dtype | ({"id2label": labels} if labels else {})
+
+
+def add_browser_config(folder: Path, is_int8: bool) -> None:
+    """Add these keys to a folder's config.json."""
+    config = read_config(folder)
+    config |= browser_config(config.get("label_names", []), is_int8)
+    (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
 
 
 def preprocessor(folder: Path) -> str | None:

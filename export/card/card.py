@@ -60,7 +60,8 @@ def front_matter(config: dict[str, Any], report: dict[str, Any]) -> ModelCardDat
     training, classes = config.get("training"), config["num_classes"]
     datasets = [dataset_names(run["data"], classes)[0] for run in all_runs(training)]
     arguments: dict[str, Any] = {}
-    accuracy = figures_by_id(report).get("accuracy", {})
+    figures = figures_by_id(report)
+    accuracy = figures.get("int8_accuracy", figures.get("accuracy", {}))  # of the default graph
     if "onnxruntime_percent" in accuracy:
         hub_name, title = dataset_names(training["data"], classes)
         result = EvalResult(
@@ -110,6 +111,7 @@ def facts_of_card(folder: Path, config: dict[str, Any], report: dict[str, Any]) 
         "command": command_to_measure(report["images"], training),
         "in_other_terms": in_other_terms(**config["model_args"]["spike_layer"]),
         "bits": BITS,
+        "int8": _whole_numbers(figures),
         "numbers_in": numbers_in,
         "head_weights": head_weights(training),
         "begins_unrecorded": bool(training) and begins_unrecorded(training),
@@ -162,6 +164,13 @@ def citation(cfg: dict[str, Any]) -> str:
     entries = PAPERS.read_text().strip().split("\n\n")
     found = [entry for entry in entries if f"eprint = {{{number}}}" in entry]
     return f"{told}:\n\n```bibtex\n{found[0]}\n```" if found else f"{told}."
+
+
+def _whole_numbers(figures: dict[str, Any]) -> dict[str, int] | None:
+    """How many bits the sums of the int8 graph take."""
+    layers = figures.get("certificate", {}).get("int8_layers")
+    sums = [layer["whole_bits"] for layer in layers or () if layer["fraction_bits"] <= 0]
+    return {"bits": max(sums)} if sums else None
 
 
 def _without_log(run: dict[str, Any]) -> dict[str, Any]:

@@ -12,10 +12,12 @@ def describe_accuracy(report: dict[str, Any]) -> str:
     accuracy = figures_by_id(report)["accuracy"]
     if "onnxruntime_percent" not in accuracy:
         return "Not measured: the network was verified on pixels without labels."
-    return (
+    told = (
         f"Top-1 on {describe_images(report['images'])}: {accuracy['trained_percent']:.2f} % as "
-        f"trained, in PyTorch, {accuracy['onnxruntime_percent']:.2f} % in onnxruntime."
+        f"trained, in PyTorch, {accuracy['onnxruntime_percent']:.2f} % in onnxruntime"
     )
+    int8 = figures_by_id(report).get("int8_accuracy")
+    return f"{told}, {int8['onnxruntime_percent']:.2f} % in int8." if int8 else f"{told}."
 
 
 def describe_operations(energy: dict[str, Any]) -> str:

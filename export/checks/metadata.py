@@ -23,11 +23,14 @@ class Metadata(Check):
     that_differ: list[str]
 
 
-def check_metadata(folder: Path, rule: str, certificate: Certificate | None) -> Metadata:
+def check_metadata(
+    folder: Path, rule: str, certificate: Certificate | None, is_int8: bool
+) -> Metadata:
     """Compare preprocessor, labels, and rule and certificate of a report with what was found.
 
     Args:
         certificate: None if no graph is exact.
+        is_int8: Whether there are int8 graphs.
     """
     path, expected, wrong = folder / PREPROCESSOR, preprocessor(folder), []
     if (path.read_text() if path.is_file() else None) != expected:
@@ -37,7 +40,7 @@ def check_metadata(folder: Path, rule: str, certificate: Certificate | None) -> 
     with safe_open(folder / hub.WEIGHTS, framework="pt") as weights:
         if KEY in weights.keys() and not torch.equal(weights.get_tensor(KEY), to_tensor(neurons)):  # noqa: SIM118
             wrong.append(f"{hub.WEIGHTS}: {KEY}")  # older weights have none
-    browser = browser_config(config.get("label_names", []))
+    browser = browser_config(config.get("label_names", []), is_int8)
     wrong += [f"{hub.CONFIG}: {key}" for key in BROWSER_KEYS if config.get(key) != browser.get(key)]
     if (folder / REPORT).is_file():
         report = read_report(folder)

@@ -9,6 +9,10 @@ Two kinds of values may be rounded. An addition of two numbers has only one orde
 its result, unless a runtime merges it into the long sum before it. An average over any number of
 pixels is rounded in some way, and the graph undoes it with a Round.
 
+In int8 graphs every value is whole. There a convolution is also proved to have no tie, which
+runtimes round in two ways: its sums are odd, and its scales divide them by at least 4. Two products
+fit the 16 bits in which kernels of older processors add them.
+
 The proof knows the operators that zoo.deployment.writer emits, as it emits them. It shares no code
 with zoo.deployment, whose result it checks, but a test of powers of two.
 Shapes: C channels.
@@ -32,7 +36,7 @@ SEPARATORS = {"Round", "Floor", "GreaterOrEqual", "Cast", "Split"}
 ULP = 2.0**-23  # the largest relative rounding of an fp32 number
 LARGEST = 2.0**127  # with steps of at least 2^-SMALLEST, fp32 holds every number below
 ANY_GRID = -1000.0  # fraction of 0, which is a multiple of every step
-STEP = re.compile(r"\.(potential|leaked|reset|kept|fall|fires|spike|current|counts)_\d+$")
+STEP = re.compile(r"\.(potential|leaked|reset|kept|fall|fires|spike|current|counts|step)_\d+$")
 
 
 @dataclass(frozen=True)
@@ -74,6 +78,9 @@ class Range:
 
 
 PIXELS = Range(np.zeros(1), np.full(1, 255.0), np.zeros(1))
+BYTES = (0, 255)
+SHORTEST_SHIFT = 2  # bits, for which an odd number lies between two halves
+PAIR = 2**15 - 1  # what two products may add up to
 SPIKES = Range(np.zeros(1), np.ones(1), np.zeros(1))
 
 
@@ -103,6 +110,10 @@ class Proof:
         graph = onnx.shape_inference.infer_shapes(model, strict_mode=True).graph
         self.shapes = {
             value.name: [d.dim_value for d in value.type.tensor_type.shape.dim]
+            for value in (*graph.value_info, *graph.input)
+        }
+        self.types = {
+            value.name: value.type.tensor_type.elem_type
             for value in (*graph.value_info, *graph.input)
         }
         self.constants = {t.name: numpy_helper.to_array(t) for t in graph.initializer}
@@ -144,6 +155,11 @@ class Proof:
             raise NotExactError(f"{node.name}: expected at most {BITS} bits, got {bits:.2f}")
         return x
 
+    def check_ones(self, node: onnx.NodeProto, *scales: str) -> None:
+        """Raise unless these scales are 1."""
+        if any((self.constants[scale] != 1).any() for scale in scales):
+            raise NotExactError(f"{node.name}: expected scales of 1")
+
     def check_sum(self, node: onnx.NodeProto, x: Range) -> Range:
         """As check, with a row for the layer."""
         self.check(node, x)
@@ -162,6 +178,80 @@ class Proof:
 
 def _identity(proof: Proof, node: onnx.NodeProto, x: str, *_, **__) -> Range:
     return proof.exact(x)
+
+
+def _cast(proof: Proof, node: onnx.NodeProto, x: str, to: int) -> Range:
+    x = proof.exact(x)
+    return _check_bytes(node, x) if to == onnx.TensorProto.UINT8 else x
+
+
+def _check_bytes(node: onnx.NodeProto, x: Range) -> Range:
+    """Raise unless every value is a whole number of 8 bits."""
+    if (x.fraction > 0).any() or (x.low < BYTES[0]).any() or (x.high > BYTES[1]).any():
+        raise NotExactError(f"{node.name}: expected whole numbers from 0 to {BYTES[1]}")
+    return x
+
+
+def _split(proof: Proof, node: onnx.NodeProto, x: str, axis: int, **_) -> Range:
+    return (_anywhere if axis == 1 else _identity)(proof, node, x)
+
+
+def _pad(proof: Proof, node: onnx.NodeProto, x: str, pads: str, value: str) -> Range:
+    return _union([proof.exact(x), proof.exact(value)])
+
+
+def _dequantize(proof: Proof, node: onnx.NodeProto, x: str, scale: str, zero: str) -> Range:
+    proof.check_ones(node, scale)
+    x, zero = proof.exact(x), float(proof.constants[zero])
+    return replace(x, low=x.low - zero, high=x.high - zero)
+
+
+def _quantize(proof: Proof, node: onnx.NodeProto, x: str, scale: str, zero: str) -> Range:
+    proof.check_ones(node, scale)
+    x, zero = proof.exact(x), float(proof.constants[zero])
+    if (x.fraction > 0).any():
+        raise NotExactError(f"{node.name}: expected whole numbers")
+    low, high = ((ends + zero).clip(*BYTES) for ends in (x.low, x.high))
+    return replace(x, low=low, high=high)
+
+
+def _whole_convolution(
+    proof: Proof,
+    node: onnx.NodeProto,
+    x: str,
+    x_scale: str,
+    x_zero: str,
+    weight: str,
+    weight_scale: str,
+    weight_zeros: str,
+    y_scale: str,
+    y_zero: str,
+    bias: str,
+    group: int = 1,
+    **_,
+) -> Range:
+    """An int8 convolution, whose sums no runtime rounds in another way."""
+    proof.check_ones(node, x_scale, y_scale)
+    weights, biases = (proof.constants[name].astype(np.int64) for name in (weight, bias))
+    scale = proof.constants[weight_scale].astype(np.float64)
+    if proof.constants[x_zero].any() or proof.constants[weight_zeros].any():
+        raise NotExactError(f"{node.name}: expected inputs and weights with zero points of 0")
+    pair = 2 * proof.exact(x).high.max() * np.abs(weights).max()
+    if pair > PAIR:
+        raise NotExactError(f"{node.name}: expected products that fit 16 bits, got {pair:.0f}")
+    n = _weighted_sum(proof, node, x, weight, bias, group)
+    shifts = fraction_of(scale[:, None])
+    has_ties = (weights % 2).any() or not (biases % 2).all() or (shifts < SHORTEST_SHIFT).any()
+    if has_ties and (scale != 1).any():
+        raise NotExactError(f"{node.name}: expected sums that never lie between two whole numbers")
+    mantissas = scale * np.exp2(shifts)
+    proof.check(node, replace(n, low=n.low * mantissas, high=n.high * mantissas))
+    zero = float(proof.constants[y_zero])
+    low, high = (
+        (rounded(ends * scale) + zero).clip(*BYTES)
+        for rounded, ends in ((np.floor, n.low), (np.ceil, n.high))
+    )
+    return Range(low, high, np.zeros(1))
 
 
 def _anywhere(proof: Proof, node: onnx.NodeProto, x: str, *_, **__) -> Range:
@@ -196,8 +286,9 @@ def _clip(proof: Proof, node: onnx.NodeProto, x: str, limit: str) -> Range:
     return Range(choose(x.low, limit.low), choose(x.high, limit.high), fraction)
 
 
-def _concat(proof: Proof, node: onnx.NodeProto, *steps: str, axis: int) -> Range:
-    return _union([proof.exact(step) for step in steps])
+def _concat(proof: Proof, node: onnx.NodeProto, *parts: str, axis: int) -> Range:
+    by_channel = _anywhere if axis == 1 else _identity
+    return _union([by_channel(proof, node, part) for part in parts])
 
 
 def _union(ranges: list[Range]) -> Range:
@@ -221,6 +312,8 @@ def _add(proof: Proof, node: onnx.NodeProto, left: str, right: str) -> Range:
             ends + np.abs(ends) * sign * ULP for ends, sign in ((total.low, -1), (total.high, 1))
         )
         return Range(low, high, fraction)
+    if proof.types.get(node.output[0]) == onnx.TensorProto.UINT8:
+        return _check_bytes(node, total)
     return (proof.check_sum if node.op_type == "Add" else proof.check)(node, total)
 
 
@@ -322,9 +415,10 @@ def _average_error(pixels: int) -> float:
 RULES: dict[str, Callable[..., Range | None]] = {
     "Add": _add,
     "AveragePool": _average,
-    "Cast": _identity,
+    "Cast": _cast,
     "Concat": _concat,
     "Conv": _weighted_sum,
+    "DequantizeLinear": _dequantize,
     "Floor": _floor,
     "Gemm": _weighted_sum,
     "GreaterOrEqual": _compare,
@@ -334,10 +428,14 @@ RULES: dict[str, Callable[..., Range | None]] = {
     "MaxPool": _identity,
     "Min": _clip,
     "Mul": _mul,
+    "Pad": _pad,
+    "QLinearConv": _whole_convolution,
+    "QuantizeLinear": _quantize,
     "ReduceSum": _count,
     "Reshape": _anywhere,
     "Round": _round,
-    "Split": _identity,
+    "Slice": _identity,
+    "Split": _split,
     "Sub": _add,
     "Sum": _sum,
     "Transpose": _anywhere,

@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 
 import zoo
 from export.checks.graphs import check_graphs
+from export.deployed import deploy
 from export.folder import REPORT, changed_files, move_into_place
 from export.publish import Options as PublishOptions
 from export.publish import PublishError, publish_to_folder
@@ -100,7 +101,7 @@ def test_a_graph_carries_its_labels_and_how_images_are_normalised(exported):
 
 def test_other_labels_in_a_graph_are_found_and_an_older_graph_has_none(exported, tmp_path):
     folder = shutil.copytree(exported, tmp_path / "copy")
-    deployed = zoo.deploy(load(exported))
+    deployed = deploy(load(exported))
     assert check_graphs(folder, deployed).passed
     path = folder / "onnx/model.onnx"
     graph = onnx.load(path)

@@ -58,7 +58,6 @@ from zoo.layers.hooks import runs_hooks
 from zoo.layers.shortcut_heads import strip_heads
 from zoo.models._build import check_created
 from zoo.neurons import LIF
-from zoo.validation import one_of
 
 SIGMAS = 64  # deviations from its norm's bias at which a convolution of a current is cut off
 
@@ -85,12 +84,14 @@ def deploy(model: nn.Module, exact: bool = True, bits: Literal[8, 24] = 24) -> f
         ValueError: The network is not from zoo.create_model, its weights are not finite, or it has
             forward hooks.
     """
+    if bits not in (8, 24):
+        raise ValueError(f"bits: expected 8 or 24, got {bits!r}")
     model = _bare(model).cpu().float()
     model.set_grad_checkpointing(False)
     if broken := [k for k, v in model.state_dict().items() if not v.isfinite().all()]:
         raise ValueError(f"model: expected finite weights, got NaN or infinity in {broken}")
     with torch.device("cpu"):  # overrides torch.set_default_device
-        if one_of("bits", bits, (8, 24)) == 8:
+        if bits == 8:
             return to_whole_numbers(_Deployment(model, exact=False, snaps=False).run())
         return _Deployment(model, exact, snaps=exact).run()
 

@@ -26,9 +26,15 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 from torch.fx.passes.shape_prop import ShapeProp
 
-from zoo.deployment.grid import BITS, NotExactError, pool_window, snap_sums, unsupported
+from zoo.deployment.grid import (
+    BITS,
+    NotExactError,
+    is_power_of_two,
+    pool_window,
+    snap_sums,
+    unsupported,
+)
 from zoo.deployment.layers import FoldedLIF, PixelConv, SpikeCountHead, SumPool2d
-from zoo.neurons import LIF
 
 WEIGHT = 63  # the largest weight in steps; twice that fits int8
 PIXEL_WEIGHT = 32  # int8 kernels add two products of pixels in 16 bits: 2 * 255 * 2 * 32 < 2^15
@@ -121,6 +127,20 @@ class SumCounts(SumPool2d):
         self.channels = channels
 
 
+class MaxCounts(nn.Module):
+    """Counts of the largest output under a window at each step."""
+
+    def __init__(self, pool: nn.MaxPool2d, time_steps: int):
+        super().__init__()
+        self.pool, self.time_steps = pool, time_steps
+
+    def forward(self, x: Tensor) -> Tensor:
+        counts = x.unflatten(0, (self.time_steps, -1))
+        spikes = counts.diff(dim=0, prepend=torch.zeros_like(counts[:1]))
+        pooled = self.pool(spikes.flatten(0, 1)).unflatten(0, (self.time_steps, -1))
+        return pooled.cumsum(0).flatten(0, 1)
+
+
 class CountHead(SpikeCountHead):
     """The classifier on the counts of the last step, [T*B, C, H, W] -> logits [B, K]."""
 
@@ -192,26 +212,25 @@ class _Conversion:
         deployed.pretrained_cfg = self.folded.pretrained_cfg
         return deployed.float().requires_grad_(False)
 
-    def _module(self, name: str, x: fx.Node | Counts | Current) -> fx.Node | Counts | Current:
+    def _module(self, name: str, *inputs: fx.Node | Counts | Current) -> fx.Node | Counts | Current:
         module = copy.deepcopy(self.folded.get_submodule(name))
-        match module, x:
+        match module, *inputs:
             case PixelConv(), fx.Node():
                 return Current(stem=(name, module))
-            case FoldedLIF(), Counts():
-                return self._neuron(name, module, Current(shortcuts=(x,)))
-            case FoldedLIF(), Current():
+            case FoldedLIF(), Current() as x:
                 return self._neuron(name, module, x)
-            case nn.Conv2d(), Counts():
+            case nn.Conv2d(), Counts() as x:
                 return Current(convs=((name, module, x),))
-            case nn.AvgPool2d(), Counts():
+            case nn.AvgPool2d(), Counts() as x:
                 window = pool_window(module)
                 node = self._call(name, SumCounts(module, self.channels), x.node)
                 return _in_a_byte(name, Counts(node, x.high * window, x.times * window))
-            case nn.MaxPool2d(), Counts() if self.T == 1:
-                return replace(x, node=self._call(name, module, x.node))
-            case SpikeCountHead(), Counts():
+            case nn.MaxPool2d(), Counts() as x:
+                return replace(x, node=self._call(name, MaxCounts(module, self.T), x.node))
+            case SpikeCountHead(), Counts() as x:
                 return self._head(name, module, x)
-        raise unsupported(name, f"{type(module).__name__} in whole numbers, at {self.T} time steps")
+        kinds = [type(x).__name__ for x in inputs]
+        raise unsupported(name, f"{type(module).__name__} of {kinds} in whole numbers")
 
     def _call(self, name: str, module: nn.Module, *x: fx.Node) -> fx.Node:
         self.modules[name] = module
@@ -241,7 +260,7 @@ class _Conversion:
         if x.stem:
             node = self._pixels(*x.stem, scale)
         elif x.convs:
-            node = self._convolution(name, lif, x, scale)
+            node = self._convolution(name, x, scale)
         else:
             raise unsupported(name, "a neuron without a convolution in whole numbers")
         for shortcut in x.shortcuts:
@@ -268,7 +287,7 @@ class _Conversion:
         stem = PixelCountConv(stem, 2 * bias + torch.stack(floors), shift)
         return self._call(name, stem, *self.graph.find_nodes(op="placeholder"))
 
-    def _convolution(self, name: str, lif: LIF, x: Current, scale: float) -> fx.Node:
+    def _convolution(self, name: str, x: Current, scale: float) -> fx.Node:
         """The convolutions of a current as one; a 1x1 shortcut lies in the middle of the kernel."""
         convs = sorted(x.convs, key=lambda conv: -math.prod(conv[1].kernel_size))
         (conv_name, conv, counts), *others = convs
@@ -295,7 +314,8 @@ class _Conversion:
         fc = head.fc.double()
         fc.weight.div_(x.times)
         snap_sums(fc, 0, self.pixels * x.high)
-        return self._call(name, CountHead(fc, self.T), x.node)
+        fraction = None if is_power_of_two(self.pixels) else 0
+        return self._call(name, CountHead(fc, self.T, fraction), x.node)
 
 
 def _in_a_byte(name: str, counts: Counts) -> Counts:
@@ -305,9 +325,7 @@ def _in_a_byte(name: str, counts: Counts) -> Counts:
 
 
 def _keeps_size(conv: nn.Conv2d) -> bool:
-    return all(
-        side == 2 * pad + 1 for side, pad in zip(conv.kernel_size, conv.padding, strict=True)
-    )
+    return conv.kernel_size == tuple(2 * pad + 1 for pad in conv.padding)
 
 
 def round_to_steps(

@@ -1,7 +1,6 @@
 """Write a network of whole numbers as an ONNX graph: QLinearConv, and a few passes over bytes.
 
-Each time step has its own nodes, which share their weights. At more than one step the number of the
-step ends a node's name.
+Each time step has its own nodes, whose names end in its number; they share their weights.
 Shapes: T time steps, B batch, C channels, H height, W width.
 """
 
@@ -9,7 +8,7 @@ import numpy as np
 import torch
 from onnx import TensorProto
 from timm.layers import to_2tuple
-from torch import Tensor, fx, nn
+from torch import Tensor, fx
 
 from zoo.deployment.integer import (
     COPIES,
@@ -17,6 +16,7 @@ from zoo.deployment.integer import (
     CountHead,
     CountingLIF,
     Join,
+    MaxCounts,
     PixelCountConv,
     SumCounts,
 )
@@ -38,13 +38,9 @@ class IntegerWriter(Nodes):
                 module = deployed.get_submodule(node.target)
                 values[node] = LAYERS[type(module)](self, node.target, module, *x)
             elif node.op == "call_function":
-                zero = getattr(self._source(deployed, node.args[0]), "zero", 0)
-                values[node] = self._sum(node.name, *x, zero)
+                values[node] = self._sum(deployed, node, *x)
             elif node.op == "output":
                 self._node("Identity", x[0], "logits")
-
-    def _source(self, deployed: fx.GraphModule, node: fx.Node) -> nn.Module | None:
-        return deployed.get_submodule(node.target) if node.op == "call_module" else None
 
     def pixel_conv(self, name: str, stem: PixelCountConv, pixels: Steps) -> Steps:
         (x,) = pixels
@@ -54,22 +50,15 @@ class IntegerWriter(Nodes):
             x = self._node("Cast", [x], f"{name}.pixels", to=TensorProto.UINT8)
         x = self._padded(name, stem, x)
         x = self._node("Concat", [x] * COPIES, f"{name}.copies", axis=1)
-        weight = torch.cat(_in_copies(stem.conv.weight), 1)
-        taken = (stem.conv.weight * stem.mean).sum(
-            (1, 2, 3)
-        )  # by the mean, which is not subtracted
-        return [
-            self._conv(
-                f"{name}{end}",
-                name,
-                x,
-                weight,
-                bias - taken,
-                t * torch.exp2(-stem.shift),
-                stride=stem.conv.stride,
-            )
-            for t, (end, bias) in enumerate(zip(_ends(len(stem.bias)), stem.bias, strict=True), 1)
-        ]
+        self._tensor(f"{name}.weight", torch.cat(_in_copies(stem.conv.weight), 1).to(torch.int8))
+        mean = (stem.conv.weight * stem.mean).sum((1, 2, 3))  # which pixels still have
+        step, steps = torch.exp2(-stem.shift), []
+        for t, (end, bias) in enumerate(zip(_ends(len(stem.bias)), stem.bias, strict=True), 1):
+            scale = self._tensor(f"{name}.scale{end}", t * step)
+            bias = bias - mean
+            strides = stem.conv.stride
+            steps.append(self._conv(f"{name}{end}", name, x, scale, bias, strides=strides))
+        return steps
 
     def _padded(self, name: str, stem: PixelCountConv, x: str) -> str:
         """Every channel padded with its mean, which stands for 0."""
@@ -83,73 +72,62 @@ class IntegerWriter(Nodes):
         return self._node("Concat", padded, f"{name}.padded", axis=1)
 
     def conv(self, name: str, conv: CountConv, x: Steps) -> Steps:
-        scale = torch.exp2(-conv.shift)
+        self._tensor(f"{name}.weight", conv.weight.to(torch.int8))
+        scale = self._tensor(f"{name}.scale", torch.exp2(-conv.shift))
+        shape = dict(strides=conv.stride, pads=conv.padding * 2)
         return [
-            self._conv(
-                f"{name}{end}",
-                name,
-                x_t,
-                conv.weight,
-                bias,
-                scale,
-                conv.zero,
-                conv.stride,
-                conv.padding,
-            )
+            self._conv(f"{name}{end}", name, x_t, scale, bias, conv.zero, **shape)
             for end, x_t, bias in zip(_ends(len(x)), x, conv.bias, strict=True)
         ]
 
     def _conv(
-        self,
-        output: str,
-        layer: str,
-        x: str,
-        weight: Tensor,
-        bias: Tensor,
-        scale: Tensor,
-        zero: int = 0,
-        stride: tuple[int, int] = (1, 1),
-        padding: tuple[int, int] = (0, 0),
-        group: int = 1,
+        self, output: str, layer: str, x: str, scale: str, bias: Tensor, zero: int = 0, **shape
     ) -> str:
         """A convolution times a scale per channel, rounded to a byte; zero is the code of 0."""
-        channels = len(weight)
-        inputs = [
-            x,
-            self._number(1),
-            self._byte(0),
-            self._tensor(f"{layer}.weight", weight.to(torch.int8)),
-            self._tensor(f"{output}.scale", scale),
-            self._tensor(f"zeros_{channels}", np.zeros(channels, dtype=np.int8)),
-            self._number(1),
-            self._byte(zero),
-            self._tensor(f"{output}.bias", bias.to(torch.int32)),
-        ]
-        sides = tuple(weight.shape[2:])
-        return self._node(
-            "QLinearConv",
-            inputs,
-            output,
-            kernel_shape=sides,
-            strides=stride,
-            pads=padding * 2,
-            group=group,
-        )
+        channels = len(bias)
+        zeros = self._tensor(f"zeros_{channels}", np.zeros(channels, dtype=np.int8))
+        bias = self._tensor(f"{output}.bias", bias.to(torch.int32))
+        one, nothing = self._number(1), self._byte(0)
+        inputs = [x, one, nothing, f"{layer}.weight", scale, zeros, one, self._byte(zero), bias]
+        return self._node("QLinearConv", inputs, output, **shape)
 
     def sum_pool(self, name: str, pool: SumCounts, x: Steps) -> Steps:
         """Sums as a convolution with ones, since runtimes round averages of bytes."""
-        ones = torch.ones(pool.channels, 1, *to_2tuple(pool.pool.kernel_size))
-        bias, scale = torch.zeros(pool.channels), torch.ones(pool.channels)
-        shape = dict(stride=to_2tuple(pool.pool.stride), padding=to_2tuple(pool.pool.padding))
+        channels, sides = pool.channels, to_2tuple(pool.pool.kernel_size)
+        self._tensor(f"{name}.weight", torch.ones(channels, 1, *sides).to(torch.int8))
+        scale = self._tensor(f"ones_{channels}", torch.ones(channels))
+        shape = dict(
+            strides=to_2tuple(pool.pool.stride),
+            pads=to_2tuple(pool.pool.padding) * 2,
+            group=channels,
+        )
         return [
-            self._conv(f"{name}{end}", name, x_t, ones, bias, scale, **shape, group=pool.channels)
+            self._conv(f"{name}{end}", name, x_t, scale, torch.zeros(channels), **shape)
             for end, x_t in zip(_ends(len(x)), x, strict=True)
         ]
 
-    def max_pool(self, name: str, pool: nn.MaxPool2d, x: Steps) -> Steps:
-        sides, pads = to_2tuple(pool.kernel_size), to_2tuple(pool.padding) * 2
-        strides = to_2tuple(pool.stride)
-        return [self._node("MaxPool", x, name, kernel_shape=sides, strides=strides, pads=pads)]
+    def max_pool(self, name: str, layer: MaxCounts, x: Steps) -> Steps:
+        pool, counts = layer.pool, []
+        window = dict(
+            kernel_shape=to_2tuple(pool.kernel_size),
+            strides=to_2tuple(pool.stride),
+            pads=to_2tuple(pool.padding) * 2,
+        )
+        for t, (end, x_t) in enumerate(zip(_ends(len(x)), x, strict=True)):
+            if t == 0:
+                counts.append(self._node("MaxPool", [x_t], f"{name}{end}", **window))
+                continue
+            parts = [
+                self._floats(part, f"{name}.{key}{end}")
+                for key, part in (("after", x_t), ("before", x[t - 1]))
+            ]
+            spikes = self._node("Sub", parts, f"{name}.change{end}")
+            # Counts never fall, which a proof by intervals cannot see.
+            spikes = self._node("Max", [spikes, self._number(0)], f"{name}.rise{end}")
+            spikes = self._bytes(spikes, f"{name}.spikes{end}")
+            pooled = self._node("MaxPool", [spikes], f"{name}.pooled{end}", **window)
+            counts.append(self._node("Add", [counts[-1], pooled], f"{name}{end}"))
+        return counts
 
     def join(self, name: str, join: Join, x: Steps, shortcut: Steps) -> Steps:
         joined = []
@@ -165,15 +143,20 @@ class IntegerWriter(Nodes):
             joined.append(self._node("Concat", [x_t, s_t], f"{name}{end}", axis=1))
         return joined
 
-    def _sum(self, name: str, left: Steps, right: Steps, zero: int) -> Steps:
-        one, sums = self._number(1), []
+    def _sum(self, deployed: fx.GraphModule, node: fx.Node, left: Steps, right: Steps) -> Steps:
+        """A convolution and a shortcut, or counts; onnxruntime makes one pass over bytes of it."""
+        first, name, zero = node.args[0], node.name, 0
+        if first.op == "call_module":
+            name = f"{first.target}.with_shortcut"
+            zero = getattr(deployed.get_submodule(first.target), "zero", 0)
+        sums = []
         for end, l_t, r_t in zip(_ends(len(left)), left, right, strict=True):
             parts = [
-                self._node("DequantizeLinear", [part, one, self._byte(z)], f"{name}.{side}{end}")
+                self._floats(part, f"{name}.{side}{end}", z)
                 for side, part, z in (("left", l_t, zero), ("right", r_t, 0))
             ]
             x = self._node("Add", parts, f"{name}.float{end}")
-            sums.append(self._node("QuantizeLinear", [x, one, self._byte(0)], f"{name}{end}"))
+            sums.append(self._bytes(x, f"{name}{end}"))
         return sums
 
     def lif(self, name: str, lif: CountingLIF, x: Steps) -> Steps:
@@ -188,19 +171,26 @@ class IntegerWriter(Nodes):
         return counts
 
     def head(self, name: str, head: CountHead, x: Steps) -> Steps:
-        inputs = [x[-1], self._number(1), self._byte(0)]
-        counts = self._node("DequantizeLinear", inputs, f"{name}.floats")
+        counts = self._floats(x[-1], f"{name}.floats")
         axes = self._tensor("pixel_axes", np.array([2, 3], dtype=np.int64))
         counts = self._node("ReduceSum", [counts, axes], f"{name}.counts", keepdims=0)
+        if head.fraction is not None:
+            counts = self._node("Round", [counts], f"{name}.counts.whole")
         inputs = [counts, *self._parameters(f"{name}.fc", head.fc)]
         return [self._node("Gemm", inputs, name, transB=1)]
+
+    def _floats(self, x: str, output: str, zero: int = 0) -> str:
+        return self._node("DequantizeLinear", [x, self._number(1), self._byte(zero)], output)
+
+    def _bytes(self, x: str, output: str) -> str:
+        return self._node("QuantizeLinear", [x, self._number(1), self._byte(0)], output)
 
     def _byte(self, value: int) -> str:
         return self._tensor(f"byte_{value}", np.array(value, dtype=np.uint8))
 
 
 def _ends(T: int) -> list[str]:
-    return [f"_{t}" for t in range(T)] if T > 1 else [""]
+    return [f".step_{t}" for t in range(T)] if T > 1 else [""]
 
 
 def _in_copies(weight: Tensor) -> list[Tensor]:
@@ -217,7 +207,7 @@ LAYERS = {
     PixelCountConv: IntegerWriter.pixel_conv,
     CountConv: IntegerWriter.conv,
     SumCounts: IntegerWriter.sum_pool,
-    nn.MaxPool2d: IntegerWriter.max_pool,
+    MaxCounts: IntegerWriter.max_pool,
     Join: IntegerWriter.join,
     CountingLIF: IntegerWriter.lif,
     CountHead: IntegerWriter.head,

@@ -13,7 +13,7 @@ const model = await AutoModel.from_pretrained(folder);
 const { logits } = await model(await processor(image));
 
 ort.env.wasm.numThreads = 1;
-const session = await ort.InferenceSession.create(readFileSync(`${folder}/onnx/model_uint8.onnx`));
+const session = await ort.InferenceSession.create(readFileSync(`${folder}/onnx/${process.argv[4]}`));
 const shape = [1, 3, image.height, image.width];
 const pixels = new ort.Tensor("uint8", image.toTensor("CHW").data, shape);
 const web = await session.run({ pixel_values: pixels });
