@@ -78,7 +78,7 @@ def test_a_wheel_goes_from_classify_to_export_without_a_checkout(wheel, tmp_path
     for tag in ("short_bp_resnet18.cifar10", "short_bp_resnet20_slim.cifar10"):
         assert tag.partition(".")[0] in call("list", "--pretrained")
         assert "airplane" in call("classify", tag, "noise.png", "--top", "10")
-    graphs = [path.parts[-3] for path in home.rglob("model_uint8.onnx")]
+    graphs = [path.parts[-3] for path in home.rglob("model_int8.onnx")]
     assert graphs == ["short_bp_resnet18.cifar10"]  # written on first use
     call("train", "digits_demo", "--epochs", "2", "--device", "cpu")
     call("export", "runs/digits_demo", "--output", "hub/digits")

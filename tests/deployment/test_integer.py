@@ -9,6 +9,7 @@ import torch
 from exact_networks import awaken, changed, pixels, run_graph, settle
 from onnx import numpy_helper
 from onnx.reference import ReferenceEvaluator
+from torch.nn import functional
 
 import zoo
 from export.graph.proof import certify
@@ -94,10 +95,13 @@ def test_counts_are_those_of_the_neurons_with_rounded_weights(arguments):
     assert torch.equal(counts, (spikes * levels).cumsum(0))
 
 
-def test_classes_stay_close_to_those_of_the_network(whole, model):
-    x = pixels(model, 64)
-    classes = [deployed(x).argmax(1) for deployed in (zoo.deploy(model, exact=False), whole)]
-    assert (classes[0] == classes[1]).float().mean() > 0.7  # of noise, by a network of noise
+def test_classes_stay_close_to_those_of_a_trained_network():
+    blots = torch.rand(64, 3, 5, 5, generator=torch.manual_seed(0)) * 255
+    x = functional.interpolate(blots, size=32, mode="bilinear").to(torch.uint8)
+    model = zoo.create_model(SLIM, pretrained=True).eval()
+    forms = zoo.deploy(model, exact=False), zoo.deploy(model, bits=8)
+    classes = [deployed(x).argmax(1) for deployed in forms]
+    assert (classes[0] == classes[1]).float().mean() > 0.6
 
 
 def test_weights_are_even_biases_odd_and_shifts_at_least_two(whole):

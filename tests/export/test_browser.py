@@ -38,9 +38,14 @@ def packages(request) -> Path:
 
 @pytest.mark.slow
 @pytest.mark.timeout(400)
-def test_javascript_gives_the_bits_of_onnxruntime(packages, tmp_path):
+@pytest.mark.parametrize(
+    ("reset", "graph"), [("zero", "model_uint8.onnx"), ("subtract", "model_int8.onnx")]
+)
+def test_javascript_gives_the_bits_of_onnxruntime(packages, tmp_path, reset, graph):
     torch.manual_seed(0)
-    model = awaken(zoo.create_model("short_bp_resnet20_slim", time_steps=2))
+    neuron = {"decay": 1.0, "reset": reset}
+    model = zoo.create_model("short_bp_resnet20_slim", time_steps=2, spike_layer=neuron)
+    model = awaken(model)
     source, folder = tmp_path / "source", tmp_path / "published"
     source.mkdir()
     hub.save_pretrained(model, source, label_names=[f"class {i}" for i in range(10)])
@@ -49,7 +54,7 @@ def test_javascript_gives_the_bits_of_onnxruntime(packages, tmp_path):
     Image.fromarray(pixels).save(tmp_path / "image.png")
 
     run = subprocess.run(
-        ["node", "classify.mjs", folder, tmp_path / "image.png"],
+        ["node", "classify.mjs", folder, tmp_path / "image.png", graph],
         cwd=packages,
         capture_output=True,
         text=True,

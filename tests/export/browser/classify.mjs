@@ -1,9 +1,9 @@
-// node classify.mjs FOLDER IMAGE: logits of a published folder by both libraries, as JSON.
+// node classify.mjs FOLDER IMAGE GRAPH: logits of a published folder by both libraries, as JSON.
 import { readFileSync } from "node:fs";
 import { AutoImageProcessor, AutoModel, RawImage, env } from "@huggingface/transformers";
 import * as ort from "onnxruntime-web";
 
-const [folder, file] = process.argv.slice(2);
+const [folder, file, graph] = process.argv.slice(2);
 env.allowRemoteModels = false;
 env.localModelPath = "";
 const image = await RawImage.read(file);
@@ -13,7 +13,7 @@ const model = await AutoModel.from_pretrained(folder);
 const { logits } = await model(await processor(image));
 
 ort.env.wasm.numThreads = 1;
-const session = await ort.InferenceSession.create(readFileSync(`${folder}/onnx/${process.argv[4]}`));
+const session = await ort.InferenceSession.create(readFileSync(`${folder}/onnx/${graph}`));
 const shape = [1, 3, image.height, image.width];
 const pixels = new ort.Tensor("uint8", image.toTensor("CHW").data, shape);
 const web = await session.run({ pixel_values: pixels });
