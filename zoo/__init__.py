@@ -6,6 +6,7 @@
 
 from zoo.deployment.fold import deploy
 from zoo.deployment.grid import NotExactError
+from zoo.deployment.unroll import unroll
 from zoo.factory import create_model, list_models
 from zoo.hub.download import PullError
 from zoo.hub.folder import save_pretrained
@@ -27,4 +28,5 @@ __all__ = [
     "load_spikingjelly",
     "save_pretrained",
     "strip_heads",
+    "unroll",
 ]

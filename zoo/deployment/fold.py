@@ -139,7 +139,7 @@ class _Deployment:
         self.readers: list[Reader] = []
 
     def run(self) -> fx.GraphModule:
-        graph = _Tracer().trace(self.model)
+        graph = Tracer().trace(self.model)
         size = self.model.pretrained_cfg["input_size"][1:]
         image = torch.zeros(1, self.model.in_chans, *size, dtype=torch.float32)
         ShapeProp(fx.GraphModule(self.model, graph)).propagate(image)
@@ -355,7 +355,7 @@ LAYERS = {
 }
 
 
-class _Tracer(fx.Tracer):
+class Tracer(fx.Tracer):
     def is_leaf_module(self, module: nn.Module, name: str) -> bool:
         return isinstance(module, tuple(LAYERS)) or super().is_leaf_module(module, name)
 

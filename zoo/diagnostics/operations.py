@@ -10,6 +10,7 @@ Shapes: T time steps, B batch, C channels, H height, W width.
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, Literal
 
 import torch
@@ -20,6 +21,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from zoo.deployment.grid import NotExactError
+from zoo.deployment.unroll import unroll
 from zoo.diagnostics.rates import check_batches
 from zoo.layers.hooks import eval_mode, hooks
 from zoo.neurons import LIF
@@ -55,17 +58,19 @@ def count_operations(model: nn.Module, batches: Iterable[Tensor]) -> list[Operat
     A layer that runs once for an image and not at every time step, as the first does, is counted
     once. A layer on spikes accumulates each time a spike meets a weight inside the borders. On
     whole numbers it skips zeros, accumulates ones and multiplies the rest. On real numbers it
-    multiplies every time, zeros and padding too, as is usual for ordinary networks. Rates
-    k / levels count as the whole numbers k. A product of two spike trains accumulates where both
-    fire; an elementwise product multiplies where neither side is 0 or 1. Norms (which deployment
-    folds away), pooling and the inside of a LIF are not counted.
+    multiplies every time, zeros and padding too, as is usual for ordinary networks. A network of
+    one step of levels is counted as the binary spikes that zoo.unroll makes of it; where it makes
+    none, rates k / levels count as the whole numbers k. A product of two spike trains accumulates
+    where both fire; an elementwise product multiplies where neither side is 0 or 1. Norms (which
+    deployment folds away), pooling and the inside of a LIF are not counted.
 
     Args:
         model: Runs in eval mode and stays as it was.
         batches: Normalised images, each [B, C, H, W] or event frames [T, B, C, H, W].
     """
     check_batches(batches)
-    model, images = unwrap_model(model), 0
+    first, batches = _peeked(batches)
+    model, images = _in_spikes(unwrap_model(model), first), 0
     counter = _Counter(model)
     with _watched_by(counter, model):
         for x in batches:
@@ -92,6 +97,20 @@ def count_connections(model: nn.Module, x: Tensor, padding: bool = True) -> dict
     with _watched_by(counter, model), counter:
         model(x)
     return {layer: multiplied for layer, (_, multiplied, _) in counter.layers.items()}
+
+
+def _in_spikes(model: nn.Module, x: Tensor) -> nn.Module:
+    """The network in binary spikes if it is one of levels that unrolls; not for event frames."""
+    try:
+        return unroll(model) if x.ndim == 4 else model
+    except (NotExactError, ValueError):
+        return model
+
+
+def _peeked(batches: Iterable[Tensor]) -> tuple[Tensor, Iterable[Tensor]]:
+    rest = iter(batches)
+    first = next(rest)
+    return first, chain([first], rest)
 
 
 class _Counter(TorchDispatchMode):

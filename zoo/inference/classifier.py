@@ -7,24 +7,17 @@ import json
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 import onnxruntime
-from huggingface_hub import cached_assets_path
 from onnx.external_data_helper import uses_external_data
 from PIL import Image
 from torchvision.transforms import v2
 
 from zoo import hub
-from zoo.deployment.fold import deploy
-from zoo.deployment.metadata import add_metadata
-from zoo.deployment.writer import write_graph
-from zoo.factory import create_model
-from zoo.hub.files import write
 from zoo.inference.image import decode, middle, upright
 from zoo.validation import whole
 
@@ -120,8 +113,7 @@ def load_onnx(name: str, cache_dir: str | Path | None = None) -> Classifier:
     folder = hub.locate(name, (hub.CONFIG, graph), cache_dir)
     config = hub.read_config(folder)
     path = folder / graph
-    is_left_out = folder.parent == hub.BUNDLED and not path.is_file()
-    content = _graph_of_weights(folder, graph, cache_dir) if is_left_out else path.read_bytes()
+    content = path.read_bytes()
     try:
         if any(map(uses_external_data, onnx.load_model_from_string(content).graph.initializer)):
             raise ValueError("it keeps weights in other files, which have no hash")
@@ -144,33 +136,6 @@ def _graph_of_pixels(folder: Path) -> str:
         if hub.INT8_GRAPH in json.loads((folder / hub.REPORT).read_text())["sha256"]:
             return hub.INT8_GRAPH
     return hub.INT8_GRAPH if (folder / hub.INT8_GRAPH).is_file() else hub.UINT8_GRAPH
-
-
-def _graph_of_weights(folder: Path, name: str, cache_dir: str | Path | None) -> bytes:
-    """The graph that the package leaves out of a release: from the cache, or made of its weights.
-
-    The cache is huggingface_hub's for assets. A graph in it with another sha256 is written anew.
-    """
-    report = json.loads((folder / hub.REPORT).read_text())
-    with suppress(OSError):  # none yet
-        content = _cached(folder, name, cache_dir).read_bytes()
-        if sha256(content).hexdigest() == report["sha256"][name]:
-            return content
-    model = create_model(f"local-dir:{folder}", pretrained=True).eval()
-    deployed = deploy(model, bits=8 if name == hub.INT8_GRAPH else 24)
-    graph = write_graph(deployed, pixels="uint8")
-    graph.producer_version = report["made_with"]["short-bp-zoo"]
-    add_metadata(graph, deployed)
-    content = graph.SerializeToString(deterministic=True)
-    with suppress(OSError):  # no folder that can be written to
-        write(_cached(folder, name, cache_dir), content)
-    return content
-
-
-def _cached(folder: Path, name: str, cache_dir: str | Path | None) -> Path:
-    """Where the graph of a release is kept."""
-    assets = cached_assets_path("short-bp-zoo", folder.name, "onnx", assets_dir=cache_dir)
-    return assets / Path(name).name
 
 
 def seen_of_an_image(
