@@ -28,9 +28,8 @@ from zoo.hub.files import file_sha256, hashes, locked, sync
 GRAPH = "onnx/model.onnx"
 QUANTIZED_GRAPH = "onnx/model_quantized.onnx"  # the name that transformers.js looks for
 GRAPHS = (GRAPH, UINT8_GRAPH, INT8_GRAPH, QUANTIZED_GRAPH)
-OLD_GRAPH = "onnx/model_readable.onnx"  # in folders that were exported before
 CARD = "README.md"
-NAMES = {CARD, CONFIG, WEIGHTS, PREPROCESSOR, CURVES, *GRAPHS, OLD_GRAPH}  # and REPORT
+NAMES = {CARD, CONFIG, WEIGHTS, PREPROCESSOR, CURVES, *GRAPHS}  # and REPORT
 
 
 def read_report(folder: Path) -> dict[str, Any]:

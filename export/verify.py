@@ -45,7 +45,6 @@ from export.checks.metadata import check_metadata
 from export.deployed import deploy
 from export.folder import (
     GRAPH,
-    OLD_GRAPH,
     REPORT,
     changed_files,
     read_report,
@@ -185,10 +184,7 @@ def published_folder(name: str) -> Path:
 
 def check_files(folder: Path) -> None:
     """Raise unless the files of a folder are those that its report names by their hashes."""
-    changed = changed_files(folder)
-    if not (folder / OLD_GRAPH).is_file():  # the package leaves it out, and nothing reads it
-        changed = [name for name in changed if name != OLD_GRAPH]
-    if changed:
+    if changed := changed_files(folder):
         raise ValueError(
             f"{folder / REPORT}: these files were changed, added or removed: {changed}"
         )
