@@ -169,7 +169,7 @@ def citation(cfg: dict[str, Any]) -> str:
 def _whole_numbers(figures: dict[str, Any]) -> dict[str, int] | None:
     """How many bits the sums of the int8 graph take."""
     layers = figures.get("certificate", {}).get("int8_layers")
-    sums = [layer["whole_bits"] for layer in layers or () if layer["fraction_bits"] <= 0]
+    sums = [BITS - row["head_room"] for row in layers or () if row["layer"].endswith(".sum")]
     return {"bits": max(sums)} if sums else None
 
 

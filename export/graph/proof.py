@@ -9,9 +9,9 @@ Two kinds of values may be rounded. An addition of two numbers has only one orde
 its result, unless a runtime merges it into the long sum before it. An average over any number of
 pixels is rounded in some way, and the graph undoes it with a Round.
 
-In int8 graphs every value is whole. There a convolution is also proved to have no tie, which
-runtimes round in two ways: its sums are odd, and its scales divide them by at least 4. Two products
-fit the 16 bits in which kernels of older processors add them.
+In int8 graphs a convolution reads and gives bytes. Runtimes compute it in fp32 or in integers, and
+round a tie in two ways. It is proved to have none: its sums are odd whole numbers, and its scales
+divide them by at least 4. Two products fit the 16 bits in which older processors add them.
 
 The proof knows the operators that zoo.deployment.writer emits, as it emits them. It shares no code
 with zoo.deployment, whose result it checks, but a test of powers of two.
@@ -32,7 +32,7 @@ from zoo.deployment.grid import BITS, SMALLEST, NotExactError, is_power_of_two
 
 LONG_SUMS = {"Conv", "Gemm", "MatMul", "AveragePool", "ReduceSum", "Sum"}
 # A runtime merges no later addition into a sum that one of these separates from it.
-SEPARATORS = {"Round", "Floor", "GreaterOrEqual", "Cast", "Split"}
+SEPARATORS = {"Round", "Floor", "GreaterOrEqual", "Cast", "Split", "QuantizeLinear"}
 ULP = 2.0**-23  # the largest relative rounding of an fp32 number
 LARGEST = 2.0**127  # with steps of at least 2^-SMALLEST, fp32 holds every number below
 ANY_GRID = -1000.0  # fraction of 0, which is a multiple of every step
@@ -121,6 +121,8 @@ class Proof:
         for value in graph.input:
             is_uint8 = value.type.tensor_type.elem_type == onnx.TensorProto.UINT8
             self.ranges[value.name] = PIXELS if is_uint8 else None
+        self.quantized: dict[str, tuple[np.ndarray, np.ndarray]] = {}  # constants: integers, scales
+        self.tieless: set[str] = set()  # sums that never lie between two whole numbers
         self.long: set[str] = set()  # long sums, and what a runtime may take for one
         self.rows: dict[str, Row] = {}
         for node in graph.node:
@@ -200,58 +202,59 @@ def _pad(proof: Proof, node: onnx.NodeProto, x: str, pads: str, value: str) -> R
     return _union([proof.exact(x), proof.exact(value)])
 
 
-def _dequantize(proof: Proof, node: onnx.NodeProto, x: str, scale: str, zero: str) -> Range:
+def _dequantize(
+    proof: Proof, node: onnx.NodeProto, x: str, scale: str, zero: str, axis: int = 1
+) -> Range | None:
+    if x in proof.constants:
+        return _dequantize_constant(proof, node, x, scale, zero, axis)
     proof.check_ones(node, scale)
     x, zero = proof.exact(x), float(proof.constants[zero])
     return replace(x, low=x.low - zero, high=x.high - zero)
 
 
+def _dequantize_constant(
+    proof: Proof, node: onnx.NodeProto, x: str, scale: str, zeros: str, axis: int
+) -> None:
+    """Weights or biases, with a scale for each output channel."""
+    if axis != 0 or proof.constants[zeros].any():
+        raise NotExactError(f"{node.name}: expected axis 0 and zero points of 0")
+    values, scales = proof.constants[x], proof.constants[scale]
+    (output,) = node.output
+    proof.quantized[output] = values.astype(np.int64), scales
+    proof.constants[output] = values * scales.reshape(-1, *[1] * (values.ndim - 1))
+
+
 def _quantize(proof: Proof, node: onnx.NodeProto, x: str, scale: str, zero: str) -> Range:
     proof.check_ones(node, scale)
-    x, zero = proof.exact(x), float(proof.constants[zero])
-    if (x.fraction > 0).any():
+    values, zero = proof.exact(x), float(proof.constants[zero])
+    if (values.fraction > 0).any() and x not in proof.tieless:
         raise NotExactError(f"{node.name}: expected whole numbers")
-    low, high = ((ends + zero).clip(*BYTES) for ends in (x.low, x.high))
-    return replace(x, low=low, high=high)
+    low, high = np.floor(values.low) + zero, np.ceil(values.high) + zero
+    return Range(low.clip(*BYTES), high.clip(*BYTES), np.zeros(1))
 
 
-def _whole_convolution(
-    proof: Proof,
-    node: onnx.NodeProto,
-    x: str,
-    x_scale: str,
-    x_zero: str,
-    weight: str,
-    weight_scale: str,
-    weight_zeros: str,
-    y_scale: str,
-    y_zero: str,
-    bias: str,
-    group: int = 1,
-    **_,
+def _convolution(
+    proof: Proof, node: onnx.NodeProto, x: str, weight: str, bias: str, **shape
 ) -> Range:
-    """An int8 convolution, whose sums no runtime rounds in another way."""
-    proof.check_ones(node, x_scale, y_scale)
-    weights, biases = (proof.constants[name].astype(np.int64) for name in (weight, bias))
-    scale = proof.constants[weight_scale].astype(np.float64)
-    if proof.constants[x_zero].any() or proof.constants[weight_zeros].any():
-        raise NotExactError(f"{node.name}: expected inputs and weights with zero points of 0")
-    pair = 2 * proof.exact(x).high.max() * np.abs(weights).max()
+    sums = _weighted_sum(proof, node, x, weight, bias, **shape)
+    if weight in proof.quantized:
+        _check_in_integers(proof, node, x, weight, bias)
+    return sums
+
+
+def _check_in_integers(proof: Proof, node: onnx.NodeProto, x: str, weight: str, bias: str) -> None:
+    """Raise unless a convolution gives the same bytes in integers as in fp32."""
+    (weights, scale), (biases, bias_scale) = proof.quantized[weight], proof.quantized[bias]
+    if not np.array_equal(scale, bias_scale):
+        raise NotExactError(f"{node.name}: expected one scale of weights and biases")
+    pair = 2 * proof.exact(x).reach.max() * np.abs(weights).max()
     if pair > PAIR:
         raise NotExactError(f"{node.name}: expected products that fit 16 bits, got {pair:.0f}")
-    n = _weighted_sum(proof, node, x, weight, bias, group)
     shifts = fraction_of(scale[:, None])
     has_ties = (weights % 2).any() or not (biases % 2).all() or (shifts < SHORTEST_SHIFT).any()
     if has_ties and (scale != 1).any():
         raise NotExactError(f"{node.name}: expected sums that never lie between two whole numbers")
-    mantissas = scale * np.exp2(shifts)
-    proof.check(node, replace(n, low=n.low * mantissas, high=n.high * mantissas))
-    zero = float(proof.constants[y_zero])
-    low, high = (
-        (rounded(ends * scale) + zero).clip(*BYTES)
-        for rounded, ends in ((np.floor, n.low), (np.ceil, n.high))
-    )
-    return Range(low, high, np.zeros(1))
+    proof.tieless.update(node.output)
 
 
 def _anywhere(proof: Proof, node: onnx.NodeProto, x: str, *_, **__) -> Range:
@@ -417,7 +420,7 @@ RULES: dict[str, Callable[..., Range | None]] = {
     "AveragePool": _average,
     "Cast": _cast,
     "Concat": _concat,
-    "Conv": _weighted_sum,
+    "Conv": _convolution,
     "DequantizeLinear": _dequantize,
     "Floor": _floor,
     "Gemm": _weighted_sum,
@@ -429,7 +432,6 @@ RULES: dict[str, Callable[..., Range | None]] = {
     "Min": _clip,
     "Mul": _mul,
     "Pad": _pad,
-    "QLinearConv": _whole_convolution,
     "QuantizeLinear": _quantize,
     "ReduceSum": _count,
     "Reshape": _anywhere,

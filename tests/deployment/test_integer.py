@@ -3,7 +3,6 @@
 from functools import partial
 
 import numpy as np
-import onnx
 import pytest
 import torch
 from exact_networks import awaken, changed, pixels, run_graph, settle
@@ -149,32 +148,49 @@ def test_other_bits_are_refused():
         zoo.deploy(create(SLIM), bits=4)
 
 
-def node_of(graph: onnx.ModelProto, op: str) -> onnx.NodeProto:
-    return next(node for node in graph.graph.node if node.op_type == op)
+@pytest.mark.parametrize(
+    ("part", "change", "found"),
+    [
+        ("weight", lambda weight: weight + 1, "never lie between two whole numbers"),
+        ("bias", lambda bias: bias + 1, "never lie between two whole numbers"),
+        ("scale", lambda scale: 2 * scale.clip(0.25), "never lie between two whole numbers"),
+        ("scale", lambda scale: 1.1 * scale, "bits"),
+        ("bias", lambda bias: bias + 2**25, "bits"),
+        ("weight", lambda weight: weight.clip(66, 66), "fit 16 bits"),
+    ],
+)
+def test_the_proof_finds_what_could_round_otherwise(whole, part, change, found):
+    graph = write_graph(whole, "uint8")
+    changes = [t for t in graph.graph.initializer if t.name.startswith(f"stem.0.{part}")]
+    assert changes
+    for tensor in changes:
+        value = numpy_helper.to_array(tensor)
+        new = np.asarray(change(value)).astype(value.dtype)
+        tensor.CopyFrom(numpy_helper.from_array(new, tensor.name))
+    with pytest.raises(zoo.NotExactError, match=found):
+        certify(graph)
 
 
 @pytest.mark.parametrize(
-    ("place", "change", "found"),
+    ("op", "place", "value", "found"),
     [
-        (3, lambda weight: weight + 1, "never lie between two whole numbers"),
-        (8, lambda bias: bias + 1, "never lie between two whole numbers"),
-        (4, lambda scale: 2 * scale.clip(0.25), "never lie between two whole numbers"),
-        (4, lambda scale: 1.1 * scale, "bits"),
-        (8, lambda bias: bias + 2**25, "bits"),
-        (3, lambda weight: weight.clip(66, 66), "fit 16 bits"),
-        (6, lambda scale: scale + 1, "scales of 1"),
-        (2, lambda zero: zero + 1, "zero points of 0"),
+        ("QuantizeLinear", 1, np.float32(2), "scales of 1"),
+        ("DequantizeLinear", 1, np.float32(2), "scales of 1"),
+        ("DequantizeLinear", 2, None, "zero points of 0"),
     ],
 )
-def test_the_proof_finds_what_could_round_otherwise(whole, place, change, found):
+def test_the_proof_finds_other_scales_and_zero_points(whole, op, place, value, found):
     graph = write_graph(whole, "uint8")
-    stem = node_of(graph, "QLinearConv")
-    name = f"{stem.input[place]} of its own"
-    old = next(t for t in graph.graph.initializer if t.name == stem.input[place])
-    value = numpy_helper.to_array(old)
-    new = numpy_helper.from_array(np.asarray(change(value)).astype(value.dtype), name)
-    graph.graph.initializer.append(new)
-    stem.input[place] = name
+    is_constant = value is None
+    names = {tensor.name for tensor in graph.graph.initializer}
+    node = next(
+        n for n in graph.graph.node if n.op_type == op and (n.input[0] in names) is is_constant
+    )
+    if is_constant:
+        old = next(t for t in graph.graph.initializer if t.name == node.input[place])
+        value = numpy_helper.to_array(old) + 1
+    graph.graph.initializer.append(numpy_helper.from_array(np.asarray(value), "another"))
+    node.input[place] = "another"
     with pytest.raises(zoo.NotExactError, match=found):
         certify(graph)
 

@@ -1,10 +1,11 @@
-"""Write a network of whole numbers as an ONNX graph: QLinearConv, and a few passes over bytes.
+"""Write a network of whole numbers as an ONNX graph of quantised convolutions, in QDQ form.
 
 Each time step has its own nodes, whose names end in its number; they share their weights.
 Shapes: T time steps, B batch, C channels, H height, W width.
 """
 
 import numpy as np
+import onnx
 import torch
 from onnx import TensorProto
 from timm.layers import to_2tuple
@@ -57,7 +58,7 @@ class IntegerWriter(Nodes):
             scale = self._tensor(f"{name}.scale{end}", t * step)
             bias = bias - mean
             strides = stem.conv.stride
-            steps.append(self._conv(f"{name}{end}", name, x, scale, bias, strides=strides))
+            steps.append(self._conv(name, end, x, scale, bias, strides=strides))
         return steps
 
     def _padded(self, name: str, stem: PixelCountConv, x: str) -> str:
@@ -76,20 +77,32 @@ class IntegerWriter(Nodes):
         scale = self._tensor(f"{name}.scale", torch.exp2(-conv.shift))
         shape = dict(strides=conv.stride, pads=conv.padding * 2)
         return [
-            self._conv(f"{name}{end}", name, x_t, scale, bias, conv.zero, **shape)
+            self._conv(name, end, x_t, scale, bias, conv.zero, **shape)
             for end, x_t, bias in zip(_ends(len(x)), x, conv.bias, strict=True)
         ]
 
     def _conv(
-        self, output: str, layer: str, x: str, scale: str, bias: Tensor, zero: int = 0, **shape
+        self, layer: str, end: str, x: str, scale: str, bias: Tensor, zero: int = 0, **shape
     ) -> str:
-        """A convolution times a scale per channel, rounded to a byte; zero is the code of 0."""
-        channels = len(bias)
-        zeros = self._tensor(f"zeros_{channels}", np.zeros(channels, dtype=np.int8))
-        bias = self._tensor(f"{output}.bias", bias.to(torch.int32))
-        one, nothing = self._number(1), self._byte(0)
-        inputs = [x, one, nothing, f"{layer}.weight", scale, zeros, one, self._byte(zero), bias]
-        return self._node("QLinearConv", inputs, output, **shape)
+        """A convolution times a scale per channel, rounded to a byte; zero is the code of 0.
+
+        Runtimes make one convolution of bytes of these nodes, or compute the same bits in fp32.
+        """
+        bias = self._tensor(f"{layer}.bias{end}", bias.to(torch.int32))
+        inputs = [
+            self._floats(x, f"{layer}.input{end}"),
+            self._scaled(f"{layer}.weight", scale, f"{layer}.weight.scaled{end}"),
+            self._scaled(bias, scale, f"{layer}.bias.scaled{end}"),
+        ]
+        sums = self._node("Conv", inputs, f"{layer}.sum{end}", **shape)
+        return self._bytes(sums, f"{layer}{end}", zero)
+
+    def _scaled(self, whole: str, scale: str, output: str) -> str:
+        """Whole numbers with a scale for each output channel."""
+        array = self.constants[whole]
+        kind = onnx.helper.tensor_dtype_to_np_dtype(array.data_type)
+        zeros = self._tensor(f"zeros_{array.dims[0]}_{kind}", np.zeros(array.dims[0], dtype=kind))
+        return self._node("DequantizeLinear", [whole, scale, zeros], output, axis=0)
 
     def sum_pool(self, name: str, pool: SumCounts, x: Steps) -> Steps:
         """Sums as a convolution with ones, since runtimes round averages of bytes."""
@@ -102,7 +115,7 @@ class IntegerWriter(Nodes):
             group=channels,
         )
         return [
-            self._conv(f"{name}{end}", name, x_t, scale, torch.zeros(channels), **shape)
+            self._conv(name, end, x_t, scale, torch.zeros(channels), **shape)
             for end, x_t in zip(_ends(len(x)), x, strict=True)
         ]
 
@@ -182,8 +195,8 @@ class IntegerWriter(Nodes):
     def _floats(self, x: str, output: str, zero: int = 0) -> str:
         return self._node("DequantizeLinear", [x, self._number(1), self._byte(zero)], output)
 
-    def _bytes(self, x: str, output: str) -> str:
-        return self._node("QuantizeLinear", [x, self._number(1), self._byte(0)], output)
+    def _bytes(self, x: str, output: str, zero: int = 0) -> str:
+        return self._node("QuantizeLinear", [x, self._number(1), self._byte(zero)], output)
 
     def _byte(self, value: int) -> str:
         return self._tensor(f"byte_{value}", np.array(value, dtype=np.uint8))
