@@ -212,7 +212,7 @@ def main(root: str) -> None:
     """Run both graphs of a release in every runtime.
 
     Args:
-        root: A folder or tar archive with train/CLASS/IMAGE and test/CLASS/IMAGE.
+        root: A folder with train/CLASS/IMAGE and test/CLASS/IMAGE.
     """
     pixels = load_images(DataConfig(name="image_folder", root=root), "test").images[:ALL]
     model = zoo.create_model(NETWORK, pretrained=True).eval()
