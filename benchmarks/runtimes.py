@@ -37,8 +37,6 @@ BATCH, SHAPE = 8, (3, 32, 32)
 ALL, SOME, FEW = 10_000, 1000, 16  # images, by how fast a runtime is
 PACKAGES = ROOT / "tests" / "export" / "browser" / "package.json"
 Run = Callable[[np.ndarray], np.ndarray]
-BATCH, SHAPE = 8, (3, 32, 32)
-PACKAGES = ROOT / "tests" / "export" / "browser" / "package.json"
 
 
 def onnxruntime(path: Path) -> Run:
