@@ -4,7 +4,8 @@
 
 Each network is timed as T = 4 steps of spikes and as one step of four levels. It is built several
 times, each time in a process of its own, and contestants run in the opposite order every second
-time. Threads of onnxruntime do not spin, so that they take no core from the contestant after it.
+time. Threads of onnxruntime stop spinning at the end of a call, so that they take no core from the
+contestant after it.
 """
 
 import json
@@ -64,7 +65,7 @@ def _torch(model: nn.Module, x: torch.Tensor) -> Callable[[], Any]:
 def _onnx(graph: onnx.ModelProto, x: torch.Tensor) -> Callable[[], Any]:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     content, feed = graph.SerializeToString(), {"pixel_values": x.numpy()}
     running = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     return lambda: running.run(["logits"], feed)

@@ -22,6 +22,9 @@ def check_graphs(folder: Path, deployed: Deployed) -> Graphs:
     """Compare the graphs of a folder with those of its deployed network."""
     wrong = []
     for path, expected in deployed.graphs().items():
+        if not (folder / path).is_file():
+            wrong.append(path)
+            continue
         found = onnx.load(folder / path)
         expected.producer_version = found.producer_version
         if found.metadata_props:  # older exports have none

@@ -148,37 +148,6 @@ def test_a_graph_with_weights_in_another_file_is_refused(exported, tmp_path, mon
         zoo.load_onnx(f"local-dir:{folder}")
 
 
-@pytest.fixture
-def release(exported, tmp_path, monkeypatch):
-    """A release in the package, which leaves its graphs out."""
-    folder = shutil.copytree(exported, tmp_path / "bundled/short_bp_resnet20_slim.digits")
-    shutil.rmtree(folder / "onnx")
-    monkeypatch.setattr(hub, "BUNDLED", folder.parent)
-    return f"local-dir:{folder}"
-
-
-def test_a_graph_that_a_release_leaves_out_is_written_once(
-    release, session, exported, tmp_path, monkeypatch
-):
-    expected = session.classify(PIXELS[0, 0].numpy())
-    cache = tmp_path / "cache"
-    assert zoo.load_onnx(release, cache).classify(PIXELS[0, 0].numpy()) == expected
-    (path,) = (path for path in cache.rglob("*") if path.is_file())
-    assert path.read_bytes() == (exported / hub.UINT8_GRAPH).read_bytes()
-    with monkeypatch.context() as patch:
-        patch.delattr("zoo.inference.classifier.write_graph")
-        assert zoo.load_onnx(release, cache).classify(PIXELS[0, 0].numpy()) == expected
-    path.write_bytes(b"damaged" + path.read_bytes()[7:])
-    assert zoo.load_onnx(release, cache).classify(PIXELS[0, 0].numpy()) == expected
-    assert path.read_bytes() == (exported / hub.UINT8_GRAPH).read_bytes()
-
-
-def test_a_graph_that_cannot_be_kept_is_written_each_time(release, session):
-    expected = session.classify(PIXELS[0, 0].numpy())
-    loaded = zoo.load_onnx(release, "/proc/no folder")
-    assert loaded.classify(PIXELS[0, 0].numpy()) == expected
-
-
 @pytest.mark.parametrize(
     ("key", "value"),
     [
