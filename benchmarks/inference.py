@@ -29,7 +29,7 @@ FIRE = {"decay": 1.0, "reset": "subtract"}
 FORMS = {"T = 4": (4, FIRE), "1 x 4": (1, FIRE | {"levels": 4})}  # time steps and neurons
 BASE = "1 x 4, onnxruntime, int8"
 ROUNDS = 7
-COUNT = 2  # builds, as many of each order
+COUNT = 4  # builds, as many of each order
 
 
 def contestants(name: str, batch: int) -> dict[str, Callable[[], Any]]:

@@ -25,11 +25,11 @@ PAGES = {
     "and `peak MiB` are of a process with this contestant alone and glibc's default allocator. "
     "A measurement without builds is of one build, so small differences in it mean nothing.",
     "inference": "The same network as T = 4 steps of spikes and as 1 x 4, one step of four levels. "
-    "The last but one column is the time relative to int8 at 1 x 4 in onnxruntime, measured beside "
-    "it; higher is slower. PyTorch has the network as trained, onnxruntime the exported graphs.",
-    "runtimes": "Both graphs of one released network, on test images. `differ`: images with any "
-    "logit of other bits than `zoo.deploy` gives in PyTorch. `another class`: those of them whose "
-    "predicted class differs. `why` is the runtime's own message, where it gave no logits.",
+    "`times 1 x 4, onnxruntime, int8`: time relative to that row, measured beside it; higher is "
+    "slower. PyTorch runs the network as trained, onnxruntime the exported graphs.",
+    "runtimes": "The graphs of released networks, on test images. `differ`: images whose logits have "
+    "other bits than `zoo.deploy` gives in PyTorch. `another class`: images whose predicted class "
+    "differs. `why`: the runtime's error message, if it gave no logits.",
     "neuron": "Each library's neuron as its documentation builds it. Ours has a triangle gradient, "
     "also through the reset, and a compiled kernel. SpikingJelly's has an arctangent gradient and "
     "scales its input by 1 / tau; snnTorch's has an arctangent gradient and a reset by "

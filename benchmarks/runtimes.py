@@ -2,7 +2,7 @@
 
     pip install MNN apache-tvm iree-base-compiler iree-base-runtime onnx2torch \\
         opencv-python-headless openvino tinygrad
-    python benchmarks/runtimes.py --root DATA
+    python benchmarks/runtimes.py --network short_bp_resnet18.cifar10 --root DATA
 
 onnxruntime-web runs in Node, from npm; tinygrad needs clang. Every runtime has a process of its
 own and gets the same normalised test images. One that is not installed, does not load a graph or
@@ -32,9 +32,8 @@ from export.checks.check import logits_of, session
 from zoo.data import DataConfig, load_images, normalise
 from zoo.deployment.writer import write_graph
 
-NETWORK = "short_bp_resnet20_slim.cifar10"
 BATCH, SHAPE = 8, (3, 32, 32)
-ALL, SOME, FEW = 10_000, 1000, 16  # images, by how fast a runtime is
+ALL, SOME, FEW = 10_000, 1000, 200  # images, by how fast a runtime is
 PACKAGES = ROOT / "tests" / "export" / "browser" / "package.json"
 Run = Callable[[np.ndarray], np.ndarray]
 
@@ -157,10 +156,10 @@ RUNTIMES: dict[str, tuple[Callable[[Path], Run], str, int]] = {  # its package, 
     "OpenVINO, fp32": (openvino_in_fp32, "openvino", ALL),
     "OpenVINO as it comes": (openvino_as_it_comes, "openvino", ALL),
     "OpenCV": (opencv, "opencv-python-headless", ALL),
-    "TVM": (tvm, "apache-tvm", SOME),
+    "TVM": (tvm, "apache-tvm", FEW),
     "IREE": (iree, "iree-base-compiler", SOME),
-    "onnx's ReferenceEvaluator": (reference_evaluator, "onnx", 200),
-    "tinygrad": (tinygrad, "tinygrad", FEW),
+    "onnx's ReferenceEvaluator": (reference_evaluator, "onnx", FEW),
+    "tinygrad": (tinygrad, "tinygrad", 16),
     "MNN": (mnn, "MNN", SOME),
     "onnx2torch": (onnx2torch, "onnx2torch", SOME),
 }
@@ -206,14 +205,15 @@ def _version(name: str) -> str:
         return "not installed"
 
 
-def main(root: str) -> None:
+def main(network: str, root: str) -> None:
     """Run both graphs of a release in every runtime.
 
     Args:
+        network: Its name with its tag.
         root: A folder with train/CLASS/IMAGE and test/CLASS/IMAGE.
     """
     pixels = load_images(DataConfig(name="image_folder", root=root), "test").images[:ALL]
-    model = zoo.create_model(NETWORK, pretrained=True).eval()
+    model = zoo.create_model(network, pretrained=True).eval()
     mean, std = (
         tuple(round(255 * value) for value in model.pretrained_cfg[key]) for key in ("mean", "std")
     )
@@ -226,14 +226,16 @@ def main(root: str) -> None:
             expected = logits_of(deployed, pixels, kind)
             onnx.save(write_graph(deployed), graph)
             for name in track(RUNTIMES, kind):
-                rows.append(row(name, kind, graph, images, expected))
+                found = row(name, kind, graph, images, expected)
+                rows.append({"network": network} | found)
     report(
         "runtimes",
         "The bits of exported graphs in other runtimes",
-        "python benchmarks/runtimes.py --root DATA",
+        f"python benchmarks/runtimes.py --network {network} --root DATA",
         rows,
-        network=NETWORK,
-        **release_hashes([NETWORK]),
+        key=("network",),
+        network=network,
+        **release_hashes([network]),
     )
 
 
