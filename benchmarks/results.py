@@ -27,9 +27,9 @@ PAGES = {
     "inference": "The same network as T = 4 steps of spikes and as 1 x 4, one step of four levels. "
     "`times 1 x 4, onnxruntime, int8`: time relative to that row, measured beside it; higher is "
     "slower. PyTorch runs the network as trained, onnxruntime the exported graphs.",
-    "runtimes": "The graphs of released networks, on test images. `differ`: images whose logits have "
-    "other bits than `zoo.deploy` gives in PyTorch. `another class`: images whose predicted class "
-    "differs. `why`: the runtime's error message, if it gave no logits.",
+    "runtimes": "The graphs of released networks, on test images. `differ`: images whose logits "
+    "have other bits than `zoo.deploy` gives in PyTorch. `another class`: images whose predicted "
+    "class differs. `why`: the runtime's error message, if it gave no logits.",
     "neuron": "Each library's neuron as its documentation builds it. Ours has a triangle gradient, "
     "also through the reset, and a compiled kernel. SpikingJelly's has an arctangent gradient and "
     "scales its input by 1 / tau; snnTorch's has an arctangent gradient and a reset by "

@@ -241,7 +241,7 @@ def main(network: str, root: str) -> None:
 
 if __name__ == "__main__":
     match sys.argv[1:]:
-        case [name, graph, images, logits]:
+        case [name, graph, images, logits] if name in RUNTIMES:
             measure(name, Path(graph), Path(images), Path(logits))
         case _:
             run_script(main)
